@@ -1,0 +1,1 @@
+"""Training of restorers: degradations, losses, data."""

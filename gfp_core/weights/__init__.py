@@ -1,0 +1,1 @@
+"""Weight files: the bundled models and how a file becomes a network."""
