@@ -7,7 +7,7 @@ CS-SFT), not the paper's model. Three things make it small and quick to train on
   that the largest feature map is 256 px for a face of 512 px;
 - the widths are a quarter of GFP-GAN's (``narrow``), the latent codes have 128 numbers, and there is
   no style MLP, which GFP-GAN's releases do not use either;
-- the network gives what is to be added to its input, so that an untrained one changes nothing.
+- the network gives what is to be added to its input, so that it starts near the input.
 """
 
 from __future__ import annotations
@@ -18,63 +18,72 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .gfpgan import GFPGANClean
+from .gfpgan import GFPGANClean, infer_hyperparameters
 
-SHUFFLE = 2
+PHASES = 2
 """Phases a side: 512 px outside, 256 px inside."""
 
 
 class GFPGANLite(nn.Module):
-    """A narrow clean GFP-GAN over the half-size phases of the picture, with a global skip.
-
-    Args:
-        out_size: side of the face crop in pixels, a power of two.
-        num_style_feat: length of each latent code.
-        channel_multiplier: factor of the widths above 32 px (inside), as in GFP-GAN.
-        narrow: factor of all widths.
-    """
+    """A narrow clean GFP-GAN over the half-size phases of the picture, with a global skip."""
 
     def __init__(
         self,
-        out_size: int = 512,
-        num_style_feat: int = 128,
-        channel_multiplier: int = 2,
-        narrow: float = 0.25,
+        out_size: int = 512,  # side of input and output in pixels
+        num_style_feat: int = 128,  # length of a style code
+        channel_multiplier: float = 2,  # of the widths from 64 px (inside) up
+        narrow: float = 0.25,  # factor on all widths
     ) -> None:
         super().__init__()
         self.out_size = out_size
         self.core = GFPGANClean(
-            out_size=out_size // SHUFFLE,
+            out_size=out_size // PHASES,
             num_style_feat=num_style_feat,
             num_mlp=0,
             channel_multiplier=channel_multiplier,
             narrow=narrow,
-            image_channels=3 * SHUFFLE**2,
+            image_channels=3 * PHASES**2,
         )
+        with torch.no_grad():  # a small first correction, but not zero: that would stop gradients
+            for to_rgb in (
+                self.core.stylegan_decoder.to_rgb1,
+                *self.core.stylegan_decoder.to_rgbs,
+            ):
+                to_rgb.modulated_conv.weight.mul_(0.1)
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor]) -> GFPGANLite:
-        """Build the network whose weights these are and load them."""
-        prefix = "core."
-        inner = {key.removeprefix(prefix): value for key, value in state.items()}
+        """Build the network that a state dict belongs to, and load it (a copy, as float32).
+
+        Raises:
+            KeyError: a parameter from which a hyper-parameter is read is missing.
+            RuntimeError: other parameters are missing, left over or of another shape.
+        """
+        core = {key.removeprefix("core."): value for key, value in state.items()}
+        inferred = infer_hyperparameters(core)
         with torch.device("meta"):
-            kwargs = GFPGANClean.infer(inner)
-        net = cls(
-            out_size=kwargs["out_size"] * SHUFFLE,
-            num_style_feat=kwargs["num_style_feat"],
-            channel_multiplier=kwargs["channel_multiplier"],
-            narrow=kwargs["narrow"],
-        )
-        net.load_state_dict(state)
+            net = cls(
+                out_size=inferred["out_size"] * PHASES,
+                num_style_feat=inferred["num_style_feat"],
+                channel_multiplier=inferred["channel_multiplier"],
+                narrow=inferred["narrow"],
+            )
+        net.to_empty(device="cpu").load_state_dict(state)
         return net
 
     def forward(self, x: Tensor) -> Tensor:
         """Restore faces.
 
         Args:
-            x: (N, 3, out_size, out_size) RGB in [-1, 1].
+            x: (B, 3, out_size, out_size) RGB in [-1, 1]: aligned faces.
 
         Returns:
-            The restored faces in the same form, not clipped.
+            (B, 3, out_size, out_size) RGB, about [-1, 1], not clamped.
         """
-        return x + F.pixel_shuffle(self.core(F.pixel_unshuffle(x, SHUFFLE)), SHUFFLE)
+        return x + F.pixel_shuffle(self.core(F.pixel_unshuffle(x, PHASES)), PHASES)
+
+    def forward_with_pyramid(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """As `forward`, and the U-Net's RGB pyramid, (B, 3, 16, 16) first, which training needs."""
+        image, pyramid = self.core.forward_with_pyramid(F.pixel_unshuffle(x, PHASES))
+        heads = [F.pixel_shuffle(head, PHASES) for head in pyramid]
+        return x + F.pixel_shuffle(image, PHASES), heads

@@ -13,10 +13,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..align import fit_similarity, invert, warp
+from ..faces import Face
 from .degradations import PAPER, DegradationRanges, degrade
 
+SIZE = 512
+"""Side of the aligned face."""
 MARGIN = 64
 """Prepared faces are aligned crops with this border, so that augmentation can move them."""
+
+
+def prepare_face(picture: NDArray[np.float32], face: Face) -> NDArray[np.uint8]:
+    """Cut an aligned face with its margin out of a photograph.
+
+    Args:
+        picture: (H, W, 3) float32 RGB in [0, 1].
+        face: a face of the picture, in its pixels.
+
+    Returns:
+        (SIZE + 2 MARGIN, same, 3) uint8 RGB.
+    """
+    matrix = fit_similarity(face.landmarks, SIZE)
+    matrix[:, 2] += MARGIN
+    side = SIZE + 2 * MARGIN
+    crop = warp(np.ascontiguousarray(picture), invert(matrix), (side, side))
+    return np.clip(np.rint(crop * 255), 0, 255).astype(np.uint8)
 
 
 def person_of(name: str) -> str:
@@ -48,7 +69,7 @@ def split_people(names: Iterable[str], every: int = 8) -> tuple[list[str], list[
 
 
 def augment(
-    face: NDArray[np.uint8], rng: np.random.Generator, size: int = 512
+    face: NDArray[np.uint8], rng: np.random.Generator, size: int = SIZE
 ) -> NDArray[np.uint8]:
     """A randomly mirrored, turned (6 degrees), scaled (8 %), shifted (2.5 %) and tinted crop.
 
@@ -94,7 +115,7 @@ class FacePairs(Dataset[tuple[Tensor, Tensor]]):
         length: int,
         *,
         seed: int = 0,
-        size: int = 512,
+        size: int = SIZE,
         ranges: DegradationRanges = PAPER,
     ) -> None:
         self.faces, self.length, self.seed, self.size = faces, length, seed, size

@@ -21,18 +21,26 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
 
+from ..detect import load_detector
+from ..images import read_image, to_frames
 from ..networks.lite import GFPGANLite
-from .data import MARGIN, FacePairs, split_people, to_net
+from .data import FacePairs, prepare_face, split_people, to_net
 from .losses import FeatureLoss
 
 logger = logging.getLogger(__name__)
 
-SIZE = 512
 SEED = 0
+DATA_CREDITS = (
+    "Face Research Lab London Set (version 5), L. DeBruine and B. Jones, 2017, "
+    "doi 10.6084/m9.figshare.5047666.v5, CC BY 4.0; portraits of the Faker project's "
+    "person-portrait assets, CC0 1.0"
+)
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
@@ -50,6 +58,54 @@ def pyramid_loss(heads: list[Tensor], clean: Tensor) -> Tensor:
         target = F.adaptive_avg_pool2d(clean, head.shape[-1])
         losses.append((head.float() - target).abs().mean())
     return torch.stack(losses).mean()
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Find and align the largest face of every photograph of the folders, into one file.
+
+    Raises:
+        ValueError: no photograph holds a face.
+    """
+    detector = load_detector(args.detector)
+    faces, names = [], []
+    files = [file for folder in args.photos for file in sorted(folder.iterdir())]
+    for file in tqdm(files, unit="photo"):
+        if file.suffix.lower() not in {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}:
+            continue
+        picture = read_image(file)
+        found = detector.detect(to_frames(picture), long_side=args.long_side, flip=True)
+        if not len(found):
+            logger.warning("%s: no face", file)
+            continue
+        largest = max(found.faces, key=lambda face: face.width * face.height)
+        faces.append(prepare_face(picture.pixels[..., :3], largest))
+        names.append(file.name)
+    if not faces:
+        raise ValueError(f"no face in {', '.join(map(str, args.photos))}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    temporary = args.out / "faces.tmp.npz"
+    np.savez(temporary, faces=np.stack(faces), names=np.array(names))
+    os.replace(temporary, args.out / "faces.npz")
+    logger.info("%d faces of %d files", len(faces), len(files))
+
+
+def export(args: argparse.Namespace) -> None:
+    """Write the averaged weights as the bundled safetensors file, with their origin."""
+    state = torch.load(args.run / "state.pt", map_location="cpu", weights_only=True)
+    metadata = {
+        "name": "lite",
+        "architecture": "GFPGANLite",
+        "origin": "trained by this project from scratch; not a model of the GFP-GAN paper",
+        "training": args.command_line,
+        "steps": str(state["step"]),
+        "data": DATA_CREDITS,
+        "license": "Apache-2.0",
+        "results": args.results,
+    }
+    weights = {key: value.half().contiguous() for key, value in state["ema"].items()}
+    temporary = args.out.with_suffix(".tmp")
+    save_file(weights, temporary, metadata)
+    os.replace(temporary, args.out)
 
 
 def load_faces(folder: Path) -> tuple[NDArray[np.uint8], list[str]]:
@@ -80,7 +136,7 @@ def train(args: argparse.Namespace) -> None:
 
     torch.manual_seed(SEED)
     device = torch.device(args.device)
-    net = GFPGANLite().to(device, memory_format=torch.channels_last)
+    net = GFPGANLite().to(device)
     ema = copy.deepcopy(net).requires_grad_(False)
     feature_loss = FeatureLoss().to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(net.parameters(), lr=args.lr, betas=(0.9, 0.99))
@@ -94,7 +150,7 @@ def train(args: argparse.Namespace) -> None:
         step = state["step"]
         logger.info("going on at step %d", step)
 
-    pairs = FacePairs(faces, args.steps * args.batch, seed=SEED, size=SIZE)
+    pairs = FacePairs(faces, args.steps * args.batch, seed=SEED)
     rest = Subset(pairs, range(step * args.batch, len(pairs)))
     loader = DataLoader(
         rest, args.batch, num_workers=args.workers, worker_init_fn=lambda _: cv2.setNumThreads(1)
@@ -108,7 +164,7 @@ def train(args: argparse.Namespace) -> None:
             for group in optimiser.param_groups:
                 group["lr"] = rate
             with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
-                restored, heads = forward_with_heads(net, x)
+                restored, heads = net.forward_with_pyramid(x)
                 restored = restored.float()
                 feature = feature_loss(restored, y)
             l1 = (restored - y).abs().mean()
@@ -148,6 +204,43 @@ def train(args: argparse.Namespace) -> None:
                 break
 
 
-def forward_with_heads(net: GFPGANLite, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """The restored faces and the U-Net's picture at each scale, all RGB in [-1, 1]."""
-    raise NotImplementedError
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("prepare", help="find and align the faces of photographs")
+    command.add_argument("photos", type=Path, nargs="+", help="folders of photographs")
+    command.add_argument("--out", type=Path, required=True, help="folder for faces.npz")
+    command.add_argument("--detector", default="retinaface_mobile025")
+    command.add_argument("--long-side", type=int, default=None, help="shrink for detection")
+    command.set_defaults(run_command=prepare)
+    command = commands.add_parser("export", help="write the averaged weights as safetensors")
+    command.add_argument("--run", type=Path, default=Path("runs/lite"))
+    command.add_argument("--out", type=Path, required=True, help="the .safetensors file")
+    command.add_argument("--command-line", required=True, help="how it was trained, to record")
+    command.add_argument("--results", required=True, help="measured results, to record")
+    command.set_defaults(run_command=export)
+    command = commands.add_parser("train", help="train, or go on training")
+    command.add_argument("--data", type=Path, required=True, help="folder made by prepare")
+    command.add_argument("--run", type=Path, default=Path("runs/lite"), help="checkpoints, log")
+    command.add_argument("--steps", type=int, default=6000, help="length of the whole run")
+    command.add_argument("--minutes", type=float, default=math.inf, help="stop after so long")
+    command.add_argument("--batch", type=int, default=4)
+    command.add_argument("--lr", type=float, default=5e-4, help="peak learning rate")
+    command.add_argument("--l1", type=float, default=1.0, help="weight of L1")
+    command.add_argument("--pyramid", type=float, default=0.5, help="weight of the U-Net's L1")
+    command.add_argument("--feature", type=float, default=0.5, help="weight of the feature loss")
+    command.add_argument("--device", default="cpu")
+    command.add_argument("--threads", type=int, default=2)
+    command.add_argument("--workers", type=int, default=1, help="processes that degrade faces")
+    command.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
+    command.add_argument("--log-every", type=int, default=20)
+    command.add_argument("--save-every", type=int, default=200)
+    command.set_defaults(run_command=train)
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    args.run_command(args)
+
+
+if __name__ == "__main__":
+    main()
