@@ -10,7 +10,7 @@ Three forms with the same function space and different parameters (`stylegan2.Fo
 - `GFPGANClean`: plain convolutions; releases v1.2, v1.3 and v1.4.
 - `GFPGANv1`: equalised layers and FIR resampling; the paper's network, release v1.
 - `GFPGANBilinear`: equalised layers and bilinear resampling; the form in which the clean network is
-  trained.
+  trained; `gfpgan_state.bilinear_to_clean` converts it without loss.
 
 Where the paper and the released code differ the released code is followed, for checkpoints obey
 it: U-Net widths are half the generator's; the modulated half of the channels is the second one;
@@ -25,6 +25,8 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from .gfpgan_state import infer_hyperparameters
+from .state import load_exactly
 from .stylegan2 import (
     SQRT2,
     CleanConv2d,
@@ -321,20 +323,18 @@ class GFPGAN(nn.Module):
 
     @classmethod
     def from_state_dict(cls: type[Net], state: Mapping[str, Tensor], **overrides: Any) -> Net:
-        """Build the network that a state dict belongs to, and load it (a copy, as float32).
+        """Build the network that a state dict belongs to, and load it: a copy, float32, on the CPU.
 
         Args:
-            state: parameters under their official names.
+            state: all parameters and noise buffers, under their official names.
             overrides: constructor arguments to use instead of the inferred ones.
 
         Raises:
-            KeyError: a parameter from which a hyper-parameter is read is missing.
-            RuntimeError: other parameters are missing, left over or of another shape.
+            ValueError: tensors are missing, too many or of another shape; says which.
         """
         with torch.device("meta"):
             net = cls(**{**infer_hyperparameters(state), **overrides})
-        net.to_empty(device="cpu").load_state_dict(state)
-        return net
+        return load_exactly(net, state)
 
 
 class GFPGANClean(GFPGAN):
@@ -343,39 +343,16 @@ class GFPGANClean(GFPGAN):
     form = Form(equalised=False, resample="bilinear")
 
 
-def infer_hyperparameters(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The constructor arguments of any form, read from names and shapes.
+class GFPGANv1(GFPGAN):
+    """GFP-GAN as in the paper, equalised layers and FIR resampling: release v1."""
 
-    ``input_is_latent`` leaves no trace; it goes with ``different_w``, as in every release.
+    form = Form(equalised=True, resample="fir")
 
-    Raises:
-        KeyError: a parameter that is needed for this is missing.
+
+class GFPGANBilinear(GFPGAN):
+    """GFP-GAN of equalised layers and bilinear resampling: the form to train for `GFPGANClean`.
+
+    Names and shapes of its parameters are those of `GFPGANv1`.
     """
-    decoder = "stylegan_decoder."
-    levels = sum(
-        key.startswith(f"{decoder}to_rgbs.") and key.endswith("modulated_conv.weight")
-        for key in state
-    )
-    num_style_feat = state[f"{decoder}style_conv1.modulated_conv.modulation.weight"].shape[1]
-    base = state[f"{decoder}constant_input.weight"].shape[1]
-    narrow = base / 512
-    channel_multiplier: float = 2
-    if levels >= 4:  # 64 px and up, where the multiplier acts
-        width = state[f"{decoder}to_rgbs.3.modulated_conv.weight"].shape[2]
-        exact = width / (256 * narrow)
-        whole = round(exact)
-        channel_multiplier = whole if int(256 * whole * narrow) == width else exact
-    different_w = state["final_linear.weight"].shape[0] != num_style_feat
-    return {
-        "out_size": 4 * 2**levels,
-        "num_style_feat": num_style_feat,
-        "channel_multiplier": channel_multiplier,
-        "num_mlp": sum(
-            key.startswith(f"{decoder}style_mlp.") and key.endswith("weight") for key in state
-        ),
-        "input_is_latent": different_w,
-        "different_w": different_w,
-        "narrow": narrow,
-        "sft_half": state["condition_scale.0.2.weight"].shape[0]
-        == state["condition_scale.0.0.weight"].shape[0],
-    }
+
+    form = Form(equalised=True, resample="bilinear")

@@ -341,9 +341,24 @@ class ModulatedConv2d(nn.Module):
         else:
             x = F.conv2d(x, weight, padding=padding)
         if self.demodulate:
-            power = F.linear(s.square(), weight.square().sum(dim=(2, 3)))  # [BO]
-            x = x * torch.rsqrt(power + 1e-8)[:, :, None, None]
+            x = x * self.demodulation(weight, s)[:, :, None, None]
         return x
+
+    @staticmethod
+    def demodulation(weight: Tensor, s: Tensor) -> Tensor:
+        """1 / norm of each output channel's modulated weights (StyleGAN2, eq. 3).
+
+        Args:
+            weight: (O, I, k, k).
+            s: (B, I), the style.
+
+        Returns:
+            (B, O). Computed in float32: squares of small weights are lost in half precision, which
+            is also why this is a sum of products and not a matrix product (autocast halves those).
+        """
+        energy = weight.float().square().sum(dim=(2, 3))  # [OI]
+        power = (s.float().square()[:, None, :] * energy).sum(dim=2)  # [BO]
+        return torch.rsqrt(power + 1e-8).to(s.dtype)
 
 
 class StyleConv(nn.Module):
