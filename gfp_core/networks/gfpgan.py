@@ -146,6 +146,7 @@ class CSFTDecoder(nn.Module):
         num_style_feat: int,
         num_mlp: int,
         form: Form,
+        image_channels: int = 3,
     ) -> None:
         super().__init__()
         sizes = sorted(channels)
@@ -153,14 +154,14 @@ class CSFTDecoder(nn.Module):
         self.style_mlp = style_mlp(num_style_feat, num_mlp, form)
         self.constant_input = ConstantInput(channels[4])
         self.style_conv1 = StyleConv(channels[4], channels[4], num_style_feat, form)
-        self.to_rgb1 = ToRGB(channels[4], num_style_feat, form)
+        self.to_rgb1 = ToRGB(channels[4], num_style_feat, form, image_channels)
         self.style_convs = nn.ModuleList()
         self.to_rgbs = nn.ModuleList()
         for size in sizes[1:]:
             below, here = channels[size // 2], channels[size]
             self.style_convs.append(StyleConv(below, here, num_style_feat, form, upsample=True))
             self.style_convs.append(StyleConv(here, here, num_style_feat, form))
-            self.to_rgbs.append(ToRGB(here, num_style_feat, form))
+            self.to_rgbs.append(ToRGB(here, num_style_feat, form, image_channels))
         self.noises = nn.Module()
         for layer in range(len(self.style_convs) + 1):
             side = 2 ** ((layer + 5) // 2)
@@ -226,6 +227,7 @@ class GFPGAN(nn.Module):
         different_w: bool = True,  # one style code a layer, not one for all
         narrow: float = 1.0,  # factor on all widths
         sft_half: bool = True,  # modulate half of the channels (CS-SFT), not all (SFT)
+        image_channels: int = 3,  # of input and output; RGB in every release
     ) -> None:
         super().__init__()
         form = self.form
@@ -237,7 +239,7 @@ class GFPGAN(nn.Module):
         thin = channel_table(out_size, narrow * 0.5, channel_multiplier)
         sizes = sorted(wide)
 
-        self.conv_body_first = conv_layer(3, thin[out_size], 1, form)
+        self.conv_body_first = conv_layer(image_channels, thin[out_size], 1, form)
         self.conv_body_down = nn.ModuleList(
             ResBlock(thin[size], thin[size // 2], 0.5, form) for size in reversed(sizes[1:])
         )
@@ -245,8 +247,10 @@ class GFPGAN(nn.Module):
         self.conv_body_up = nn.ModuleList(
             ResBlock(thin[size // 2], thin[size], 2.0, form) for size in sizes[1:]
         )
-        self.toRGB = nn.ModuleList(plain_conv(thin[size], 3, 1, form) for size in sizes[1:])
-        self.stylegan_decoder = CSFTDecoder(wide, num_style_feat, num_mlp, form)
+        self.toRGB = nn.ModuleList(
+            plain_conv(thin[size], image_channels, 1, form) for size in sizes[1:]
+        )
+        self.stylegan_decoder = CSFTDecoder(wide, num_style_feat, num_mlp, form, image_channels)
         codes = self.stylegan_decoder.num_latent if different_w else 1
         self.final_linear = linear(thin[4] * 4 * 4, codes * num_style_feat, form)
         self.condition_scale = nn.ModuleList()

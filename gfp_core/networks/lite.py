@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .gfpgan import GFPGANClean, infer_hyperparameters
+from .gfpgan import GFPGANClean
+from .gfpgan_state import infer_hyperparameters
+from .state import load_exactly
 
 PHASES = 2
 """Phases a side: 512 px outside, 256 px inside."""
@@ -53,23 +55,20 @@ class GFPGANLite(nn.Module):
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor]) -> GFPGANLite:
-        """Build the network that a state dict belongs to, and load it (a copy, as float32).
+        """Build the network that a state dict belongs to, and load it: a copy, float32, on the CPU.
 
         Raises:
-            KeyError: a parameter from which a hyper-parameter is read is missing.
-            RuntimeError: other parameters are missing, left over or of another shape.
+            ValueError: tensors are missing, too many or of another shape; says which.
         """
-        core = {key.removeprefix("core."): value for key, value in state.items()}
-        inferred = infer_hyperparameters(core)
+        core = infer_hyperparameters({key.removeprefix("core."): state[key] for key in state})
         with torch.device("meta"):
             net = cls(
-                out_size=inferred["out_size"] * PHASES,
-                num_style_feat=inferred["num_style_feat"],
-                channel_multiplier=inferred["channel_multiplier"],
-                narrow=inferred["narrow"],
+                out_size=core["out_size"] * PHASES,
+                num_style_feat=core["num_style_feat"],
+                channel_multiplier=core["channel_multiplier"],
+                narrow=core["narrow"],
             )
-        net.to_empty(device="cpu").load_state_dict(state)
-        return net
+        return load_exactly(net, state)
 
     def forward(self, x: Tensor) -> Tensor:
         """Restore faces.

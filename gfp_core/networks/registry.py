@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .gfpgan import GFPGANBilinear, GFPGANClean, GFPGANv1
+from .lite import GFPGANLite
 from .state import quote_some
 
 
@@ -70,6 +71,12 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         signature=_EQUALISED,
         licence="unclear",
         only_by_name=True,
+    ),
+    Architecture(
+        name="GFPGANLite",
+        network=GFPGANLite,
+        signature=("core.conv_body_first.weight", *(f"core.{key}" for key in _GFPGAN)),
+        licence="free",
     ),
 )
 """In order of their test: the first whose signature is present is taken."""

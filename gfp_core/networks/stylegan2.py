@@ -395,13 +395,15 @@ class StyleConv(nn.Module):
 class ToRGB(nn.Module):
     """1x1 modulated convolution to RGB, not demodulated, added to the image so far."""
 
-    def __init__(self, in_channels: int, num_style_feat: int, form: Form) -> None:
+    def __init__(
+        self, in_channels: int, num_style_feat: int, form: Form, image_channels: int = 3
+    ) -> None:
         super().__init__()
         self.resample = form.resample
         self.modulated_conv = ModulatedConv2d(
-            in_channels, 3, 1, num_style_feat, form, demodulate=False
+            in_channels, image_channels, 1, num_style_feat, form, demodulate=False
         )
-        self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(1, image_channels, 1, 1))
 
     def forward(self, x: Tensor, style: Tensor, image: Tensor | None = None) -> Tensor:
         """(B, C, H, W), (B, S) and the image of half the resolution -> (B, 3, H, W)."""
