@@ -33,7 +33,7 @@ from .formats.metadata import Metadata, read_metadata, read_tiff_metadata, save_
 if TYPE_CHECKING:
     from torch import Tensor
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 1_000_000_000
 """Larger pictures are refused before they are decoded: they would not fit in memory."""
@@ -52,7 +52,8 @@ SUFFIXES = {
 """File name endings, in lower case, and the formats that they stand for."""
 
 # Opened through their classes, not Image.open: that refuses a legitimate photograph of 180
-# megapixels, and its limit is a global of the whole process.
+# megapixels, and its limit is a global of the whole process, for the program to set. (Pillow
+# still looks at it for 8-bit TIFF and WebP.)
 _READERS: dict[str, type[ImageFile]] = {
     "PNG": PngImageFile,
     "JPEG": JpegImageFile,
@@ -73,7 +74,7 @@ class Picture:
 
     pixels: NDArray[np.float32]
     """(H, W, 3) RGB or (H, W, 4) RGBA float32 in [0, 1], upright, alpha straight (never
-    premultiplied). Float files may hold values outside [0, 1]."""
+    premultiplied). Float files may hold other values, NaN and infinity among them."""
     bit_depth: int = 8
     """8 or 16 bits of whole numbers, or 32 for float numbers."""
     grey: bool = False
@@ -96,21 +97,21 @@ class Picture:
 
 
 def read_image(path: str | os.PathLike[str]) -> Picture:
-    """Reads a picture from a PNG, JPEG, WebP, TIFF or BMP file.
+    """Read a picture from a PNG, JPEG, WebP, TIFF or BMP file.
 
     Of an animated or many-paged file the first picture is read, with a warning in the log.
     CMYK is converted to sRGB through the embedded profile, where there is one.
 
     Raises:
-        ImageError: the file is missing, unreadable, empty, cut short, no picture, larger than
-            `MAX_PIXELS`, or holds NaN or infinite values.
+        ImageError: the file is missing, unreadable, empty, cut short, no picture, or larger than
+            `MAX_PIXELS`.
     """
     data = _read_bytes(path)
     kind = _sniff(data)
     if kind is None:
         raise ImageError(f"{path} is no PNG, JPEG, WebP, TIFF or BMP picture; convert it first")
     try:
-        picture = _decode(data, kind, path)
+        return _decode(data, kind, path)
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # the decoders raise nearly everything on damaged files
@@ -118,13 +119,10 @@ def read_image(path: str | os.PathLike[str]) -> Picture:
             f"{path} is damaged, cut short or of an unusual kind ({error}); "
             "get it again, or save it anew as an 8- or 16-bit RGB picture"
         ) from error
-    if picture.bit_depth == 32 and not np.isfinite(picture.pixels).all():
-        raise ImageError(f"{path} holds NaN or infinite pixels; replace them by numbers first")
-    return picture
 
 
 def write_image(path: str | os.PathLike[str], picture: Picture, *, quality: int = 95) -> None:
-    """Writes a picture in the format that the ending of ``path`` says, with its metadata.
+    """Write a picture in the format that the ending of ``path`` says, with its metadata.
 
     The file appears whole or not at all: it is written under a temporary name in the same
     folder and moved, and after an error an existing file is still there as it was. PNG holds 8
@@ -151,7 +149,7 @@ def write_image(path: str | os.PathLike[str], picture: Picture, *, quality: int 
 
 
 def copy_image(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Copies a file byte by byte; the copy appears whole or not at all.
+    """Copy a file byte by byte; the copy appears whole or not at all.
 
     Raises:
         ImageError: the source cannot be read or the target not be written.
@@ -166,8 +164,10 @@ def to_frames(picture: Picture) -> Tensor:
     return torch.from_numpy(picture.pixels.transpose(2, 0, 1)[None].copy())
 
 
-def from_frames(frames: Tensor, like: Picture) -> Picture:
-    """A batch of one, (1, C, H, W) float, as a picture with the depth and metadata of ``like``.
+def from_frames(frames: Tensor, like: Picture | None = None) -> Picture:
+    """A batch of one, (1, C, H, W) float, as a picture.
+
+    Its depth, format and metadata are those of ``like``; without, 8 bits and none.
 
     Raises:
         ValueError: the batch does not hold exactly one frame of 3 or 4 channels.
@@ -175,7 +175,7 @@ def from_frames(frames: Tensor, like: Picture) -> Picture:
     if frames.ndim != 4 or frames.shape[0] != 1 or frames.shape[1] not in (3, 4):
         raise ValueError(f"one frame (1, 3 or 4, H, W) is wanted, not {tuple(frames.shape)}")
     pixels = frames[0].permute(1, 2, 0).detach().float().cpu().contiguous().numpy()
-    return replace(like, pixels=pixels)
+    return Picture(pixels) if like is None else replace(like, pixels=pixels)
 
 
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -233,7 +233,7 @@ def _decode(data: bytes, kind: str, path: str | os.PathLike[str]) -> Picture:
     with _READERS[kind](io.BytesIO(data)) as image:
         _check_size(image.size, path)
         if getattr(image, "n_frames", 1) > 1:
-            _log.warning("%s is animated: only its first frame is read", path)
+            logger.warning("%s is animated: only its first frame is read", path)
         metadata, orientation = read_metadata(image, extra)
         if depth == 16:
             samples = png.add_colour_key(tiff.decode_with_opencv(data), extra)
@@ -251,7 +251,7 @@ def _decode_tiff(data: bytes, path: str | os.PathLike[str]) -> Picture:
     tags = tiff.first_directory(data)
     _check_size((tags[256], tags[257]), path)
     if tags.next:
-        _log.warning("%s has several pages: only the first is read", path)
+        logger.warning("%s has several pages: only the first is read", path)
     metadata = read_tiff_metadata(data, tags, swapped=orientation > 4)
     depth = max(tags.get(258, (1,)))
     if depth > 8 and tags.get(262) != 5:
@@ -260,7 +260,7 @@ def _decode_tiff(data: bytes, path: str | os.PathLike[str]) -> Picture:
     else:
         with TiffImageFile(io.BytesIO(data)) as image:
             if depth > 8:
-                _log.warning("%s: CMYK of %d bits is read as 8 bits", path, depth)
+                logger.warning("%s: CMYK of %d bits is read as 8 bits", path, depth)
             samples, metadata = _samples_of(image, metadata)
             depth = 8
     grey = samples.ndim == 2 or samples.shape[2] == 2
@@ -317,7 +317,7 @@ def _floats(samples: NDArray[Any], orientation: int) -> NDArray[np.float32]:
 
 
 def _turn(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turns stored rows upright (EXIF 2.3, table 6: where row 0 and column 0 are)."""
+    """Turn stored rows upright (EXIF 2.3, table 6: where row 0 and column 0 are)."""
     if orientation > 4:  # rows are the picture's columns
         samples = samples.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):
@@ -363,14 +363,14 @@ def _encode(picture: Picture, kind: str, quality: int) -> bytes:
 def _levels(picture: Picture, kind: str) -> NDArray[Any]:
     """The pixels as the numbers that the format stores, without alpha where it has none."""
     pixels = picture.pixels
-    if np.isnan(pixels).any():
-        raise ValueError("it holds NaN pixels")
     if kind in ("JPEG", "BMP") and pixels.shape[2] == 4:
         if (pixels[..., 3] < 1).any():
-            _log.warning("%s has no alpha: it is left out", kind)
+            logger.warning("%s has no alpha: it is left out", kind)
         pixels = pixels[..., :3]
     if picture.bit_depth == 32 and kind == "TIFF":
         return pixels
+    if np.isnan(pixels).any():
+        raise ValueError("it holds NaN pixels, which TIFF alone can store (--format tiff)")
     depth = np.uint16 if picture.bit_depth > 8 and kind in ("PNG", "TIFF") else np.uint8
     scale = np.float32(np.iinfo(depth).max)
     return np.rint(np.clip(pixels, 0, 1) * scale).astype(depth)

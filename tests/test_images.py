@@ -428,12 +428,19 @@ def test_slim_pictures(tmp_path, shape, suffix):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [(8192, 8192), (20_000, 10_000)])
-def test_huge_photographs_are_not_bombs(tmp_path, size):
-    Image.new("L", size, 77).save(tmp_path / "a.png", compress_level=1)
+def test_huge_photograph(tmp_path):
+    Image.new("L", (8192, 8192), 77).save(tmp_path / "a.png", compress_level=1)
     picture = read_image(tmp_path / "a.png")
-    assert (picture.width, picture.height) == size
+    assert (picture.width, picture.height) == (8192, 8192)
     assert picture.pixels[-1, -1, 2] == np.float32(77) / np.float32(255)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp"])
+def test_a_photograph_beyond_the_limit_of_pillow_is_no_bomb(tmp_path, suffix, monkeypatch):
+    path = photo(tmp_path / f"a{suffix}")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert read_image(path).pixels.shape == (64, 48, 3)
 
 
 def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
@@ -551,15 +558,15 @@ def test_damaged_files_give_a_picture_or_one_clear_error(tmp_path, kind, at, gar
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_nan_and_infinite_pixels(tmp_path, bad):
-    pixels = np.zeros((4, 5, 3), np.float32)
+def test_nan_and_infinite_pixels_stay_in_tiff(tmp_path, bad):
+    pixels = np.full((4, 5, 3), 0.25, np.float32)
     pixels[1, 2, 0] = bad
-    (tmp_path / "a.tif").write_bytes(tiff.encode_tiff(pixels))
-    with pytest.raises(ImageError, match=r"a\.tif holds NaN or infinite"):
-        read_image(tmp_path / "a.tif")
+    picture = Picture(pixels, 32)
+    write_image(tmp_path / "a.tif", picture)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif").pixels, pixels)
     if np.isnan(bad):
         with pytest.raises(ImageError, match=r"b\.png .*NaN"):
-            write_image(tmp_path / "b.png", Picture(pixels))
+            write_image(tmp_path / "b.png", picture)
         assert not (tmp_path / "b.png").exists()
 
 

@@ -20,7 +20,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from . import tiff
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _SEGMENT_BYTES = 65_500  # of a JPEG segment, less its name and length
 _PHOTOSHOP_MARK = b"Photoshop 3.0\0"
@@ -52,7 +52,7 @@ class Metadata:
         """Without a profile that does not fit the pixels to be written (grey or RGB)."""
         space = self.icc_profile[16:20]
         if space == b"GRAY" and not grey:
-            _log.warning("the picture is no longer grey: its grey colour profile is left out")
+            logger.warning("the picture is no longer grey: its grey colour profile is left out")
             return replace(self, icc_profile=b"")
         return self
 
@@ -132,7 +132,7 @@ def save_options(metadata: Metadata, kind: str) -> dict[str, Any]:
             options["extra"] = struct.pack(">2sH", b"\xff\xed", len(block) + 2) + block
         for name in ("exif", "xmp", "comment", "extra"):
             if len(options.get(name, b"")) > _SEGMENT_BYTES:
-                _log.warning("JPEG has no room for %d bytes of %s", len(options[name]), name)
+                logger.warning("JPEG has no room for %d bytes of %s", len(options[name]), name)
                 del options[name]
     return options
 
@@ -160,7 +160,7 @@ def _upright_exif(image: ImageFile) -> tuple[bytes, int]:
         if block:
             block = tiff.turn_upright(block, single=True)[0]
     except (KeyError, OSError, SyntaxError, TypeError, ValueError, struct.error) as error:
-        _log.warning("the EXIF block is damaged (%s): it is left out", error)
+        logger.warning("the EXIF block is damaged (%s): it is left out", error)
         return b"", 1
     known = isinstance(orientation, int) and 1 <= orientation <= 8
     return block, orientation if known else 1

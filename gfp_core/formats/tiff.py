@@ -32,11 +32,11 @@ _STRIP_BYTES = 1 << 20
 
 
 def turn_upright(data: bytes, *, single: bool = False) -> tuple[bytes, int]:
-    """Reads the orientation and sets it to 1 in a copy, so that no reader turns the picture again.
+    """Read the orientation and set it to 1 in a copy, so that no reader turns the picture again.
 
     Args:
         data: a TIFF file or an EXIF block without its ``Exif`` prefix.
-        single: also cuts the link to further directories, that is to EXIF's thumbnail, which
+        single: also cut the link to further directories, that is to EXIF's thumbnail, which
             would go on showing the picture as it was.
 
     Returns:
@@ -94,7 +94,7 @@ def exif_of(data: bytes) -> bytes:
 
 
 def decode_deep(data: bytes, tags: ImageFileDirectory_v2) -> NDArray[Any]:
-    """Reads the samples of a TIFF of 16-bit whole or 32- or 64-bit float numbers.
+    """Read the samples of a TIFF of 16-bit whole or 32- or 64-bit float numbers.
 
     Args:
         data: the file, its orientation set to 1.
@@ -126,7 +126,7 @@ def decode_deep(data: bytes, tags: ImageFileDirectory_v2) -> NDArray[Any]:
 
 
 def decode_with_opencv(data: bytes) -> NDArray[Any]:
-    """Decodes a file at its own depth: (H, W), or (H, W, 3 or 4) in RGB(A) order.
+    """Decode a file at its own depth: (H, W), or (H, W, 3 or 4) in RGB(A) order.
 
     Raises:
         ValueError: it cannot be decoded.
