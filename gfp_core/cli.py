@@ -1,0 +1,208 @@
+"""``gfp``: the command line.
+
+Nothing heavy is imported before it is needed: ``gfp --help`` must not wait for PyTorch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import __version__
+
+if TYPE_CHECKING:
+    from .commands.running import Console
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes: all done; some files failed; the command makes no sense; stopped by Ctrl-C."""
+
+FORMATS = {
+    "png": ".png",
+    "jpg": ".jpg",
+    "jpeg": ".jpg",
+    "webp": ".webp",
+    "tif": ".tif",
+    "tiff": ".tif",
+}
+"""The choices of ``--format``, and the endings of the files written then."""
+CROPS, COMPARE = "crops", "compare"
+"""Folders in the output folder, of ``--save-crops`` and ``--compare``."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: what stands behind ``gfp``; by default what the program was called with.
+
+    Returns:
+        The exit code: 0 all done, 1 some files failed, 2 wrong usage, 130 interrupted.
+    """
+    try:
+        options = build_parser().parse_args(arguments)
+    except SystemExit as stop:  # --help and --version, and wrong usage
+        return stop.code if isinstance(stop.code, int) else USAGE
+    try:
+        # Before OpenCV is imported: what it says of a broken file, the error says better.
+        os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+        from .commands.running import CannotStart, Console
+
+        with Console.of(options) as console:
+            try:
+                run: Callable[[argparse.Namespace, Console], int] = options.run
+                return run(options, console)
+            except CannotStart as error:
+                console.error(str(error))
+                return USAGE
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever reads the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each sets ``run`` to its function.
+
+    Such a function takes the parsed options and the `Console`, and returns the exit code.
+    """
+    parser = argparse.ArgumentParser(
+        prog="gfp", description="Face restoration with a generative facial prior."
+    )
+    parser.add_argument("--version", action="version", version=f"gfp {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("inputs", nargs="+", metavar="INPUT", help="picture, or folder of pictures")
+    common.add_argument(
+        "--detector",
+        default="retinaface_mobile025",
+        help="name of a bundled face detector, or a RetinaFace checkpoint (default: %(default)s)",
+    )
+    common.add_argument(
+        "--score",
+        type=_fraction,
+        help="confidence above which a detection is a face, 0 to 1 (default: the detector's)",
+    )
+    common.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: CUDA if there is one)")
+    amount = common.add_mutually_exclusive_group()
+    amount.add_argument("-q", "--quiet", action="store_true", help="say errors only")
+    amount.add_argument("-v", "--verbose", action="store_true", help="say everything")
+
+    restore = commands.add_parser(
+        "restore",
+        parents=[common],
+        help="restore the faces of pictures",
+        description="Restore the faces of pictures (PNG, JPEG, WebP, TIFF, BMP). Files that are "
+        "already finished are skipped, so an interrupted run goes on where it stopped.",
+    )
+    restore.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="folder for the results; or, for one picture, a file",
+    )
+    restore.add_argument(
+        "--model",
+        default="lite",
+        help="name of a bundled model, or a checkpoint file (default: %(default)s)",
+    )
+    restore.add_argument(
+        "--strength",
+        type=_fraction,
+        default=1.0,
+        help="share of the restored face, 0 to 1 (default: 1)",
+    )
+    restore.add_argument(
+        "--upscale",
+        type=_factor,
+        default=1.0,
+        help="size of the result relative to the picture (default: 1)",
+    )
+    restore.add_argument(
+        "--mask",
+        choices=("ellipse", "box", "hull"),
+        default="ellipse",
+        help="outline inside which a face is restored (default: %(default)s)",
+    )
+    restore.add_argument(
+        "--color",
+        choices=("auto", "input", "restorer"),
+        default="auto",
+        help="whose colours the faces take (default: %(default)s)",
+    )
+    restore.add_argument(
+        "--format",
+        choices=tuple(FORMATS),
+        help="format of the results (default: that of each picture)",
+    )
+    restore.add_argument(
+        "--save-crops",
+        action="store_true",
+        help=f"save each face before and after in OUT/{CROPS}",
+    )
+    restore.add_argument(
+        "--compare",
+        action="store_true",
+        help=f"save each picture before and after, side by side, in OUT/{COMPARE}",
+    )
+    restore.add_argument("--overwrite", action="store_true", help="redo files already finished")
+    restore.set_defaults(run=_restore)
+
+    detect = commands.add_parser(
+        "detect",
+        parents=[common],
+        help="print the faces of pictures",
+        description="Print the boxes, scores and landmarks of all faces, in pixels of the upright "
+        "picture with (0, 0) at the centre of its top left pixel.",
+    )
+    detect.add_argument(
+        "-o", "--output", type=Path, metavar="OUT", help="also draw them into pictures in OUT"
+    )
+    detect.add_argument("--json", action="store_true", help="print one JSON list, for programs")
+    detect.set_defaults(run=_detect)
+    return parser
+
+
+def _restore(options: argparse.Namespace, console: Console) -> int:
+    from .commands import restore
+
+    return restore.run(options, console)
+
+
+def _detect(options: argparse.Namespace, console: Console) -> int:
+    from .commands import detect
+
+    return detect.run(options, console)
+
+
+def _fraction(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, not {text}")
+    return value
+
+
+def _factor(text: str) -> float:
+    value = _number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}")
+    return value

@@ -1,0 +1,1 @@
+"""What the commands of ``gfp`` do; imported only when one of them is called."""

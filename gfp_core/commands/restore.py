@@ -1,0 +1,128 @@
+"""``gfp restore``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from ..cli import COMPARE, CROPS, FORMATS
+from ..images import (
+    MAX_PIXELS,
+    SUFFIXES,
+    ImageError,
+    Picture,
+    copy_image,
+    from_frames,
+    read_image,
+    to_frames,
+    write_image,
+)
+from .jobs import Job, check_writable, make_folder, plan
+from .running import Console, load
+
+if TYPE_CHECKING:
+    from ..faces import Faces
+    from ..pipeline import FaceRestorer
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Restore the faces of pictures; returns the exit code.
+
+    Raises:
+        CannotStart: the command makes no sense, or the networks cannot be loaded.
+    """
+    reserved = [CROPS] * options.save_crops + [COMPARE] * options.compare
+    suffix = FORMATS.get(options.format)
+    jobs, problems = load(plan, options.inputs, options.output, suffix=suffix, reserved=reserved)
+    if jobs:
+        load(check_writable, jobs[0].output)
+
+    @cache
+    def restorer() -> FaceRestorer:
+        from ..pipeline import FaceRestorer
+
+        return load(FaceRestorer.load, options.model, options.detector, device=options.device)
+
+    def work(job: Job, progress: Callable[[int, int], None]) -> int | None:
+        if not options.overwrite and _is_finished(job, options.compare):
+            return None
+        return _restore_file(job, options, restorer, progress)
+
+    return console.conclude(console.work_through(jobs, work), problems, "restored")
+
+
+def _is_finished(job: Job, compare: bool) -> bool:
+    """Whether the outputs are there: each appears whole, and the result itself last."""
+    return job.target.exists() and (not compare or job.beside(COMPARE).exists())
+
+
+def _restore_file(
+    job: Job,
+    options: argparse.Namespace,
+    restorer: Callable[[], FaceRestorer],
+    progress: Callable[[int, int], None],
+) -> int:
+    """Restore one file; returns the number of its faces."""
+    picture = read_image(job.source)
+    _check_output(job, picture, options.upscale)
+    chosen = {} if options.score is None else {"score": options.score}
+    result = restorer().restore(
+        to_frames(picture),
+        strength=options.strength,
+        upscale=options.upscale,
+        mask=options.mask,
+        color=options.color,
+        progress=progress,
+        **chosen,
+    )
+    restored = from_frames(result.frames, picture)
+    if options.save_crops:
+        _save_crops(result.faces, job.beside(CROPS))
+    if options.compare:
+        _save_comparison(picture, restored, job.beside(COMPARE))
+    make_folder(job.target.parent)
+    same_format = SUFFIXES[job.target.suffix.lower()] == picture.format
+    if not len(result.faces) and options.upscale == 1 and same_format:
+        copy_image(job.source, job.target)  # as it is: not even encoded once more
+    else:
+        write_image(job.target, restored)
+    return len(result.faces)
+
+
+def _check_output(job: Job, picture: Picture, upscale: float) -> None:
+    """Refuse before the work what could not be written after it."""
+    if job.target.suffix.lower() not in SUFFIXES:
+        raise ImageError(
+            f"{job.source} is a {picture.format} picture, but its name does not end like one; "
+            "say with --format what to write"
+        )
+    if picture.height * picture.width * upscale**2 > MAX_PIXELS:
+        raise ImageError(
+            f"{job.source} would become larger than {MAX_PIXELS / 1e6:.0f} megapixels; "
+            "choose a smaller --upscale"
+        )
+
+
+def _save_crops(faces: Faces, place: Path) -> None:
+    for name, crops in (("input", faces.crops), ("restored", faces.restored)):
+        if crops is None:  # no face
+            return
+        make_folder(place.parent)
+        for number in range(len(faces)):
+            crop = from_frames(crops[number : number + 1])
+            write_image(place.with_name(f"{place.name}.face{number}.{name}.png"), crop)
+
+
+def _save_comparison(before: Picture, after: Picture, place: Path) -> None:
+    left = before.pixels
+    if left.shape[:2] != after.pixels.shape[:2]:
+        left = cv2.resize(left, (after.width, after.height), interpolation=cv2.INTER_CUBIC)
+    make_folder(place.parent)
+    write_image(place, replace(after, pixels=np.concatenate([left, after.pixels], axis=1)))

@@ -1,0 +1,1 @@
+"""What the picture libraries leave undone: deep PNG and TIFF files, and metadata."""

@@ -1,0 +1,227 @@
+"""The five steps as one: find, align, restore, colour, paste back."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .align import Border, align
+from .color import ColorMode, apply_color
+from .detect import DEFAULT_SCORE, FaceDetector, load_detector
+from .faces import Faces, Progress
+from .paste import MaskShape, paste
+from .restore import Precision, Restorer
+from .weights.loading import load_network
+
+logger = logging.getLogger(__name__)
+
+_BUNDLED = Path(__file__).parent / "weights"
+_STAGES = 3  # that report progress: detection, restoration, pasting
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """What became of a batch of frames."""
+
+    frames: Tensor
+    """(B, C, H', W') of the type of the frames given: the restored frames."""
+    mask: Tensor
+    """(B, H', W') float32 in [0, 1]: the share of restored face in every pixel."""
+    faces: Faces
+    """The faces found, with their crops before and after; without crops where there is none."""
+
+
+class FaceRestorer:
+    """Restores the faces of frames; the whole way with one call.
+
+    Example:
+        >>> faces = FaceRestorer.load()
+        >>> restored = faces.restore(to_frames(read_image("photo.jpg"))).frames
+    """
+
+    def __init__(self, restorer: Restorer, detector: FaceDetector) -> None:
+        """Join a restorer and a detector.
+
+        Args:
+            restorer: restores crops of its size.
+            detector: finds the faces.
+        """
+        self.restorer = restorer
+        self.detector = detector
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str] = "lite",
+        detector: str | os.PathLike[str] = "retinaface_mobile025",
+        *,
+        device: torch.device | str | None = None,
+        precision: Precision = "auto",
+    ) -> FaceRestorer:
+        """Load the networks.
+
+        Args:
+            model: name of a bundled model, or a checkpoint file of any known architecture.
+            detector: name of a bundled detector, or a RetinaFace checkpoint file.
+            device: where both run; None takes CUDA if there is one, else the CPU.
+            precision: of the restorer's arithmetic, see `Restorer`.
+
+        Raises:
+            ValueError: a name is unknown, a file is no checkpoint or one of another kind, or the
+                device is unknown or not there; says which and what to do.
+            ImportError: the package with the bundled detector's weights is not installed.
+        """
+        place = find_device(device)
+        net = load_network(find_model(model))
+        found = find_detector(detector, device=place)
+        return cls(Restorer(net, device=place, precision=precision), found)
+
+    def restore(
+        self,
+        frames: Tensor,
+        *,
+        strength: float = 1.0,
+        upscale: float = 1.0,
+        background: Tensor | None = None,
+        mask: MaskShape = "ellipse",
+        feather: float = 0.1,
+        color: ColorMode = "auto",
+        border: Border = "replicate",
+        score: float = DEFAULT_SCORE,
+        min_size: float = 0.0,
+        max_size: float | None = None,
+        long_side: int | None = None,
+        rotations: Sequence[int] = (0,),
+        flip: bool = False,
+        progress: Progress | None = None,
+    ) -> Restoration:
+        """Restore every face of a batch of frames.
+
+        Pixels that no face touches keep their values, bit by bit, unless the frames are upscaled.
+        Frames without a face come back as they are, which a log line says.
+
+        Args:
+            frames: (B, C, H, W) float RGB or RGBA in [0, 1]; values outside are kept. Not changed.
+            strength: share of the restored face in the middle of the mask, from 0 to 1.
+            upscale: size of the result relative to the frames.
+            background: (B, 3 or 4, H', W'): the frames already brought to another size, instead
+                of `upscale`.
+            mask: the outline inside which a face is restored.
+            feather: width of the mask's fade as a share of the crop's side, from 0 to 0.5.
+            color: whose colours the faces take, see `color.apply_color`.
+            border: what the network is shown beyond the frame's edge, see `align.align`.
+            score: confidence above which a detection counts, see `FaceDetector.detect` for this
+                and the options that follow.
+            min_size: smallest face in pixels.
+            max_size: largest face in pixels; None for no limit.
+            long_side: cap of the frame's long side in detection.
+            rotations: turns in which faces are looked for.
+            flip: whether the mirrored frame is looked at as well.
+            progress: called with (parts done, parts in all); may raise to cancel.
+
+        Raises:
+            ValueError: the frames are no such tensor, or an option is out of range.
+        """
+        batch = frames.shape[0] if frames.ndim else 0
+        faces = self.detector.detect(
+            frames,
+            score=score,
+            min_size=min_size,
+            max_size=max_size,
+            long_side=long_side,
+            rotations=rotations,
+            flip=flip,
+            progress=_stage(progress, 0, batch),
+        )
+        _report_frames_without_face(faces)
+        if len(faces):
+            faces = align(frames, faces, self.restorer.size, border=border)
+            faces = self.restorer.restore(faces, progress=_stage(progress, 1, batch))
+            faces = apply_color(faces, color)
+        image, covered = paste(
+            frames,
+            faces,
+            mask=mask,
+            feather=feather,
+            strength=strength,
+            upscale=upscale,
+            background=background,
+            progress=_stage(progress, 2, batch),
+        )
+        if progress is not None and not len(faces):
+            progress(_STAGES * batch, _STAGES * batch)
+        return Restoration(image, covered, faces)
+
+
+def find_device(device: torch.device | str | None = None) -> torch.device:
+    """The device to run on: the one named, or CUDA if there is one, else the CPU.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # PyTorch's own messages go on for pages.
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device {device} cannot be used here ({reason}); try cpu") from error
+    return found
+
+
+def find_model(model: str | os.PathLike[str]) -> Path:
+    """The file of a bundled model, or the file itself.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    bundled = {path.stem: path for path in sorted(_BUNDLED.glob("*.safetensors"))}
+    path = bundled.get(os.fspath(model), Path(model))
+    if not path.is_file():
+        raise ValueError(
+            f"there is no model file {model}; give the path of a checkpoint, "
+            f"or the name of a bundled model ({', '.join(bundled) or 'none is installed'})"
+        )
+    return path
+
+
+def find_detector(
+    detector: str | os.PathLike[str], *, device: torch.device | str | None = None
+) -> FaceDetector:
+    """A detector by its name or from its file, see `detect.load_detector`."""
+    if Path(detector).is_file():
+        return load_detector(path=Path(detector), device=device)
+    return load_detector(os.fspath(detector), device=device)
+
+
+def _stage(progress: Progress | None, stage: int, frames: int) -> Progress | None:
+    """The progress of one stage as a part of the whole, in thirds of frames."""
+    if progress is None:
+        return None
+
+    def report(done: int, total: int) -> None:
+        progress(stage * frames + done * frames // total, _STAGES * frames)
+
+    return report
+
+
+def _report_frames_without_face(faces: Faces) -> None:
+    seen = {face.frame for face in faces.faces}
+    missing = [index for index in range(len(faces.frame_sizes)) if index not in seen]
+    if missing and len(faces.frame_sizes) == 1:
+        logger.info("No face found: the image is left as it is.")
+    elif missing:
+        logger.info(
+            "No face found in %d of %d frames (%s): they are left as they are.",
+            len(missing),
+            len(faces.frame_sizes),
+            ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else ""),
+        )
