@@ -271,7 +271,7 @@ def _inner_face(crops: Tensor, *, resize: bool = True) -> Tensor:
     """
     size = crops.shape[-1]
     side = round(0.631 * size)
-    left, top = round(0.186 * size), round(0.283 * size)
+    left, top = round(0.185 * size), round(0.283 * size)
     inner = crops[:, :, top : top + side, left : left + side]
     if not resize:
         return inner
