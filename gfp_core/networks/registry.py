@@ -40,8 +40,8 @@ class Architecture:
     """Names of tensors which, all present, mark a state dict as this architecture's."""
     licence: Literal["free", "unclear", "non-commercial"]
     """May the published weights be used commercially? The catalogue says more, file by file."""
-    size: str = "out_size"
-    """Attribute of the network that holds the side of its input in pixels."""
+    size: str | None = "out_size"
+    """Attribute of the network that holds the side of its input in pixels; None if any will do."""
     preprocessing: str = "RGB in [-1, 1]"
     """What ``forward`` takes and, for a restorer, gives."""
     only_by_name: bool = False
