@@ -34,7 +34,7 @@ TEMPLATE: NDArray[np.float64] = np.array(
         [313.08905, 371.15118],
     ]
 )
-"""(5, 2): where the landmarks of an aligned face lie in a crop of 512 px (the mean face of FFHQ)."""
+"""(5, 2): the landmarks of an aligned face in a crop of 512 px (the mean face of FFHQ)."""
 TEMPLATE.setflags(write=False)
 
 _TEMPLATE_SIZE = 512
@@ -174,8 +174,7 @@ def align(frames: Tensor, faces: Faces, size: int = 512, *, border: Border = "re
         ValueError: frames of another shape, another number of frames, an unknown border, or
             landmarks that are no face.
     """
-    if frames.ndim != 4 or frames.shape[1] not in (3, 4):
-        raise ValueError(f"frames must be (B, 3 or 4, H, W), not {tuple(frames.shape)}")
+    check_frames(frames, faces)
     if border not in _BORDERS:
         raise ValueError(f"border must be one of {', '.join(_BORDERS)}, not {border!r}")
     if size < 1:
@@ -183,8 +182,6 @@ def align(frames: Tensor, faces: Faces, size: int = 512, *, border: Border = "re
     crops = torch.empty((len(faces), 3, size, size))
     aligned = []
     for i, face in enumerate(faces.faces):
-        if not 0 <= face.frame < frames.shape[0]:
-            raise ValueError(f"face {i} belongs to frame {face.frame} of {frames.shape[0]} frames")
         try:
             matrix = fit_similarity(face.landmarks, size)
         except ValueError as error:
@@ -193,6 +190,32 @@ def align(frames: Tensor, faces: Faces, size: int = 512, *, border: Border = "re
         crops[i] = torch.from_numpy(crop.transpose(2, 0, 1))
         aligned.append(replace(face, matrix=matrix))
     return replace(faces, faces=tuple(aligned), crops=crops.to(frames.device), restored=None)
+
+
+def check_frames(frames: Tensor, faces: Faces) -> None:
+    """Refuses frames that are no images, or not those the faces were found in.
+
+    Raises:
+        ValueError: says which and why.
+    """
+    if frames.ndim != 4 or frames.shape[1] not in (3, 4) or 0 in frames.shape[2:]:
+        raise ValueError(f"frames must be (B, 3 or 4, H, W), not {tuple(frames.shape)}")
+    if not frames.is_floating_point():
+        raise ValueError(f"frames must be floating point in 0..1, not {frames.dtype}")
+    sizes = ((frames.shape[2], frames.shape[3]),) * frames.shape[0]
+    if faces.frame_sizes != sizes:
+        raise ValueError(
+            f"the faces belong to {len(faces.frame_sizes)} frames of (height, width) "
+            f"{sorted(set(faces.frame_sizes))}, not to these {len(sizes)} of {sizes[:1]}"
+        )
+    for i, face in enumerate(faces.faces):
+        if not 0 <= face.frame < len(sizes):
+            raise ValueError(f"face {i} belongs to frame {face.frame} of {len(sizes)}")
+
+
+def visible(image: Tensor) -> Tensor:
+    """The image as a network may see it: clamped to [0, 1], NaN as 0; of the same shape."""
+    return torch.nan_to_num(image, nan=0.0, posinf=1.0, neginf=0.0).clamp_(0.0, 1.0)
 
 
 def _cut(frame: Tensor, matrix: NDArray[np.float64], size: int, border: Border) -> NDArray[Any]:
@@ -205,9 +228,8 @@ def _cut(frame: Tensor, matrix: NDArray[np.float64], size: int, border: Border) 
     (left, top), (right, bottom) = corners.min(axis=0) - margin, corners.max(axis=0) + margin
     x0, x1 = _span(left, right, width, border)
     y0, y1 = _span(top, bottom, height, border)
-    box = to_numpy(frame[:3, y0:y1, x0:x1].detach())
-    # Clamped before sampling too: one pixel of 1000 would ring over its neighbours.
-    box = np.clip(np.nan_to_num(box, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
+    # Clamped before sampling and after: one pixel of 1000 would ring over its neighbours.
+    box = to_numpy(visible(frame[:3, y0:y1, x0:x1]))
     moved = np.column_stack([back[:, :2], back[:, 2] - (x0, y0)])
     return np.clip(warp(box, moved, (size, size), border), 0.0, 1.0)
 
@@ -226,15 +248,15 @@ def _span(low: float, high: float, length: int, border: Border) -> tuple[int, in
 
 def to_numpy(image: Tensor) -> NDArray[np.float32]:
     """A (C, H, W) tensor as a contiguous (H, W, C) float32 array of its own."""
-    return np.array(image.float().permute(1, 2, 0).cpu().numpy(), order="C")
+    return np.array(image.detach().float().permute(1, 2, 0).cpu().numpy(), order="C")
 
 
 def warp(
-    image: NDArray[np.float32],
+    image: NDArray[Any],
     back: NDArray[np.float64],
     size: tuple[int, int],
     border: Border = "replicate",
-) -> NDArray[np.float32]:
+) -> NDArray[Any]:
     """Resamples an image under an affine map, filtered where the map shrinks it.
 
     Bicubic. Where the result is coarser by up to k, k x k samples are averaged for a pixel, after
@@ -273,8 +295,8 @@ def warp(
 
 
 def _average_down(
-    image: NDArray[np.float32], back: NDArray[np.float64], factor: int, border: Border
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    image: NDArray[Any], back: NDArray[np.float64], factor: int, border: Border
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """The image averaged over factor x factor pixels, and the map into it."""
     height, width = image.shape[:2]
     image = cv2.copyMakeBorder(
