@@ -11,8 +11,8 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -63,7 +63,6 @@ class FaceDetector:
         """Where the network is, and therefore runs."""
         return next(self.net.parameters()).device
 
-    @torch.inference_mode()
     def detect(
         self,
         frames: Tensor,
@@ -104,39 +103,44 @@ class FaceDetector:
             ValueError: frames of another shape or type, or an option out of its range.
         """
         _check(frames, score, min_size, max_size, long_side, rotations)
-        total, _, height, width = frames.shape
+        largest = float("inf") if max_size is None else max_size
         faces: list[Face] = []
+        for index, found in enumerate(self._each(frames, score, long_side, rotations, flip)):
+            size = (found.boxes[:, 2:] - found.boxes[:, :2]).amax(dim=1)
+            faces += _faces(found[(size >= min_size) & (size <= largest)], frame=index)
+            if progress is not None:
+                progress(index + 1, frames.shape[0])
+        total, _, height, width = frames.shape
+        return Faces(tuple(faces), ((height, width),) * total)
+
+    def _each(self, frames: Tensor, *options: Any) -> Iterator[_Found]:
+        """What ``_detect`` finds in each frame, as many frames at once as memory allows."""
+        total, _, height, width = frames.shape
+        together = max(1, PIXELS_AT_ONCE // (height * width))
         done = 0
-        chunk = max(1, PIXELS_AT_ONCE // (height * width))
         while done < total:
+            together = min(together, total - done)
             found = None
             try:
-                found = self._detect(frames[done : done + chunk], score, long_side, rotations, flip)
+                found = self._detect(frames[done : done + together], *options)
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
-                if chunk == 1:
+                if together == 1:
                     logger.error(
-                        "A frame of %d x %d pixels does not fit into the memory of %s; "
-                        "the option long_side makes it smaller for detection.",
-                        width, height, self.device,
-                    )  # fmt: skip
+                        "A frame of %d x %d pixels does not fit into the memory of %s for "
+                        "detection: the option long_side makes it smaller.",
+                        *(width, height, self.device),
+                    )
                     raise
             if found is None:  # outside of the handler, which would keep the failed tensors alive
-                chunk = min(chunk, total - done) // 2 or 1
-                logger.warning("Out of memory: detecting in %d frames at once.", chunk)
+                together //= 2
+                logger.warning("Out of memory in detection: going on by %d frames.", together)
                 continue
-            for one in found:
-                size = (one.boxes[:, 2:] - one.boxes[:, :2]).amax(dim=1)
-                wanted = (size >= min_size) & (
-                    size <= (torch.inf if max_size is None else max_size)
-                )
-                faces += _faces(one[wanted], frame=done)
-                done += 1
-                if progress is not None:
-                    progress(done, total)
-        return Faces(tuple(faces), ((height, width),) * total)
+            yield from found
+            done += together
 
+    @torch.inference_mode()
     def _detect(
         self,
         frames: Tensor,
@@ -223,48 +227,6 @@ def load_detector(
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return FaceDetector(retinaface.from_state_dict(state), device=device)
-
-
-def draw_faces(image: NDArray[np.float32], faces: Sequence[Face]) -> NDArray[np.float32]:
-    """Draw boxes, landmarks and numbers over a picture.
-
-    Args:
-        image: (H, W, 3 or 4) float32 RGB or RGBA in [0, 1].
-        faces: the faces of this picture; the number is the place in this sequence, from 0.
-
-    Returns:
-        A new picture of the same shape; pixels that nothing is drawn on are as they were.
-    """
-    # OpenCV smooths lines on 8-bit pictures only: draw on a copy, and take over what changed.
-    plain = (np.nan_to_num(image[..., :3]).clip(0, 1) * 255).astype(np.uint8)
-    drawn = plain.copy()
-    for number, face in enumerate(faces):
-        _draw_face(drawn, face, str(number))
-    result = image.copy()
-    changed = (drawn != plain).any(axis=2)
-    result[changed, :3] = drawn[changed] / np.float32(255)
-    result[changed, 3:] = 1
-    return result
-
-
-def _draw_face(image: NDArray[np.uint8], face: Face, label: str) -> None:
-    """Draw one face in place, in sizes that suit the face and the picture."""
-    line = max(1, round(max(image.shape[:2]) / 500))
-    x1, y1, x2, y2 = (round(value) for value in face.box)
-    cv2.rectangle(image, (x1, y1), (x2, y2), (0, 255, 0), line, cv2.LINE_AA)
-    radius = max(1, round(max(face.width, face.height) / 60))
-    for index, (x, y) in enumerate(face.landmarks):
-        # Left points are red and right ones blue: a swapped or wrongly turned face shows.
-        colour = ((255, 40, 40), (40, 120, 255), (255, 255, 0))[(0, 1, 2, 0, 1)[index]]
-        cv2.circle(image, (round(float(x)), round(float(y))), radius, colour, -1, cv2.LINE_AA)
-    text = f"{label}: {face.score:.2f}"
-    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.4 * max(1.0, line / 1.5)
-    (width, height), below = cv2.getTextSize(text, font, scale, line)
-    left = min(max(x1, 0), max(image.shape[1] - width, 0))
-    bottom = max(y1, height + below)  # inside the picture where the box leaves it
-    cv2.rectangle(image, (left, bottom - height - below), (left + width, bottom), (0, 90, 0), -1)
-    place = (left, bottom - below // 2)
-    cv2.putText(image, text, place, font, scale, (255, 255, 255), line, cv2.LINE_AA)
 
 
 def _check(
