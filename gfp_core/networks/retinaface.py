@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from .state import describe_difference
+
 MEAN_BGR = (104.0, 117.0, 123.0)
 """Channel means, on the scale 0 to 255, that the network wants subtracted."""
 STEPS = (8, 16, 32)
@@ -29,6 +31,8 @@ VARIANCES = (0.1, 0.2)
 """Scales of the regressed positions and of the regressed logarithmic sizes."""
 
 _BACKBONES = {"retinaface_mobile025": "mobile0.25", "retinaface_resnet50": "resnet50"}
+NAMES = tuple(_BACKBONES)
+"""The detectors there are."""
 _SIGNATURES = {
     "retinaface_mobile025": "body.stage1.0.0.weight",
     "retinaface_resnet50": "body.layer1.0.conv1.weight",
@@ -60,7 +64,7 @@ def build(name: str) -> nn.Module:
         ValueError: the name is neither.
     """
     if name not in _BACKBONES:
-        raise ValueError(f"unknown detector {name!r}: choose one of {', '.join(_BACKBONES)}")
+        raise ValueError(f"unknown detector {name!r}: choose one of {', '.join(NAMES)}")
     from facexlib.detection.retinaface import RetinaFace
 
     with warnings.catch_warnings():
@@ -82,15 +86,15 @@ def from_state_dict(state: Mapping[str, Tensor]) -> nn.Module:
     """
     name = identify(state)
     if name is None:
-        raise ValueError("the tensors are not those of a RetinaFace (mobile0.25 or resnet50)")
+        raise ValueError(f"the tensors are those of no detector ({', '.join(NAMES)})")
     folded = not any(key.endswith(".running_mean") for key in state)
     net = build(name)
     if folded:
         fold_batch_norm(net)
-    try:
-        net.load_state_dict(dict(state))
-    except RuntimeError as error:  # torch's report of what is missing, extra or wrongly shaped
-        raise ValueError(f"the tensors do not fit {name}: {error}") from error
+    difference = describe_difference(net.state_dict(), state)
+    if difference:
+        raise ValueError(f"not a state dict of {name}: {difference}")
+    net.load_state_dict(state)
     if not folded:
         fold_batch_norm(net)
     return net.eval()
