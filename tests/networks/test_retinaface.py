@@ -1,0 +1,119 @@
+"""RetinaFace: the layers against the reference outputs, priors and decoding against facexlib."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gfp_core.networks import retinaface
+
+
+def seeded(name: str, seed: int = 0) -> torch.nn.Module:
+    """A RetinaFace whose batch norms have statistics that would show if they were lost."""
+    torch.manual_seed(seed)
+    net = retinaface.build(name)
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.1)
+            layer.running_var.uniform_(0.5, 2)
+            torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
+            torch.nn.init.normal_(layer.bias, 0, 0.1)
+    return net.eval()
+
+
+@pytest.mark.parametrize("name", retinaface.NAMES)
+def test_keys_and_shapes_are_the_official_ones(shared_dir, name):
+    listing = (shared_dir / "parity/keys" / f"{name.replace('retinaface', 'RetinaFace')}.txt").read_text()
+    rows = [line.split("\t") for line in listing.splitlines() if "\t" in line]
+    official = {row[0]: row[1].strip() for row in rows if row[1].startswith("(")}
+    state = retinaface.build(name).state_dict()
+    assert {key: str(tuple(tensor.shape)) for key, tensor in state.items()} == official
+
+
+def test_reference_outputs(shared_dir):
+    folder = shared_dir / "parity/RetinaFace_mobile025"
+    expected = load_file(folder / "io.safetensors")
+    net = retinaface.from_state_dict(load_file(folder / "weights.safetensors"))
+    with torch.no_grad():
+        outputs = net(expected["input"])
+    for output, key in zip(outputs, ("loc", "conf", "landms"), strict=True):
+        torch.testing.assert_close(output, expected[key], rtol=0, atol=1e-4)
+    height, width = json.loads((folder / "meta.json").read_text())["tensors"]["input"]["shape"][2:]
+    relative = retinaface.priors(height, width) / torch.tensor([width, height, width, height])
+    torch.testing.assert_close(relative, expected["priors"])
+
+
+@pytest.mark.parametrize("name", retinaface.NAMES)
+def test_folded_network_equals_the_published_form(name):
+    net = seeded(name)
+    image = torch.randn(2, 3, 70, 101, generator=torch.Generator().manual_seed(1)) * 60
+    folded = retinaface.from_state_dict(net.state_dict())
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded.modules())
+    with torch.no_grad():
+        for ours, published in zip(folded(image), net(image), strict=True):
+            scale = max(1.0, float(published.abs().max()))
+            assert (ours - published).abs().max() < 1e-4 * scale
+
+
+def test_folded_state_dict_is_taken_as_it_is():
+    folded = retinaface.from_state_dict(seeded("retinaface_mobile025").state_dict())
+    again = retinaface.from_state_dict(folded.state_dict())
+    for key, tensor in folded.state_dict().items():
+        assert torch.equal(again.state_dict()[key], tensor), key
+
+
+@pytest.mark.parametrize("name", retinaface.NAMES)
+def test_identified_by_keys(name):
+    state = retinaface.build(name).state_dict()
+    assert retinaface.identify(state) == name
+    assert retinaface.identify({"conv_body_first.weight": torch.zeros(1)}) is None
+
+
+def test_wrong_states_are_refused():
+    state = retinaface.build("retinaface_mobile025").state_dict()
+    with pytest.raises(ValueError, match="no detector"):
+        retinaface.from_state_dict({"weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"fpn\.merge1\.0\.weight"):
+        retinaface.from_state_dict({k: v for k, v in state.items() if k != "fpn.merge1.0.weight"})
+    with pytest.raises(ValueError, match="another shape"):
+        retinaface.from_state_dict({**state, "fpn.merge1.0.weight": torch.zeros(64, 64, 1, 1)})
+    with pytest.raises(ValueError, match="unknown detector"):
+        retinaface.build("yolo")
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 97), (333, 40), (64, 32)])
+def test_priors_are_facexlibs(height, width):
+    from facexlib.detection.retinaface import generate_config
+    from facexlib.detection.retinaface_utils import PriorBox
+
+    expected = PriorBox(generate_config("resnet50"), image_size=(height, width)).forward()
+    ours = retinaface.priors(height, width)
+    scale = torch.tensor([width, height, width, height])
+    torch.testing.assert_close(ours, expected * scale, rtol=1e-5, atol=1e-4)
+
+
+def test_every_output_has_its_prior():
+    net = retinaface.build("retinaface_mobile025")
+    for height, width in [(1, 1), (1, 97), (33, 65), (31, 8)]:
+        with torch.no_grad():
+            boxes, classes, landmarks = net(torch.zeros(1, 3, height, width))
+        count = len(retinaface.priors(height, width))
+        assert boxes.shape[1] == classes.shape[1] == landmarks.shape[1] == count
+
+
+def test_prior_cache_is_bounded():
+    assert retinaface.priors.cache_info().maxsize <= 8
+
+
+def test_preprocess_leaves_frames_alone_and_survives_what_is_no_colour():
+    frames = torch.rand(1, 4, 3, 2)
+    frames[0, :, 0, 0] = torch.tensor([float("nan"), float("inf"), -float("inf"), 1])
+    frames[0, :, 1, 0] = torch.tensor([1.5, -2.0, 0.5, 1])
+    before = frames.clone()
+    bgr = retinaface.preprocess(frames)
+    assert torch.equal(frames.nan_to_num(7), before.nan_to_num(7))
+    assert bgr.shape == (1, 3, 3, 2)
+    mean = torch.tensor(retinaface.MEAN_BGR)
+    torch.testing.assert_close(bgr[0, :, 0, 0], torch.tensor([0.0, 255, 0]) - mean)
+    torch.testing.assert_close(bgr[0, :, 1, 0], torch.tensor([127.5, 0, 255]) - mean)

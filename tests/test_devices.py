@@ -1,0 +1,68 @@
+"""Chunks that halve when memory runs out."""
+
+import logging
+
+import pytest
+import torch
+
+from gfp_core.devices import in_chunks, is_out_of_memory
+
+CPU = torch.device("cpu")
+
+
+def limited(most: int, calls: list[tuple[int, int]]):
+    """A function over a range that has memory for ``most`` items."""
+
+    def run(start: int, stop: int) -> list[int]:
+        calls.append((start, stop))
+        if stop - start > most:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
+        return list(range(start, stop))
+
+    return run
+
+
+def test_halves_until_it_fits_and_says_so(caplog):
+    calls: list[tuple[int, int]] = []
+    with caplog.at_level(logging.WARNING):
+        results = list(in_chunks(limited(2, calls), 7, 8, CPU, "buy memory"))
+    assert sum(results, []) == list(range(7))
+    assert calls == [(0, 7), (0, 3), (0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7)]
+    assert "going on with 3 at a time" in caplog.text
+
+
+def test_one_item_too_large_raises_with_the_hint(caplog):
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(in_chunks(limited(0, []), 3, 4, CPU, "buy memory"))
+    assert "buy memory" in caplog.text
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), KeyboardInterrupt(), OSError()])
+def test_other_errors_pass(error):
+    calls = []
+
+    def run(start: int, stop: int) -> None:
+        calls.append(start)
+        raise error
+
+    with pytest.raises(type(error)):
+        list(in_chunks(run, 4, 4, CPU, ""))
+    assert calls == [0]
+
+
+def test_nothing_to_do():
+    assert list(in_chunks(limited(1, []), 0, 4, CPU, "")) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"), True),
+        (RuntimeError("MPS backend out of memory"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_out_of_memory_is_known(error, expected):
+    assert is_out_of_memory(error) is expected
