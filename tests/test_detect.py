@@ -58,35 +58,40 @@ def reference(net: nn.Module, frame: Tensor, score: float) -> np.ndarray:
         return net.detect_faces(bgr, conf_threshold=score)
 
 
-@pytest.mark.parametrize("part", [np.s_[:, :, :, :], np.s_[:, :, 3:222, 10:201]])
-def test_equals_facexlib_with_real_weights(detector, astronaut, part):
-    frames = astronaut[part]
-    # A low score, so that there is more than one face to compare.
-    expected = reference(detector.net, frames[0], score=0.02)
-    found = detector.detect(frames, score=0.02)
-    assert len(found) == len(expected) > 1
+def assert_equal_to_reference(found: Faces, expected: np.ndarray) -> None:
+    assert len(found) == len(expected)
     np.testing.assert_allclose(boxes_of(found), expected[:, :4], rtol=0, atol=0.01)
-    np.testing.assert_allclose(
-        landmarks_of(found).reshape(-1, 10), expected[:, 5:], rtol=0, atol=0.01
-    )
+    landmarks = landmarks_of(found).reshape(-1, 10)
+    np.testing.assert_allclose(landmarks, expected[:, 5:], rtol=0, atol=0.01)
     np.testing.assert_allclose([f.score for f in found.faces], expected[:, 4], rtol=0, atol=1e-5)
 
 
+def test_equals_facexlib_with_real_weights(detector, astronaut):
+    small = torch.zeros_like(astronaut)
+    small[:, :, 60:188, 60:188] = astronaut[:, :, ::2, ::2]
+    frames = torch.cat([astronaut, astronaut.flip(3), small], dim=3)[:, :, 3:222, 10:]
+    expected = reference(detector.net, frames[0], score=0.02)
+    assert len(expected) >= 3
+    assert_equal_to_reference(detector.detect(frames, score=0.02), expected)
+
+
 def test_equals_facexlib_with_resnet50(astronaut):
+    frames = astronaut[:, :, 20:148, 60:161]
     torch.manual_seed(3)
     net = retinaface.build("retinaface_resnet50")
-    frames = astronaut[:, :, 20:148, 60:161]
-    ours = FaceDetector(retinaface.from_state_dict(net.state_dict()))
-    with torch.no_grad():
-        scores = net(retinaface.preprocess(frames))[1][0, :, 1].sort(descending=True).values
-    score = float(scores[40] + scores[41]) / 2
+    for name, layer in net.named_modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = None
+            # Undamped, 16 random blocks multiply the rounding of both sides beyond 0.01 px.
+            nn.init.constant_(layer.weight, 0.2 if name.endswith("bn3") else 1.0)
+    with torch.no_grad():  # random weights and fitting statistics: numbers of ordinary size
+        net.train()(retinaface.preprocess(torch.cat([frames, frames.flip(3)])))
+        scores = net.eval()(retinaface.preprocess(frames))[1][0, :, 1].sort().values
+    score = float(scores[-41:-39].mean())  # 40 candidates, whose boxes overlap
     expected = reference(net, frames[0], score)
-    found = ours.detect(frames, score=score)
-    assert len(found) == len(expected) > 3
-    np.testing.assert_allclose(boxes_of(found), expected[:, :4], rtol=0, atol=0.01)
-    np.testing.assert_allclose(
-        landmarks_of(found).reshape(-1, 10), expected[:, 5:], rtol=0, atol=0.01
-    )
+    assert 3 < len(expected) < 40
+    ours = FaceDetector(retinaface.from_state_dict(net.state_dict()))
+    assert_equal_to_reference(ours.detect(frames, score=score), expected)
 
 
 # --- Geometry of the views, with a network that sees three coloured spots
@@ -198,7 +203,7 @@ def test_long_side_only_shrinks_and_stays_near(detector, astronaut):
     assert same(detector.detect(astronaut, long_side=256), plain)
     assert same(detector.detect(astronaut, long_side=9999), plain)
     small = detector.detect(astronaut, long_side=150)
-    assert 0.1 < np.abs(landmarks_of(small) - landmarks_of(plain)).max() < 4
+    assert 0.1 < np.abs(landmarks_of(small) - landmarks_of(plain)).max() < 7
 
 
 # --- Batches, order, options
@@ -401,3 +406,32 @@ def eye_errors(detector, folder, names, pupils, flip) -> np.ndarray:
         distance = np.linalg.norm(found.faces[0].landmarks[:2] - truth, axis=1)
         errors.append(distance / np.linalg.norm(truth[1] - truth[0]))
     return np.concatenate(errors)
+
+
+@pytest.fixture(scope="module")
+def pupils(shared_dir) -> dict[str, list[list[float]]]:
+    return json.loads((shared_dir / "faces/london/pupils.json").read_text())
+
+
+@pytest.mark.parametrize(("flip", "mean", "p95"), [(False, 0.04, 0.08), (True, 0.033, 0.065)])
+def test_eyes_of_some_people(detector, shared_dir, pupils, flip, mean, p95):
+    errors = eye_errors(detector, shared_dir / "faces/london", sorted(pupils)[::5], pupils, flip)
+    assert errors.mean() <= mean
+    assert np.quantile(errors, 0.95) <= p95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("flip", "mean", "p95"), [(False, 0.04, 0.08), (True, 0.033, 0.065)])
+def test_eyes_of_all_people(detector, shared_dir, pupils, flip, mean, p95):
+    errors = eye_errors(detector, shared_dir / "faces/london", sorted(pupils), pupils, flip)
+    assert errors.mean() <= mean
+    assert np.quantile(errors, 0.95) <= p95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pattern", ["london/*_smiling.jpg", "synthetic/*.jpg"])
+def test_one_face_in_each_portrait(detector, shared_dir, pattern):
+    for path in sorted((shared_dir / "faces").glob(pattern)):
+        picture = torch.from_numpy(read_image(path).pixels[..., :3].copy())
+        found = detector.detect(picture.permute(2, 0, 1)[None])
+        assert len(found) == 1, f"{len(found)} faces in {path.name}"
