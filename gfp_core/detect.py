@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,13 @@ OVERLAP = 0.4
 """Intersection over union above which two detections are the same face (as in the reference)."""
 PIXELS_AT_ONCE = 4_000_000
 """Frames go through the network together up to about this many pixels."""
+
+REFINED_SIDE = 288
+"""Side in pixels of the square in which ``refine`` looks at a face again."""
+REFINED_MARGIN = 1.5
+"""That square's side over the longer side of the face's box."""
+REFINED_SCORE = 0.5
+"""Confidence that the closer look needs: that there is a face is known already."""
 
 _MIRRORED_LANDMARKS = [1, 0, 2, 4, 3]
 
@@ -73,6 +80,7 @@ class FaceDetector:
         long_side: int | None = None,
         rotations: Sequence[int] = (0,),
         flip: bool = False,
+        refine: bool = False,
         progress: Progress | None = None,
     ) -> Faces:
         """Find the faces of a batch of frames.
@@ -94,6 +102,8 @@ class FaceDetector:
                 detections the surest is kept. Landmarks keep the order of the upright face.
             flip: look also at the mirrored frame, and average boxes, landmarks and scores of the
                 faces seen in both: more exact landmarks for twice the time.
+            refine: look at each face again, enlarged or reduced to the size at which the network
+                is most exact, and take the landmarks from there. The box and the score stay.
             progress: called with (frames done, frames in all); may raise to cancel.
 
         Returns:
@@ -107,7 +117,9 @@ class FaceDetector:
         largest = float("inf") if max_size is None else max_size
         faces: list[Face] = []
         chunks = in_chunks(
-            lambda start, stop: self._detect(frames[start:stop], score, long_side, rotations, flip),
+            lambda start, stop: self._detect(
+                frames[start:stop], score, long_side, rotations, flip, refine
+            ),
             total,
             max(1, PIXELS_AT_ONCE // (height * width)),
             self.device,
@@ -128,28 +140,49 @@ class FaceDetector:
         long_side: int | None,
         rotations: Sequence[int],
         flip: bool,
+        refine: bool,
     ) -> list[_Found]:
         """What all views together show of each frame."""
-        frames, to_frame = _reduce(frames[:, :3], long_side)
-        frames = retinaface.preprocess(frames.to(self.device))
         found: list[list[_Found]] = [[] for _ in frames]
         for rotation in dict.fromkeys(rotations):
-            view, to_reduced = _turn(frames, rotation)
-            seen = self._look(view, score)
-            if flip:
-                mirror = np.array([[-1.0, 0.0, view.shape[3] - 1], [0.0, 1.0, 0.0]])
-                mirrored = self._look(view.flip(3), score)
-                seen = [
-                    _average(plain, _mapped(other, mirror, mirrored=True))
-                    for plain, other in zip(seen, mirrored, strict=True)
-                ]
-            matrix = _after(to_frame, to_reduced)
-            for of_frame, one in zip(found, seen, strict=True):
-                of_frame.append(_mapped(one, matrix))
+            turned, to_frame = _turn(frames[:, :3], rotation)
+            reduced, to_turned = _reduce(turned, long_side)
+            seen = self._see(retinaface.preprocess(reduced.to(self.device)), score, flip)
+            for of_frame, image, one in zip(found, turned, seen, strict=True):
+                one = _mapped(one, to_turned)
+                of_frame.append(
+                    _mapped(self._refine(image, one, flip) if refine else one, to_frame)
+                )
         return [_suppressed(_joined(views)) for views in found]
 
+    def _refine(self, image: Tensor, found: _Found, flip: bool) -> _Found:
+        """What was found in a (3, H, W) image, with landmarks from a closer look at each face."""
+        landmarks = found.landmarks.clone()
+        together = PIXELS_AT_ONCE // REFINED_SIDE**2
+        for part in torch.arange(len(landmarks)).split(together):
+            cuts = [_cut(image, box.tolist(), self.device) for box in found.boxes[part]]
+            seen = self._see(torch.stack([crop for crop, _ in cuts]), REFINED_SCORE, flip)
+            for index, one, (_, matrix) in zip(part.tolist(), seen, cuts, strict=True):
+                one = _mapped(one, matrix)
+                overlap = _overlaps(found.boxes[index : index + 1], one.boxes)[0]
+                if overlap.gt(OVERLAP).any():  # else the closer look shows nothing: as before
+                    landmarks[index] = one.landmarks[overlap.argmax()]
+        return replace(found, landmarks=landmarks)
+
+    def _see(self, images: Tensor, score: float, flip: bool) -> list[_Found]:
+        """What is in each of the preprocessed images, in their own pixels."""
+        seen = self._look(images, score)
+        if not flip:
+            return seen
+        mirror = np.array([[-1.0, 0.0, images.shape[3] - 1], [0.0, 1.0, 0.0]])
+        mirrored = self._look(images.flip(3), score)
+        return [
+            _average(plain, _mapped(other, mirror, mirrored=True))
+            for plain, other in zip(seen, mirrored, strict=True)
+        ]
+
     def _look(self, images: Tensor, score: float) -> list[_Found]:
-        """What the network finds in each of the preprocessed images, in their own pixels."""
+        """What the network finds in each image, looked at once."""
         with deterministic(self.device, allow_tf32=False):
             boxes, classes, landmarks = self.net(images)
         priors = retinaface.priors(*images.shape[2:])
@@ -248,19 +281,49 @@ def _faces(found: _Found, frame: int) -> Iterator[Face]:
         yield Face(frame=frame, box=(x1, y1, x2, y2), score=score, landmarks=points)
 
 
-def _reduce(frames: Tensor, long_side: int | None) -> tuple[Tensor, NDArray[np.float64]]:
-    """Frames no longer than ``long_side``, and the matrix (2, 3) from their pixels back.
-
-    Each new pixel averages the area it covers (a triangle filter as wide as the reduction).
-    """
-    height, width = frames.shape[2:]
+def _reduce(images: Tensor, long_side: int | None) -> tuple[Tensor, NDArray[np.float64]]:
+    """Images no longer than ``long_side``, and the matrix (2, 3) from their pixels back."""
+    height, width = images.shape[2:]
     factor = 1.0 if long_side is None else min(1.0, long_side / max(height, width))
     if factor == 1.0:
-        return frames, np.eye(2, 3)
-    size = max(1, round(height * factor)), max(1, round(width * factor))
-    reduced = F.interpolate(frames.float(), size, mode="bilinear", antialias=True)
-    x, y = width / size[1], height / size[0]
-    return reduced, np.array([[x, 0.0, (x - 1) / 2], [0.0, y, (y - 1) / 2]])
+        return images, np.eye(2, 3)
+    return _resized(images, max(1, round(height * factor)), max(1, round(width * factor)))
+
+
+def _resized(images: Tensor, height: int, width: int) -> tuple[Tensor, NDArray[np.float64]]:
+    """Images of another size, and the matrix (2, 3) from their pixels back.
+
+    A reduced pixel averages the area it covers (a triangle filter as wide as the reduction).
+    """
+    y, x = images.shape[2] / height, images.shape[3] / width
+    resized = F.interpolate(images.float(), (height, width), mode="bilinear", antialias=True)
+    return resized, np.array([[x, 0.0, (x - 1) / 2], [0.0, y, (y - 1) / 2]])
+
+
+def _cut(
+    image: Tensor, box: Sequence[float], device: torch.device
+) -> tuple[Tensor, NDArray[np.float64]]:
+    """A preprocessed square around a face, and the matrix (2, 3) from its pixels to the image's.
+
+    What lies outside of the image becomes the mean colour, which is 0 after preprocessing.
+    """
+    x1, y1, x2, y2 = box
+    half = REFINED_MARGIN * max(x2 - x1, y2 - y1) / 2
+    scale = REFINED_SIDE / max(2 * half, 1.0)
+    place, part = [], []  # for y and x: where the image's part begins in the square, and the part
+    for centre, size in ((y1 + y2) / 2, image.shape[1]), ((x1 + x2) / 2, image.shape[2]):
+        first = min(max(round(centre - half), 0), size - 1)
+        last = min(max(round(centre + half), first + 1), size)
+        part.append(slice(first, last))
+        place.append(round((first - centre + half) * scale))
+    pixels = retinaface.preprocess(image[None, :, part[0], part[1]].to(device))
+    height, width = (max(1, round((one.stop - one.start) * scale)) for one in part)
+    pixels, matrix = _resized(pixels, height, width)
+    top, left = place
+    pad = (left, REFINED_SIDE - left - width, top, REFINED_SIDE - top - height)
+    to_image = np.array([[1.0, 0.0, part[1].start], [0.0, 1.0, part[0].start]])
+    to_resized = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]])
+    return F.pad(pixels, pad)[0], _after(to_image, _after(matrix, to_resized))
 
 
 def _turn(frames: Tensor, rotation: int) -> tuple[Tensor, NDArray[np.float64]]:
@@ -305,11 +368,16 @@ def _suppressed(found: _Found) -> _Found:
     return found[torchvision.ops.nms(found.boxes, found.scores.to(found.boxes.dtype), OVERLAP)]
 
 
-def _average(plain: _Found, mirrored: _Found) -> _Found:
-    """Average the faces seen in both of two views; those seen in one only stay as they are."""
+def _overlaps(first: Tensor, second: Tensor) -> Tensor:
+    """Intersection over union of boxes (N, 4) and (M, 4): (N, M) float64."""
     import torchvision
 
-    overlap = torchvision.ops.box_iou(plain.boxes.double(), mirrored.boxes)
+    return torchvision.ops.box_iou(first.double(), second.double())
+
+
+def _average(plain: _Found, mirrored: _Found) -> _Found:
+    """Average the faces seen in both of two views; those seen in one only stay as they are."""
+    overlap = _overlaps(plain.boxes, mirrored.boxes)
     pairs: list[tuple[int, int]] = []
     for index in range(len(plain.scores)):  # surest first
         if len(mirrored.scores) and overlap[index].max() > OVERLAP:

@@ -35,7 +35,7 @@ def draw_faces(image: NDArray[np.float32], faces: Sequence[Face]) -> NDArray[np.
 
 def _draw_face(image: NDArray[np.uint8], face: Face, label: str) -> None:
     """Draw one face in place, in sizes that suit the face and the picture."""
-    line = max(1, round(max(image.shape[:2]) / 500))
+    line = max(1, round(max(image.shape[:2]) / 900))
     x1, y1, x2, y2 = (round(value) for value in face.box)
     cv2.rectangle(image, (x1, y1), (x2, y2), (0, 255, 0), line, cv2.LINE_AA)
     radius = max(1, round(max(face.width, face.height) / 60))

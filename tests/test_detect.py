@@ -148,17 +148,23 @@ def spots(height: int, width: int, points: np.ndarray) -> Tensor:
     turn=st.integers(0, 3),
     shift=st.tuples(st.integers(-9, 9), st.integers(-9, 9)),
     flip=st.booleans(),
+    refine=st.booleans(),
     long_side=st.one_of(st.none(), st.integers(60, 200)),
 )
-def test_views_map_back(height, width, turn, shift, flip, long_side):
+def test_views_map_back(height, width, turn, shift, flip, refine, long_side):
     upright = np.array([[-20.0, -15.0], [20.0, -11.0], [1.0, 19.0]])
     # Turn the frame by quarter turns, with OpenCV's axes: the face lies, stands on its head, ...
     turned = upright
     for _ in range(turn):
         turned = np.stack([turned[:, 1], -turned[:, 0]], axis=1)
-    points = turned + [width / 2 + shift[0], height / 2 + shift[1]]
+    centre = np.array([width / 2, height / 2]) + shift
+    points = turned + centre
     found = FaceDetector(Spots()).detect(
-        spots(height, width, points), flip=flip, long_side=long_side, rotations=ALL_ROTATIONS
+        spots(height, width, points),
+        flip=flip,
+        refine=refine,
+        long_side=long_side,
+        rotations=ALL_ROTATIONS,
     )
     assert len(found) == 1
     face = found.faces[0]
@@ -204,6 +210,27 @@ def test_long_side_only_shrinks_and_stays_near(detector, astronaut):
     assert same(detector.detect(astronaut, long_side=9999), plain)
     small = detector.detect(astronaut, long_side=150)
     assert 0.1 < np.abs(landmarks_of(small) - landmarks_of(plain)).max() < 7
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("part", [np.s_[:, :, :, :], np.s_[:, :, 90:, :], np.s_[:, :, :130, 90:]])
+def test_refine_moves_landmarks_only_and_a_little(detector, astronaut, part, flip):
+    frames = astronaut[part]  # the second and third cut the face
+    plain = detector.detect(frames, flip=flip).faces[0]
+    refined = detector.detect(frames, flip=flip, refine=True).faces[0]
+    assert (refined.box, refined.score) == (plain.box, plain.score)
+    assert 0.01 < np.abs(refined.landmarks - plain.landmarks).max() < 6
+
+
+def test_refine_keeps_what_the_closer_look_does_not_see(astronaut):
+    class Once(Spots):
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            boxes, classes, points = super().forward(images)
+            return boxes, classes * (images.shape[2] == 100), points
+
+    frames = spots(100, 100, np.array([[30.0, 35], [70, 35], [50, 70]]))
+    detector = FaceDetector(Once())
+    assert same(detector.detect(frames, refine=True), detector.detect(frames))
 
 
 # --- Batches, order, options

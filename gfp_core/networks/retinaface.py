@@ -130,8 +130,9 @@ def preprocess(frames: Tensor) -> Tensor:
     Returns:
         (B, 3, H, W) float32 BGR on the scale 0 to 255 minus ``MEAN_BGR``.
     """
-    bgr = frames[:, :3].flip(1).float().nan_to_num(0.0, 1.0, 0.0).clamp(0.0, 1.0)
-    return bgr * 255.0 - bgr.new_tensor(MEAN_BGR).view(1, 3, 1, 1)
+    bgr = frames[:, :3].flip(1).float()  # a copy, which may be changed in place
+    bgr.nan_to_num_(0.0, 1.0, 0.0).clamp_(0.0, 1.0).mul_(255.0)
+    return bgr.sub_(bgr.new_tensor(MEAN_BGR).view(1, 3, 1, 1))
 
 
 @lru_cache(maxsize=4)

@@ -24,7 +24,9 @@ def seeded(name: str, seed: int = 0) -> torch.nn.Module:
 
 @pytest.mark.parametrize("name", retinaface.NAMES)
 def test_keys_and_shapes_are_the_official_ones(shared_dir, name):
-    listing = (shared_dir / "parity/keys" / f"{name.replace('retinaface', 'RetinaFace')}.txt").read_text()
+    listing = (
+        shared_dir / "parity/keys" / f"{name.replace('retinaface', 'RetinaFace')}.txt"
+    ).read_text()
     rows = [line.split("\t") for line in listing.splitlines() if "\t" in line]
     official = {row[0]: row[1].strip() for row in rows if row[1].startswith("(")}
     state = retinaface.build(name).state_dict()

@@ -1,4 +1,4 @@
-"""The bundled detector's weights: equal to the ONNX model, and clear words when they are missing."""
+"""The bundled weights: equal to the ONNX model, and clear words when they are missing."""
 
 import importlib.util
 import sys
