@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import cv2
 import numpy as np
@@ -38,11 +38,6 @@ TEMPLATE: NDArray[np.float64] = np.array(
 TEMPLATE.setflags(write=False)
 
 _TEMPLATE_SIZE = 512
-_BORDERS = {
-    "replicate": cv2.BORDER_REPLICATE,
-    "reflect": cv2.BORDER_REFLECT_101,
-    "constant": cv2.BORDER_CONSTANT,
-}
 
 # A landmark is doubted by how far it lies from where the other four put it, in units of how well
 # those four agree with the template. Below _TRUST it counts fully, above _DROP not at all. The
@@ -175,8 +170,8 @@ def align(frames: Tensor, faces: Faces, size: int = 512, *, border: Border = "re
             landmarks that are no face.
     """
     check_frames(frames, faces)
-    if border not in _BORDERS:
-        raise ValueError(f"border must be one of {', '.join(_BORDERS)}, not {border!r}")
+    if border not in get_args(Border):
+        raise ValueError(f"border must be one of {', '.join(get_args(Border))}, not {border!r}")
     if size < 1:
         raise ValueError(f"size must be at least 1 pixel, not {size}")
     crops = torch.empty((len(faces), 3, size, size))
@@ -226,24 +221,34 @@ def _cut(frame: Tensor, matrix: NDArray[np.float64], size: int, border: Border) 
     corners = transform(back, [(-0.5, -0.5), (edge, -0.5), (-0.5, edge), (edge, edge)])
     margin = _MARGIN * max(1.0, similarity_scale(back))
     (left, top), (right, bottom) = corners.min(axis=0) - margin, corners.max(axis=0) + margin
-    x0, x1 = _span(left, right, width, border)
-    y0, y1 = _span(top, bottom, height, border)
+    xs = _positions(left, right, width, border)
+    ys = _positions(top, bottom, height, border)
+    columns, rows = _mirrored(xs, width), _mirrored(ys, height)
+    x0, y0 = columns.min(), rows.min()
     # Clamped before sampling and after: one pixel of 1000 would ring over its neighbours.
-    box = to_numpy(visible(frame[:3, y0:y1, x0:x1]))
-    moved = np.column_stack([back[:, :2], back[:, 2] - (x0, y0)])
-    return np.clip(warp(box, moved, (size, size), border), 0.0, 1.0)
+    box = to_numpy(visible(frame[:3, y0 : rows.max() + 1, x0 : columns.max() + 1]))
+    if border == "reflect":
+        box = box[rows - y0][:, columns - x0]
+    moved = np.column_stack([back[:, :2], back[:, 2] - (xs[0], ys[0])])
+    outside = cv2.BORDER_CONSTANT if border == "constant" else cv2.BORDER_REPLICATE
+    return np.clip(warp(box, moved, (size, size), outside), 0.0, 1.0)
 
 
-def _span(low: float, high: float, length: int, border: Border) -> tuple[int, int]:
-    """First and one past the last pixel of an axis that sampling from low to high can read."""
+def _positions(low: float, high: float, length: int, border: Border) -> NDArray[np.int64]:
+    """The pixels of an axis that sampling from low to high needs, over the edge if mirrored.
+
+    Mirrored once, here: OpenCV's own reflection takes minutes for a face far outside.
+    """
     last = length - 1
-    reads = [low, high]
-    if border == "reflect" and low < 0:
-        reads += [0, -low]
-    if border == "reflect" and high > last:
-        reads += [last, 2 * last - high]
-    reads = [min(max(read, 0), last) for read in reads]
-    return math.floor(min(reads)), math.ceil(max(reads)) + 1
+    beyond = last if border == "reflect" else 0
+    low, high = np.clip((low, high), -beyond, last + beyond)
+    return np.arange(math.floor(low), math.ceil(high) + 1)
+
+
+def _mirrored(positions: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """The pixels inside an axis that positions up to one length outside of it show."""
+    last = length - 1
+    return last - np.abs(last - np.abs(positions))
 
 
 def to_numpy(image: Tensor) -> NDArray[np.float32]:
@@ -255,7 +260,7 @@ def warp(
     image: NDArray[Any],
     back: NDArray[np.float64],
     size: tuple[int, int],
-    border: Border = "replicate",
+    outside: int = cv2.BORDER_REPLICATE,
 ) -> NDArray[Any]:
     """Resamples an image under an affine map, filtered where the map shrinks it.
 
@@ -266,7 +271,7 @@ def warp(
         image: (H, W) or (H, W, C) float32, C at most 4.
         back: (2, 3), from pixels of the result to pixels of the image.
         size: width and height of the result.
-        border: what lies beyond the image.
+        outside: what lies beyond the image, ``cv2.BORDER_REPLICATE`` or ``cv2.BORDER_CONSTANT``.
 
     Returns:
         (height, width) or (height, width, C) float32.
@@ -274,7 +279,7 @@ def warp(
     step = similarity_scale(back)
     shrink = min(int(step // 2), *image.shape[:2])
     if shrink > 1:
-        image, back = _average_down(image, back, shrink, border)
+        image, back = _average_down(image, back, shrink, outside)
         step /= shrink
     fine = min(max(1, math.ceil(step - 1e-6)), 4)
     width, height = size
@@ -287,7 +292,7 @@ def warp(
         fine_back,
         (width * fine, height * fine),
         flags=cv2.WARP_INVERSE_MAP | cv2.INTER_CUBIC,
-        borderMode=_BORDERS[border],
+        borderMode=outside,
     )
     if fine > 1:
         sampled = cv2.resize(sampled, size, interpolation=cv2.INTER_AREA)
@@ -295,13 +300,11 @@ def warp(
 
 
 def _average_down(
-    image: NDArray[Any], back: NDArray[np.float64], factor: int, border: Border
+    image: NDArray[Any], back: NDArray[np.float64], factor: int, outside: int
 ) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """The image averaged over factor x factor pixels, and the map into it."""
     height, width = image.shape[:2]
-    image = cv2.copyMakeBorder(
-        image, 0, -height % factor, 0, -width % factor, borderType=_BORDERS[border]
-    )
+    image = cv2.copyMakeBorder(image, 0, -height % factor, 0, -width % factor, borderType=outside)
     small = (image.shape[1] // factor, image.shape[0] // factor)
     image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
     back = back / factor
