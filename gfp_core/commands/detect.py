@@ -56,7 +56,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _draw(picture: Picture, faces: Faces, target: Path) -> None:
-    from ..detect import draw_faces
+    from ..draw import draw_faces
 
     make_folder(target.parent)
     write_image(target, replace(picture, pixels=draw_faces(picture.pixels, faces.faces)))
