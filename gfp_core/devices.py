@@ -1,0 +1,77 @@
+"""What the steps that run networks share: memory that runs out, and results that repeat."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+def in_chunks(
+    run: Callable[[int, int], Result], total: int, chunk: int, device: torch.device, hint: str
+) -> Iterator[Result]:
+    """Run over ``total`` items, some at a time, and half as many whenever memory runs out.
+
+    Args:
+        run: called as ``run(start, stop)``; its results are yielded in order.
+        total: number of items.
+        chunk: items to begin with at a time, at least 1.
+        device: where ``run`` works.
+        hint: logged when one item alone is too much: what the user can do then.
+
+    Raises:
+        Exception: whatever ``run`` raises; the lack of memory too, when it is down to one item.
+    """
+    done = 0
+    while done < total:
+        count = min(chunk, total - done)
+        results = []
+        try:
+            results.append(run(done, done + count))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if count == 1:
+                logger.error("Out of memory on %s: %s", device, hint)
+                raise
+        if results:
+            yield results[0]
+            done += count
+        else:  # only here, for the exception had kept the tensors of the failed attempt alive
+            release_memory(device)
+            chunk = count // 2
+            logger.warning("Out of memory on %s: going on with %d at a time.", device, chunk)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says, by its type or its message, that a device or the host is full."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return bool(
+        re.search(r"out of memory|not enough memory|allocate memory|ALLOC_FAILED", str(error))
+    )
+
+
+def release_memory(device: torch.device) -> None:
+    """Give cached blocks back, which may be of the wrong size for a smaller chunk."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def deterministic(device: torch.device, *, allow_tf32: bool) -> AbstractContextManager[None]:
+    """Make cuDNN choose algorithms that give the same bits every time, with or without TF32."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=allow_tf32
+    )

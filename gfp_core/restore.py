@@ -1,0 +1,187 @@
+"""The third step: aligned crops through a restoration network."""
+
+from __future__ import annotations
+
+import logging
+import re
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from .faces import Faces, Progress
+
+logger = logging.getLogger(__name__)
+
+Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16"]
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Restorer:
+    """Runs a restoration network over the faces of a batch of frames.
+
+    The network may be moved to another device between calls: `restore` runs where it finds it.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        device: torch.device | str | None = None,
+        precision: Precision = "auto",
+    ) -> None:
+        """Take a network into service: evaluation mode, on ``device``.
+
+        Args:
+            net: maps (B, 3, S, S) RGB in [-1, 1] to the same; its ``out_size`` says S.
+            device: where to move the network; by default it stays where it is.
+            precision: of the arithmetic. "auto" takes half precision (fp16) where the device
+                computes it faster (CUDA from compute capability 7.0), else float32. Weights stay
+                float32 in any case.
+
+        Raises:
+            ValueError: the network does not say its size, or the precision is unknown.
+        """
+        size = getattr(net, "out_size", None)
+        if not isinstance(size, int):
+            raise ValueError(f"{type(net).__name__} is no restorer: it has no size (out_size)")
+        if precision != "auto" and precision not in _DTYPES:
+            raise ValueError(f"precision must be auto, fp32, fp16 or bf16, not {precision!r}")
+        self.net = net.eval() if device is None else net.to(device).eval()
+        self.precision = precision
+        self.size = size
+        """Side of the crops in pixels."""
+        self.name = type(net).__name__
+        """Name of the architecture, as in `networks.registry`."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is now."""
+        parameter = next(self.net.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
+
+    def restore(
+        self, faces: Faces, *, chunk: int | None = None, progress: Progress | None = None
+    ) -> Faces:
+        """Restore the crops of all faces.
+
+        The result does not depend on anything but the input, the network and the precision: the
+        same call gives the same bits, another chunk size the same up to rounding. When memory runs
+        out the chunk is halved, down to one face.
+
+        Args:
+            faces: aligned faces, with crops (N, 3, S, S) in [0, 1]; values outside are clamped,
+                for no network has seen them.
+            chunk: faces to run at once; by default 1 on a CPU, 8 elsewhere.
+            progress: called as ``progress(done, N)`` after each chunk; may raise to cancel.
+
+        Returns:
+            The faces with ``restored`` set: (N, 3, S, S) float32 RGB in [0, 1], on the crops'
+            device.
+
+        Raises:
+            ValueError: the faces are not aligned, the crops have another size than the network,
+                or ``chunk`` is not positive.
+            RuntimeError: the network gives NaN or infinity even in float32.
+        """
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"chunk must be at least 1, not {chunk}")
+        if faces.crops is None:
+            if len(faces) > 0:
+                raise ValueError("the faces have no crops: align them before restoring")
+            return replace(faces, restored=torch.zeros(0, 3, self.size, self.size))
+        crops = faces.crops
+        if crops.shape[1:] != (3, self.size, self.size):
+            raise ValueError(
+                f"crops of shape {tuple(crops.shape[1:])} do not fit {self.name}, which takes "
+                f"(3, {self.size}, {self.size}): align with size={self.size}"
+            )
+        if not torch.isfinite(crops).all():
+            logger.warning("crops hold NaN or infinity; taken as black or white")
+            crops = crops.nan_to_num(nan=0.0, posinf=1.0, neginf=0.0)
+
+        device = self.device
+        dtype = self._dtype(device)
+        if chunk is None:
+            chunk = 1 if device.type == "cpu" else 8
+        restored = torch.empty(crops.shape, dtype=torch.float32, device=crops.device)
+        done, total = 0, len(faces)
+        while done < total:
+            part = crops[done : done + chunk]
+            try:
+                result = self._run_checked(part, device, dtype, done)
+            except (RuntimeError, MemoryError) as error:
+                if len(part) == 1 or not _is_out_of_memory(error):
+                    raise
+                result = None
+            if result is None:
+                # Only here, for the exception had kept the tensors of the failed attempt alive.
+                _release_memory(device)
+                chunk = len(part) // 2
+                logger.warning("out of memory on %s: now %d faces at a time", device, chunk)
+                continue
+            restored[done : done + len(part)] = result
+            done += len(part)
+            if progress is not None:
+                progress(done, total)
+        return replace(faces, restored=restored)
+
+    def _dtype(self, device: torch.device) -> torch.dtype:
+        if self.precision != "auto":
+            return _DTYPES[self.precision]
+        fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
+        # Not bf16, whose 8 bits of precision show as banding.
+        return torch.float16 if fast else torch.float32
+
+    def _run_checked(
+        self, crops: Tensor, device: torch.device, dtype: torch.dtype, first: int
+    ) -> Tensor:
+        """Restore crops ``first``, ``first`` + 1, ..., in float32 if ``dtype`` overflows."""
+        result = self._run(crops, device, dtype)
+        indices = f"faces {first} to {first + len(crops) - 1}"
+        if dtype != torch.float32 and not torch.isfinite(result).all():
+            logger.warning("%s overflows in %s: %s run again in float32", self.name, dtype, indices)
+            result = self._run(crops, device, torch.float32)
+        if not torch.isfinite(result).all():
+            raise RuntimeError(
+                f"{self.name} gives NaN or infinity for {indices}: its weights must be damaged"
+            )
+        return ((result + 1) / 2).clamp(0, 1)
+
+    def _run(self, crops: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """(B, 3, S, S) in [0, 1] -> the same shape, float32, about [-1, 1], on ``device``."""
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
+            _deterministic(device, allow_tf32=dtype != torch.float32),
+        ):
+            x = crops.to(device, torch.float32).clamp(0, 1) * 2 - 1
+            return self.net(x).float()
+
+
+def _deterministic(device: torch.device, allow_tf32: bool) -> AbstractContextManager[None]:
+    """Make cuDNN choose algorithms that give the same bits every time, and true float32."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=allow_tf32
+    )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device (by type or, for want of one, by message) or the host ran out of memory."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return bool(
+        re.search(r"out of memory|not enough memory|allocate memory|ALLOC_FAILED", str(error))
+    )
+
+
+def _release_memory(device: torch.device) -> None:
+    """Give cached blocks back, which may be of the wrong size for a smaller chunk."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

@@ -1,0 +1,182 @@
+"""Checkpoint files to state dicts and networks; whatever is wrong with a file is one clear error.
+
+The format is found from the content, not from the file's name: safetensors, or PyTorch's own in
+its zip and its legacy form, the latter two read with ``weights_only=True`` so that a pickle cannot
+run code.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ..networks import registry
+from ..networks.state import quote_some
+
+logger = logging.getLogger(__name__)
+
+# What official files wrap the state dict in, the better choice first (EMA before raw weights).
+WRAPPERS = ("params_ema", "params", "g_ema", "state_dict")
+# Pickle of PyTorch's legacy magic number, with which such a file begins.
+_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_NOT_WEIGHTS = (
+    (b"version https://git-lfs", "a Git LFS pointer; fetch the file it stands for"),
+    (b"<", "a web page, perhaps saved in place of a download that failed"),
+    (b"\x80", "a bare Python pickle, which is not read because it may hold code"),
+)
+
+
+class WeightsError(ValueError):
+    """A checkpoint file cannot be used; the message names the file and says what is wrong."""
+
+
+def load_network(path: str | os.PathLike[str], architecture: str | None = None) -> nn.Module:
+    """Load a checkpoint into the network it belongs to.
+
+    Args:
+        path: the file.
+        architecture: name of a row of `registry.ARCHITECTURES`; by default it is identified from
+            the tensors' names.
+
+    Returns:
+        The network on the CPU, in float32, in evaluation mode.
+
+    Raises:
+        WeightsError: the file cannot be read, or fits no (or not this) architecture; says why.
+    """
+    state, _ = load_state_dict(path)
+    try:
+        return registry.build(state, architecture).eval()
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def load_state_dict(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the state dict of a checkpoint.
+
+    Args:
+        path: a safetensors file, or a ``.pth``/``.ckpt`` in PyTorch's zip or legacy format, bare
+            or wrapped as official files are.
+
+    Returns:
+        The tensors under their bare names, floating-point ones as finite float32, on the CPU; and
+        the file's metadata (empty but for safetensors).
+
+    Raises:
+        WeightsError: the file is missing, empty, truncated, no checkpoint, holds code, or has
+            entries that are not finite tensors; names the file.
+    """
+    path = Path(path)
+    head = _read_head(path)
+    metadata: dict[str, str] = {}
+    content: object
+    if head.startswith(b"PK\x03\x04") or _LEGACY_MAGIC in head[:32]:
+        content = _unwrap(_read_torch(path))
+    elif head[8:9] == b"{":
+        content, metadata = _read_safetensors(path)
+    else:
+        guess = next(
+            (what for start, what in _NOT_WEIGHTS if head.lstrip().startswith(start)),
+            "neither safetensors nor a PyTorch file",
+        )
+        raise WeightsError(f"{path}: not a checkpoint: {guess}")
+    return _without_prefix(_check(content, path), path), metadata
+
+
+def _read_head(path: Path) -> bytes:
+    if path.is_dir():
+        raise WeightsError(f"{path}: a folder, not a checkpoint file")
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not head:
+        raise WeightsError(f"{path}: the file is empty")
+    return head
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise WeightsError(f"{path}: damaged or truncated safetensors: {error}") from error
+
+
+def _read_torch(path: Path) -> object:
+    try:
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can fail in any way; no callback runs in here
+        message = str(error)
+        code = re.search(r"GLOBAL ([\w.]+)", message)
+        if code:
+            reason = f"holds code ({code[1]}), which is never run; ask for a file of tensors only"
+        elif "TorchScript" in message:
+            reason = "a TorchScript program, not a state dict"
+        else:
+            first_line = (message.splitlines() or [""])[0][:200]
+            reason = f"damaged or truncated: {first_line or type(error).__name__}"
+        raise WeightsError(f"{path}: {reason}") from error
+
+
+def _unwrap(content: object) -> object:
+    """What is inside the wrappers; two levels at most, for a pickle may contain itself."""
+    for _ in range(2):
+        if not isinstance(content, Mapping):
+            break
+        content = next(
+            (content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content
+        )
+    return content
+
+
+def _check(content: object, path: Path) -> dict[str, Tensor]:
+    """All entries as finite dense tensors, floating-point ones as float32."""
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path}: holds a {type(content).__name__}, not a state dict")
+    if not content:
+        raise WeightsError(f"{path}: holds no tensors")
+    state, not_finite = {}, []
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise WeightsError(
+                f"{path}: not a state dict: entry {str(key)[:80]!r} is a {type(value).__name__}, "
+                "not a tensor"
+            )
+        if value.layout != torch.strided or value.is_quantized or value.is_complex():
+            raise WeightsError(f"{path}: tensor '{key}' is sparse, quantised or complex")
+        if value.is_floating_point():
+            value = value.detach().to(torch.float32)
+            if not torch.isfinite(value).all():
+                not_finite.append(key)
+        state[key] = value
+    if not_finite:
+        raise WeightsError(
+            f"{path}: {len(not_finite)} tensors hold NaN or infinity: {quote_some(not_finite)}"
+        )
+    return state
+
+
+def _without_prefix(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Bare names: without ``module.`` (data-parallel training) and ``vqvae.`` (RestoreFormer)."""
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    if any(key.startswith("vqvae.") for key in state):
+        whole = len(state)
+        state = {
+            key.removeprefix("vqvae."): tensor
+            for key, tensor in state.items()
+            if key.startswith("vqvae.") and key != "vqvae.quantize.utility_counter"
+        }
+        logger.info("%s: %d tensors beside the network left out", path, whole - len(state))
+    return state

@@ -1,0 +1,101 @@
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from gfp_core.networks.gfpgan import GFPGAN, GFPGANBilinear, GFPGANClean, GFPGANv1
+from gfp_core.networks.registry import ARCHITECTURES, build, identify
+
+
+def state_of(net: type[GFPGAN]) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return net(out_size=16, num_style_feat=8, narrow=0.03125, num_mlp=1).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("net", "name"),
+    [(GFPGANClean, "GFPGANClean"), (GFPGANv1, "GFPGANv1"), (GFPGANBilinear, "GFPGANv1")],
+)
+def test_found_by_content(net: type[GFPGAN], name: str) -> None:
+    assert identify(state_of(net)).name == name
+    assert type(build(state_of(net))).__name__ == name
+
+
+def test_bilinear_when_asked_for() -> None:
+    state = state_of(GFPGANBilinear)
+    net = build(state, "GFPGANBilinear")
+    assert isinstance(net, GFPGANBilinear)
+    assert all(torch.equal(state[key], tensor) for key, tensor in net.state_dict().items())
+
+
+def test_building_copies() -> None:
+    state = state_of(GFPGANClean)
+    net = build(state)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+    assert state["final_linear.weight"].abs().sum() > 0
+
+
+def test_every_row_is_reachable_and_has_a_size() -> None:
+    names = [row.name for row in ARCHITECTURES]
+    assert len(set(names)) == len(names)
+    for row in ARCHITECTURES:
+        with torch.device("meta"):
+            net = row.network()
+        assert type(net).__name__ == row.name
+        assert row.size is None or getattr(net, row.size) > 0
+        assert all(key in net.state_dict() for key in row.signature)
+        if not row.only_by_name:
+            assert identify(net.state_dict()) is row
+
+
+def test_an_unknown_dict_names_the_nearest_and_what_differs() -> None:
+    state = state_of(GFPGANClean)
+    del state["conv_body_first.weight"]
+    state["stray"] = torch.zeros(1)
+    with pytest.raises(ValueError, match="nearest is GFPGANClean") as error:
+        identify(state)
+    assert "it lacks 'conv_body_first.weight'" in str(error.value)
+    assert "it has besides 'stray'" in str(error.value)
+
+
+def test_a_foreign_dict() -> None:
+    with pytest.raises(ValueError, match="has any of its tensors: 'a', 'b', 'c' and 1 more"):
+        identify({name: torch.zeros(1) for name in "abcd"})
+
+
+def test_a_wrong_architecture() -> None:
+    with pytest.raises(ValueError, match=r"unknown architecture 'gfpgan'.*GFPGANClean"):
+        build(state_of(GFPGANClean), "gfpgan")
+    with pytest.raises(ValueError, match="taken for GFPGANv1 as asked"):
+        build(state_of(GFPGANClean), "GFPGANv1")
+
+
+def test_other_networks_are_not_taken_for_ours(shared_dir: Path) -> None:
+    for listing in sorted((shared_dir / "parity" / "keys").glob("*.txt")):
+        lines = (line.split("\t") for line in listing.read_text().splitlines())
+        state = {
+            line[0]: torch.empty(ast.literal_eval(line[1]), device="meta")
+            for line in lines
+            if len(line) == 3
+        }
+        if not listing.stem.startswith("GFPGAN"):
+            rows = [row for row in ARCHITECTURES if all(key in state for key in row.signature)]
+            assert not any(row.name.startswith("GFPGAN") for row in rows), listing.stem
+
+
+def test_the_published_tiny_networks(shared_dir: Path) -> None:
+    expected = {
+        "GFPGANv1Clean": "GFPGANClean",
+        "GFPGANv1": "GFPGANv1",
+        "GFPGANBilinear": "GFPGANv1",
+    }
+    folders = sorted((shared_dir / "parity").glob("GFPGAN*"))
+    assert folders
+    for folder in folders:
+        state = load_file(folder / "weights.safetensors")
+        assert identify(state).name == expected[folder.name.split("_")[0]]

@@ -1,0 +1,325 @@
+import json
+import os
+import pickle
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gfp_core.networks.gfpgan import GFPGANBilinear, GFPGANClean, GFPGANv1
+from gfp_core.weights.loading import WeightsError, load_network, load_state_dict
+
+FUZZ = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@pytest.fixture(scope="module")
+def net() -> GFPGANClean:
+    torch.manual_seed(0)
+    return GFPGANClean(out_size=8, num_style_feat=4, narrow=0.015625, num_mlp=1).eval()
+
+
+@pytest.fixture(scope="module")
+def state(net: GFPGANClean) -> dict[str, Tensor]:
+    return {key: tensor.detach() for key, tensor in net.state_dict().items()}
+
+
+def write_safetensors(content: dict[str, Tensor], path: Path) -> None:
+    save_file({key: tensor.contiguous() for key, tensor in content.items()}, path)
+
+
+def write_zip(content: object, path: Path) -> None:
+    torch.save(content, path)
+
+
+def write_legacy(content: object, path: Path) -> None:
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+WRITERS = [write_safetensors, write_zip, write_legacy]
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth", "weights"])
+def test_found_by_content_whatever_the_name(
+    write: Callable[[object, Path], None],
+    name: str,
+    net: GFPGANClean,
+    state: dict[str, Tensor],
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / name
+    write(state, path)
+    loaded, metadata = load_state_dict(path)
+    assert metadata == {}
+    assert set(loaded) == set(state)
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+    made = load_network(str(path))
+    assert isinstance(made, GFPGANClean)
+    assert not made.training
+    x = torch.rand(1, 3, 8, 8)
+    with torch.inference_mode():
+        assert torch.equal(made(x), net(x))
+
+
+def test_metadata_is_returned(state: dict[str, Tensor], tmp_path: Path) -> None:
+    save_file(state, tmp_path / "w", metadata={"origin": "a test", "licence": "none"})
+    assert load_state_dict(tmp_path / "w")[1] == {"origin": "a test", "licence": "none"}
+
+
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
+@pytest.mark.parametrize("wrapper", ["params_ema", "params", "g_ema", "state_dict"])
+def test_official_wrappers(
+    write: Callable[[object, Path], None],
+    wrapper: str,
+    state: dict[str, Tensor],
+    tmp_path: Path,
+) -> None:
+    write({"iter": 5, "optimizer": [], wrapper: state}, tmp_path / "w.pth")
+    assert set(load_state_dict(tmp_path / "w.pth")[0]) == set(state)
+
+
+def test_averaged_weights_are_preferred(tmp_path: Path) -> None:
+    content = {"params": {"a": torch.zeros(1)}, "params_ema": {"a": torch.ones(1)}}
+    write_zip(content, tmp_path / "w.pth")
+    assert load_state_dict(tmp_path / "w.pth")[0]["a"].item() == 1
+
+
+def test_prefixes(tmp_path: Path) -> None:
+    one = torch.ones(1)
+    write_zip({"params": {"module.a": one, "module.b": one}}, tmp_path / "parallel.pth")
+    assert set(load_state_dict(tmp_path / "parallel.pth")[0]) == {"a", "b"}
+    write_zip({"module.a": one, "b": one}, tmp_path / "mixed.pth")
+    assert set(load_state_dict(tmp_path / "mixed.pth")[0]) == {"module.a", "b"}
+    content = {"vqvae.a": one, "vqvae.quantize.utility_counter": one, "loss.discriminator.b": one}
+    write_zip({"state_dict": content, "epoch": 1}, tmp_path / "lightning.ckpt")
+    assert set(load_state_dict(tmp_path / "lightning.ckpt")[0]) == {"a"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_every_precision_becomes_float32(
+    dtype: torch.dtype, state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    write_safetensors({key: tensor.to(dtype) for key, tensor in state.items()}, tmp_path / "w")
+    loaded, _ = load_state_dict(tmp_path / "w")
+    assert {tensor.dtype for tensor in loaded.values()} == {torch.float32}
+    made = load_network(tmp_path / "w")
+    assert {tensor.dtype for tensor in made.state_dict().values()} == {torch.float32}
+
+
+def test_integers_stay_integers(tmp_path: Path) -> None:
+    write_zip({"bn.num_batches_tracked": torch.tensor(7)}, tmp_path / "w.pth")
+    assert load_state_dict(tmp_path / "w.pth")[0]["bn.num_batches_tracked"].dtype == torch.int64
+
+
+def test_the_form_of_training_when_asked_for(tmp_path: Path) -> None:
+    made = GFPGANBilinear(out_size=8, num_style_feat=4, narrow=0.015625, num_mlp=1)
+    write_zip(made.state_dict(), tmp_path / "w.pth")
+    assert isinstance(load_network(tmp_path / "w.pth"), GFPGANv1)
+    assert isinstance(load_network(tmp_path / "w.pth", "GFPGANBilinear"), GFPGANBilinear)
+
+
+# ------------------------------------------------------------------------------------ bad files
+
+
+class Evil:
+    """Runs a command when unpickled by the book."""
+
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.victim),)
+
+
+def write_pickle(content: object, path: Path) -> None:
+    path.write_bytes(pickle.dumps(content, protocol=2))
+
+
+@pytest.mark.parametrize("write", [write_zip, write_legacy, write_pickle])
+def test_a_pickle_with_code_is_refused_and_not_run(
+    write: Callable[[object, Path], None], state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    path, victim = tmp_path / "evil.pth", tmp_path / "victim"
+    write({"params_ema": state, "extra": Evil(victim)}, path)
+    with pytest.raises(WeightsError, match=r"evil\.pth: .*code"):
+        load_network(path)
+    assert not victim.exists()
+    pickle.loads(pickle.dumps(Evil(victim)))  # the trap works
+    assert victim.exists()
+
+
+def test_missing_folder_and_empty(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"none\.pth: cannot be read: No such file"):
+        load_state_dict(tmp_path / "none.pth")
+    with pytest.raises(WeightsError, match="a folder"):
+        load_state_dict(tmp_path)
+    (tmp_path / "empty.pth").touch()
+    with pytest.raises(WeightsError, match=r"empty\.pth: the file is empty"):
+        load_state_dict(tmp_path / "empty.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer"),
+        (b"\n<!DOCTYPE html><html>", "a web page"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(40), "neither safetensors nor a PyTorch file"),
+        (b"x", "neither safetensors nor a PyTorch file"),
+    ],
+)
+def test_no_checkpoint(content: bytes, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(WeightsError, match=rf"w\.pth: not a checkpoint: {reason}"):
+        load_network(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ([torch.ones(1)], "holds a list, not a state dict"),
+        (torch.ones(1), "holds a Tensor, not a state dict"),
+        ({}, "holds no tensors"),
+        ({"a": torch.ones(1), "epoch": 3}, "entry 'epoch' is a int, not a tensor"),
+        ({5: torch.ones(1)}, "entry '5' is a Tensor"),
+        ({"a": torch.eye(3).to_sparse()}, "'a' is sparse"),
+        ({"a": torch.ones(1, dtype=torch.complex64)}, "'a' is sparse, quantised or complex"),
+    ],
+)
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
+def test_no_state_dict(
+    content: object, reason: str, write: Callable[[object, Path], None], tmp_path: Path
+) -> None:
+    write(content, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=rf"w\.pth: .*{reason}"):
+        load_network(tmp_path / "w.pth")
+
+
+def test_a_dict_that_contains_itself(tmp_path: Path) -> None:
+    content: dict[str, object] = {}
+    content["params"] = content
+    write_zip(content, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="not a state dict"):
+        load_network(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_weights_that_are_not_finite(
+    bad: float, dtype: torch.dtype, state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    content = {key: tensor.to(dtype) for key, tensor in state.items()}
+    content["final_conv.bias"] = torch.full_like(content["final_conv.bias"], bad)
+    write_safetensors(content, tmp_path / "w")
+    with pytest.raises(
+        WeightsError, match=r"w: 1 tensors hold NaN or infinity: 'final_conv\.bias'"
+    ):
+        load_network(tmp_path / "w")
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_missing_extra_and_wrongly_shaped_tensors(
+    write: Callable[[object, Path], None], state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    path = tmp_path / "w.pth"
+    write({key: tensor for key, tensor in state.items() if key != "final_conv.bias"}, path)
+    with pytest.raises(WeightsError, match=r"w\.pth: .*tensors missing: 'final_conv\.bias'"):
+        load_network(path)
+    write({**state, "left.over": torch.ones(1)}, path)
+    with pytest.raises(WeightsError, match=r"w\.pth: .*1 tensors too many: 'left\.over'"):
+        load_network(path)
+    write({**state, "final_conv.bias": torch.ones(9)}, path)
+    with pytest.raises(WeightsError, match=r"'final_conv\.bias' is \(9,\) instead of \(4,\)"):
+        load_network(path)
+    write({"nothing": torch.ones(1)}, path)
+    with pytest.raises(WeightsError, match=r"w\.pth: no known architecture"):
+        load_network(path)
+
+
+def test_unknown_architecture(state: dict[str, Tensor], tmp_path: Path) -> None:
+    write_zip(state, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"w\.pth: unknown architecture 'x'"):
+        load_network(tmp_path / "w.pth", "x")
+
+
+def safetensors_bytes(header: bytes, data: bytes, length: int | None = None) -> bytes:
+    return struct.pack("<Q", len(header) if length is None else length) + header + data
+
+
+ENTRY = {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        safetensors_bytes(json.dumps({"a": ENTRY}).encode(), bytes(12), length=2**63),
+        safetensors_bytes(json.dumps({"a": ENTRY}).encode(), bytes(12), length=10**6),
+        safetensors_bytes(json.dumps({"a": {**ENTRY, "shape": [10**12]}}).encode(), bytes(12)),
+        safetensors_bytes(json.dumps({"a": {**ENTRY, "shape": [-3]}}).encode(), bytes(12)),
+        safetensors_bytes(json.dumps({"a": {**ENTRY, "dtype": "F99"}}).encode(), bytes(12)),
+        safetensors_bytes(
+            json.dumps({"a": {**ENTRY, "data_offsets": [0, 2**62]}}).encode(), bytes(12)
+        ),
+        safetensors_bytes(json.dumps({"a": ENTRY, "b": ENTRY}).encode(), bytes(12)),
+        safetensors_bytes(json.dumps({"a": ENTRY}).encode(), bytes(400)),
+        safetensors_bytes(b"{not json at all", bytes(12)),
+        safetensors_bytes(b"{}", b""),
+    ],
+)
+def test_a_safetensors_header_that_lies(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "w.safetensors").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"w\.safetensors: "):
+        load_state_dict(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@given(data=st.data())
+@FUZZ
+def test_every_truncation_is_one_clear_error(
+    write: Callable[[object, Path], None],
+    data: st.DataObject,
+    state: dict[str, Tensor],
+    tmp_path: Path,
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut.pth"
+    if not whole.exists():
+        write(state, whole)
+    content = whole.read_bytes()
+    cut.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+    with pytest.raises(WeightsError, match=r"cut\.pth: "):
+        load_network(cut)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@given(data=st.data())
+@FUZZ
+def test_damage_anywhere_gives_a_network_or_one_clear_error(
+    write: Callable[[object, Path], None],
+    data: st.DataObject,
+    state: dict[str, Tensor],
+    tmp_path: Path,
+) -> None:
+    whole, damaged = tmp_path / "whole", tmp_path / "damaged.pth"
+    if not whole.exists():
+        write(state, whole)
+    content = bytearray(whole.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        # Mostly where names, shapes and lengths are: at the ends of the file.
+        near = data.draw(st.sampled_from([256, 4096, len(content)]))
+        place = data.draw(st.integers(0, min(near, len(content)) - 1))
+        content[place if data.draw(st.booleans()) else -1 - place] = data.draw(st.integers(0, 255))
+    damaged.write_bytes(content)
+    message, made = "", None
+    try:
+        made = load_network(damaged)
+    except WeightsError as error:
+        message = str(error)
+    assert made is not None or message.startswith(str(damaged))
+    assert made is None or all(tensor.isfinite().all() for tensor in made.state_dict().values())
