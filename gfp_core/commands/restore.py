@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from ..cli import COMPARE, CROPS, FORMATS
 from ..images import (
@@ -121,7 +122,7 @@ def _save_crops(faces: Faces, place: Path) -> None:
 
 
 def _save_comparison(before: Picture, after: Picture, place: Path) -> None:
-    left = before.pixels
+    left: NDArray[Any] = before.pixels
     if left.shape[:2] != after.pixels.shape[:2]:
         left = cv2.resize(left, (after.width, after.height), interpolation=cv2.INTER_CUBIC)
     make_folder(place.parent)
