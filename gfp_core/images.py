@@ -165,7 +165,7 @@ def to_frames(picture: Picture) -> Tensor:
 
 
 def from_frames(frames: Tensor, like: Picture | None = None) -> Picture:
-    """A batch of one, (1, C, H, W) float, as a picture.
+    """A batch of one, (1, C, H, W) float, as a picture; it may share the frame's memory.
 
     Its depth, format and metadata are those of ``like``; without, 8 bits and none.
 
@@ -174,7 +174,7 @@ def from_frames(frames: Tensor, like: Picture | None = None) -> Picture:
     """
     if frames.ndim != 4 or frames.shape[0] != 1 or frames.shape[1] not in (3, 4):
         raise ValueError(f"one frame (1, 3 or 4, H, W) is wanted, not {tuple(frames.shape)}")
-    pixels = frames[0].permute(1, 2, 0).detach().float().cpu().contiguous().numpy()
+    pixels = frames[0].permute(1, 2, 0).detach().float().cpu().numpy()
     return Picture(pixels) if like is None else replace(like, pixels=pixels)
 
 
@@ -308,12 +308,12 @@ def _floats(samples: NDArray[Any], orientation: int) -> NDArray[np.float32]:
     if samples.ndim == 2:
         samples = samples[..., None]
     if samples.shape[2] < 3:  # grey, grey and alpha
-        samples = samples[..., [0, 0, 0, 1][: 2 + samples.shape[2]]]
+        samples = np.take(samples, [0, 0, 0, 1][: 2 + samples.shape[2]], axis=2)
     samples = _turn(samples, orientation)
     if samples.dtype.kind == "f":
         return np.ascontiguousarray(samples, dtype=np.float32)
     scale = np.float32(np.iinfo(samples.dtype).max)
-    return np.ascontiguousarray(np.divide(samples, scale, dtype=np.float32))
+    return np.divide(samples, scale, dtype=np.float32, order="C")
 
 
 def _turn(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -369,11 +369,13 @@ def _levels(picture: Picture, kind: str) -> NDArray[Any]:
         pixels = pixels[..., :3]
     if picture.bit_depth == 32 and kind == "TIFF":
         return pixels
-    if np.isnan(pixels).any():
+    if np.isnan(pixels.min()):
         raise ValueError("it holds NaN pixels, which TIFF alone can store (--format tiff)")
     depth = np.uint16 if picture.bit_depth > 8 and kind in ("PNG", "TIFF") else np.uint8
     scale = np.float32(np.iinfo(depth).max)
-    return np.rint(np.clip(pixels, 0, 1) * scale).astype(depth)
+    scaled = np.clip(pixels, 0, 1)
+    scaled *= scale
+    return np.rint(scaled, out=scaled).astype(depth, order="C")
 
 
 def _is_grey(samples: NDArray[Any]) -> bool:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from gfp_core.align import TEMPLATE
 from gfp_core.faces import Face, Faces, Progress
-from gfp_core.pipeline import FaceRestorer
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +38,7 @@ class FakeDetector:
         faces = []
         for index in range(batch):
             if frames[index, 0, 0, 0] > 0.5:
-                side = min(height, width) / 2
+                side = min(height, width, 1200) / 2
                 centre = np.array([width, height], np.float32) / 2
                 box = (*(centre - side / 2).tolist(), *(centre + side / 2).tolist())
                 landmarks = (TEMPLATE / 512 - 0.5) * side + centre
@@ -65,6 +64,8 @@ class FakeRestorer:
 
 
 @pytest.fixture
-def fake_restorer() -> FaceRestorer:
+def fake_restorer() -> Any:
     """A `FaceRestorer` without networks: faces are where the top left pixel is red."""
+    from gfp_core.pipeline import FaceRestorer
+
     return FaceRestorer(FakeRestorer(), FakeDetector())  # type: ignore[arg-type]

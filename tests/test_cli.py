@@ -118,7 +118,7 @@ def test_one_file_keeps_its_format(tmp_path, loads, name, capsys):
         difference = np.asarray(after, float) - np.asarray(before, float)
     assert np.abs(difference)[40:56, 32:48].mean() > 30
     assert np.abs(difference)[80:, :16].mean() < 12
-    assert "1 files: 1 restored (1 faces), 0 without a face, 0 failed." in capsys.readouterr().err
+    assert "1 file: 1 restored (1 face), 0 without a face, 0 failed." in capsys.readouterr().err
 
 
 def test_one_file_to_one_file(tmp_path, loads):
@@ -242,7 +242,7 @@ def test_finished_files_are_skipped(tmp_path, loads, capsys):
     capsys.readouterr()
     assert run(*arguments) == 0
     said = capsys.readouterr().err
-    assert "2 files: 1 restored (1 faces), 0 without a face, 1 finished before" in said
+    assert "2 files: 1 restored (1 face), 0 without a face, 1 finished before" in said
     assert (tmp_path / "out" / "a.png").stat().st_ino == before.st_ino
     assert run(*arguments, "--overwrite") == 0
     assert (tmp_path / "out" / "a.png").stat().st_mtime_ns > before.st_mtime_ns
@@ -408,8 +408,17 @@ def test_tiny_pictures(tmp_path, loads, size, face):
 
 @pytest.mark.parametrize(
     ("mode", "name"),
-    [("L", "a.png"), ("L", "a.jpg"), ("RGBA", "a.png"), ("RGBA", "a.webp"), ("CMYK", "a.jpg")]
-    + [("CMYK", "a.tif"), ("P", "a.png"), ("1", "a.png"), ("L", "a.tif")],
+    [
+        ("L", "a.png"),
+        ("L", "a.jpg"),
+        ("L", "a.tif"),
+        ("RGBA", "a.png"),
+        ("RGBA", "a.webp"),
+        ("CMYK", "a.jpg"),
+        ("CMYK", "a.tif"),
+        ("P", "a.png"),
+        ("1", "a.png"),
+    ],
 )
 def test_kinds_of_pixels(tmp_path, loads, mode, name):
     source = photo(tmp_path / name, mode=mode)
@@ -572,7 +581,7 @@ def test_detect_text_and_drawing(tmp_path, loads, capsys):
     assert run("detect", source.parent, "-o", tmp_path / "out") == 0
     seen = capsys.readouterr()
     assert seen.out.startswith(f"{source}: 1 face\n  0: score 0.750  box 50.0 70.0 150.0 170.0  la")
-    assert "1 files: 1 with faces (1 faces), 0 without a face, 0 failed." in seen.err
+    assert "1 file: 1 with faces (1 face), 0 without a face, 0 failed." in seen.err
     drawn, before = read_image(tmp_path / "out" / "a.png").pixels, read_image(source).pixels
     changed = (drawn != before).any(axis=2)
     assert 0.005 < changed.mean() < 0.5
@@ -596,7 +605,7 @@ def test_real_networks_from_file_to_file(tmp_path, capsys):
 
     Image.fromarray(astronaut()).save(tmp_path / "astronaut.png")
     assert run("restore", tmp_path, "-o", tmp_path / "out", "--save-crops", "--compare") == 0
-    assert "1 restored (1 faces)" in capsys.readouterr().err
+    assert "1 restored (1 face)" in capsys.readouterr().err
     result = np.asarray(Image.open(tmp_path / "out" / "astronaut.png"))
     changed = (result != astronaut()).any(axis=2)
     assert 0.01 < changed.mean() < 0.2
