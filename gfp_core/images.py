@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import stat
+import struct
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -241,8 +242,20 @@ def _decode(data: bytes, kind: str, path: str | os.PathLike[str]) -> Picture:
         else:
             samples, metadata = _samples_of(image, metadata)
             grey = samples.ndim == 2 or samples.shape[2] == 2
-    lossless = kind in ("PNG", "BMP") or (kind == "WEBP" and b"VP8L" in data[12:64])
+    lossless = kind in ("PNG", "BMP") or (kind == "WEBP" and _is_lossless_webp(data))
     return Picture(_floats(samples, orientation), depth, grey, lossless, kind, metadata)
+
+
+def _is_lossless_webp(data: bytes) -> bool:
+    """Whether the first picture of a WebP file (RFC 9649) is stored without loss."""
+    at = 12
+    while at + 8 <= len(data):
+        name, length = struct.unpack_from("<4sI", data, at)
+        if name in (b"VP8 ", b"VP8L"):
+            return bool(name == b"VP8L")
+        # A frame of an animation holds chunks of its own behind 16 bytes.
+        at += 24 if name == b"ANMF" else 8 + length + length % 2
+    return False
 
 
 def _decode_tiff(data: bytes, path: str | os.PathLike[str]) -> Picture:
@@ -294,12 +307,16 @@ def _samples_of(image: Image.Image, metadata: Metadata) -> tuple[NDArray[np.uint
 
 def _cmyk_to_srgb(image: Image.Image, metadata: Metadata) -> Image.Image:
     if metadata.icc_profile:
-        profile = ImageCms.getOpenProfile(io.BytesIO(metadata.icc_profile))
-        converted = ImageCms.profileToProfile(
-            image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
-        if converted is not None:
-            return converted
+        try:
+            profile = ImageCms.getOpenProfile(io.BytesIO(metadata.icc_profile))
+            converted = ImageCms.profileToProfile(
+                image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+        except (ImageCms.PyCMSError, OSError) as error:
+            logger.warning("the CMYK profile cannot be used (%s): converted without", error)
+        else:
+            if converted is not None:
+                return converted
     return image.convert("RGB")
 
 

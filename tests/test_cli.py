@@ -350,6 +350,14 @@ def test_an_input_is_never_overwritten(tmp_path, loads, capsys, link):
     assert source.read_bytes() == before
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights")
+def test_links_in_a_folder_are_pictures_too(tmp_path, loads):
+    source = photo(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").symlink_to(source)
+    assert run("restore", tmp_path / "in", "-o", tmp_path / "out") == 0
+    assert files(tmp_path / "out") == ["a.png", "b.png"]
+
+
 def test_one_output_file_for_several_inputs(tmp_path, loads, capsys):
     photo(tmp_path / "in" / "a.png")
     assert run("restore", tmp_path / "in", "-o", tmp_path / "out.png") == 2
@@ -586,6 +594,15 @@ def test_detect_text_and_drawing(tmp_path, loads, capsys):
     changed = (drawn != before).any(axis=2)
     assert 0.005 < changed.mean() < 0.5
     assert run("detect", source, "-o", source.parent) == 2
+
+
+def test_names_that_the_terminal_cannot_show(tmp_path, loads, monkeypatch):
+    source = photo(tmp_path / "写真.png")
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert run("detect", source) == 0
+    stream.flush()
+    assert b"\\u5199\\u771f.png: 1 face\n" in stream.buffer.getvalue()
 
 
 def test_detect_options(tmp_path, loads, fake_restorer):

@@ -49,10 +49,13 @@ class Metadata:
     """PNG's chunks of gamma, primaries and coding points: name and content."""
 
     def fitting(self, *, grey: bool) -> Metadata:
-        """Without a profile that does not fit the pixels to be written (grey or RGB)."""
+        """Without a profile that does not fit the pixels to be written, grey or RGB."""
         space = self.icc_profile[16:20]
-        if space == b"GRAY" and not grey:
-            logger.warning("the picture is no longer grey: its grey colour profile is left out")
+        if space == b"CMYK" or (space == b"GRAY" and not grey):
+            logger.warning(
+                "the colour profile is left out: it is for %s, not for the pixels written",
+                space.decode(),
+            )
             return replace(self, icc_profile=b"")
         return self
 
