@@ -265,7 +265,7 @@ def test_interrupted_run_goes_on(tmp_path, loads, capsys, fake_restorer, monkeyp
     arguments = ("restore", tmp_path / "in", "-o", tmp_path / "out")
     assert run(*arguments) == 130
     said = capsys.readouterr().err
-    assert "Interrupted: 1 of 3 files are done. The same command" in said
+    assert "Interrupted: 1 of 3 files are done. The same command goes on with the rest." in said
     assert files(tmp_path / "out") == ["a.png"]
     assert run(*arguments) == 0
     assert files(tmp_path / "out") == ["a.png", "b.png", "c.png"]

@@ -56,7 +56,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
             return None
         return _restore_file(job, options, restorer, progress)
 
-    return console.conclude(console.work_through(jobs, work), problems, "restored")
+    again = " without --overwrite" if options.overwrite else ""
+    hint = f"The same command{again} goes on with the rest."
+    return console.conclude(console.work_through(jobs, work), problems, "restored", hint)
 
 
 def _is_finished(job: Job, compare: bool) -> bool:

@@ -170,13 +170,14 @@ class Console(logging.Handler):
             summary.faces += faces
             logger.debug("faces: %d", faces)
 
-    def conclude(self, summary: Summary, problems: Sequence[str], verb: str) -> int:
+    def conclude(self, summary: Summary, problems: Sequence[str], verb: str, hint: str = "") -> int:
         """Say what became of the files.
 
         Args:
             summary: from `work_through`.
             problems: inputs that could not be looked into.
             verb: what was done with a file that has a face.
+            hint: what to do after an interruption.
 
         Returns:
             The exit code.
@@ -194,10 +195,10 @@ class Console(logging.Handler):
             logger.error("%s", problem)
         if summary.interrupted:
             logger.error(
-                "Interrupted: %d of %d files are done. The same command%s goes on with the rest.",
+                "Interrupted: %d of %s are done. %s",
                 summary.handled,
-                summary.total,
-                " without --overwrite" if verb == "restored" else "",
+                _count(summary.total, "file"),
+                hint,
             )
             return INTERRUPTED
         return FAILED if summary.failed or problems else OK
