@@ -104,7 +104,7 @@ def paste(
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must lie in 0..1, not {strength}")
     image = _canvas(frames, upscale, background)
-    covered = torch.zeros((image.shape[0], *image.shape[-2:]))
+    covered = _zeros(image.shape[0], *image.shape[-2:])
     to_result = _scaling(frames.shape[-2:], image.shape[-2:])
 
     done = 0
@@ -117,7 +117,7 @@ def paste(
                 patches.append(_place(i, matrices[i], alpha, to_result, image[frame]))
         # A fixed order, so that sums are rounded alike in whatever order the faces come.
         patches.sort(key=lambda patch: faces.faces[patch.face].landmarks.tolist())
-        cover, total = covered[frame], torch.zeros(image.shape[-2:])
+        cover, total = covered[frame], _zeros(*image.shape[-2:])
         for patch in patches:
             total[patch.box] += patch.alpha
             cover[patch.box] = torch.maximum(cover[patch.box], patch.alpha)
@@ -128,6 +128,11 @@ def paste(
             if progress is not None:
                 progress(done, len(faces))
     return image, covered.to(image.device)
+
+
+def _zeros(*shape: int) -> Tensor:
+    """Zeros whose memory is not touched until it is used, unlike torch's: a face needs little."""
+    return torch.from_numpy(np.zeros(shape, np.float32))
 
 
 def _check_restored(faces: Faces) -> tuple[Tensor, list[NDArray[np.float64]]]:
