@@ -7,13 +7,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .align import Border, align
-from .color import apply_color
+from .color import ColorMode, apply_color
 from .detect import DEFAULT_SCORE, FaceDetector, load_detector
 from .faces import Faces, Progress
 from .paste import MaskShape, paste
@@ -92,7 +91,7 @@ class FaceRestorer:
         background: Tensor | None = None,
         mask: MaskShape = "ellipse",
         feather: float = 0.1,
-        color: Literal["auto", "input", "restorer"] = "auto",
+        color: ColorMode = "auto",
         border: Border = "replicate",
         score: float = DEFAULT_SCORE,
         min_size: float = 0.0,

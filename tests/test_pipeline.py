@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gfp_core import paste, pipeline
+from gfp_core import color, paste, pipeline
 from gfp_core.detect import FaceDetector
 from gfp_core.pipeline import FaceRestorer, find_device, find_model
 
@@ -143,12 +144,30 @@ def test_unknown_model_and_device(tmp_path, monkeypatch):
             find_device("cuda")
 
 
-def test_masks_of_the_command_line_are_those_of_the_step():
-    from gfp_core.cli import build_parser
+@pytest.mark.parametrize(
+    ("option", "choices"), [("mask", paste.MaskShape), ("color", color.ColorMode)]
+)
+def test_choices_of_the_command_line_are_those_of_the_steps(option, choices, capsys):
+    from gfp_core.cli import main
 
-    for mask in get_args(paste.MaskShape):
-        options = build_parser().parse_args(["restore", "a", "-o", "b", "--mask", mask])
-        assert options.mask == mask
+    assert main(["restore", "--help"]) == 0
+    assert f"--{option} {{{','.join(get_args(choices))}}}" in capsys.readouterr().out
+
+
+def test_grey_input_stays_grey(fake_restorer):
+    frames = photo().mean(dim=1, keepdim=True).expand(-1, 3, -1, -1).clone()
+    frames[0, :, 0, 0] = 0.9
+    restore = fake_restorer.restorer.restore
+
+    def tinted(faces, **options):
+        faces = restore(faces, **options)
+        return replace(faces, restored=faces.restored * torch.tensor([1, 0.8, 0.6]).view(3, 1, 1))
+
+    fake_restorer.restorer.restore = tinted
+    kept = fake_restorer.restore(frames).frames
+    assert (kept - kept.mean(dim=1, keepdim=True)).abs().max() < 0.01
+    painted = fake_restorer.restore(frames, color="restorer").frames
+    assert (painted - painted.mean(dim=1, keepdim=True)).abs().max() > 0.05
 
 
 # With the real networks
