@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import stat
+import struct
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,7 +166,7 @@ def to_frames(picture: Picture) -> Tensor:
 
 
 def from_frames(frames: Tensor, like: Picture | None = None) -> Picture:
-    """A batch of one, (1, C, H, W) float, as a picture.
+    """A batch of one, (1, C, H, W) float, as a picture; it may share the frame's memory.
 
     Its depth, format and metadata are those of ``like``; without, 8 bits and none.
 
@@ -174,7 +175,7 @@ def from_frames(frames: Tensor, like: Picture | None = None) -> Picture:
     """
     if frames.ndim != 4 or frames.shape[0] != 1 or frames.shape[1] not in (3, 4):
         raise ValueError(f"one frame (1, 3 or 4, H, W) is wanted, not {tuple(frames.shape)}")
-    pixels = frames[0].permute(1, 2, 0).detach().float().cpu().contiguous().numpy()
+    pixels = frames[0].permute(1, 2, 0).detach().float().cpu().numpy()
     return Picture(pixels) if like is None else replace(like, pixels=pixels)
 
 
@@ -241,8 +242,20 @@ def _decode(data: bytes, kind: str, path: str | os.PathLike[str]) -> Picture:
         else:
             samples, metadata = _samples_of(image, metadata)
             grey = samples.ndim == 2 or samples.shape[2] == 2
-    lossless = kind in ("PNG", "BMP") or (kind == "WEBP" and b"VP8L" in data[12:64])
+    lossless = kind in ("PNG", "BMP") or (kind == "WEBP" and _is_lossless_webp(data))
     return Picture(_floats(samples, orientation), depth, grey, lossless, kind, metadata)
+
+
+def _is_lossless_webp(data: bytes) -> bool:
+    """Whether the first picture of a WebP file (RFC 9649) is stored without loss."""
+    at = 12
+    while at + 8 <= len(data):
+        name, length = struct.unpack_from("<4sI", data, at)
+        if name in (b"VP8 ", b"VP8L"):
+            return bool(name == b"VP8L")
+        # A frame of an animation holds chunks of its own behind 16 bytes.
+        at += 24 if name == b"ANMF" else 8 + length + length % 2
+    return False
 
 
 def _decode_tiff(data: bytes, path: str | os.PathLike[str]) -> Picture:
@@ -294,12 +307,16 @@ def _samples_of(image: Image.Image, metadata: Metadata) -> tuple[NDArray[np.uint
 
 def _cmyk_to_srgb(image: Image.Image, metadata: Metadata) -> Image.Image:
     if metadata.icc_profile:
-        profile = ImageCms.getOpenProfile(io.BytesIO(metadata.icc_profile))
-        converted = ImageCms.profileToProfile(
-            image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
-        if converted is not None:
-            return converted
+        try:
+            profile = ImageCms.getOpenProfile(io.BytesIO(metadata.icc_profile))
+            converted = ImageCms.profileToProfile(
+                image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+        except (ImageCms.PyCMSError, OSError) as error:
+            logger.warning("the CMYK profile cannot be used (%s): converted without", error)
+        else:
+            if converted is not None:
+                return converted
     return image.convert("RGB")
 
 
@@ -308,12 +325,12 @@ def _floats(samples: NDArray[Any], orientation: int) -> NDArray[np.float32]:
     if samples.ndim == 2:
         samples = samples[..., None]
     if samples.shape[2] < 3:  # grey, grey and alpha
-        samples = samples[..., [0, 0, 0, 1][: 2 + samples.shape[2]]]
+        samples = np.take(samples, [0, 0, 0, 1][: 2 + samples.shape[2]], axis=2)
     samples = _turn(samples, orientation)
     if samples.dtype.kind == "f":
         return np.ascontiguousarray(samples, dtype=np.float32)
     scale = np.float32(np.iinfo(samples.dtype).max)
-    return np.ascontiguousarray(np.divide(samples, scale, dtype=np.float32))
+    return np.divide(samples, scale, dtype=np.float32, order="C")
 
 
 def _turn(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -369,11 +386,13 @@ def _levels(picture: Picture, kind: str) -> NDArray[Any]:
         pixels = pixels[..., :3]
     if picture.bit_depth == 32 and kind == "TIFF":
         return pixels
-    if np.isnan(pixels).any():
+    if np.isnan(pixels.min()):
         raise ValueError("it holds NaN pixels, which TIFF alone can store (--format tiff)")
     depth = np.uint16 if picture.bit_depth > 8 and kind in ("PNG", "TIFF") else np.uint8
     scale = np.float32(np.iinfo(depth).max)
-    return np.rint(np.clip(pixels, 0, 1) * scale).astype(depth)
+    scaled = np.clip(pixels, 0, 1)
+    scaled *= scale
+    return np.rint(scaled, out=scaled).astype(depth, order="C")
 
 
 def _is_grey(samples: NDArray[Any]) -> bool:

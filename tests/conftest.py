@@ -1,9 +1,17 @@
 """What all tests share."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from torch import Tensor
+
+from gfp_core.align import TEMPLATE
+from gfp_core.faces import Face, Faces, Progress
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +22,50 @@ def shared_dir() -> Path:
     if not (folder / "parity").is_dir():
         pytest.skip("needs the folder ../shared, or GFP_SHARED")
     return folder
+
+
+class FakeDetector:
+    """Sees one face in the middle of every frame whose top left pixel is more red than not."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+
+    def detect(self, frames: Tensor, *, progress: Progress | None = None, **options: Any) -> Faces:
+        self.calls.append(options)
+        batch, _, height, width = frames.shape
+        faces = []
+        for index in range(batch):
+            if frames[index, 0, 0, 0] > 0.5:
+                side = min(height, width, 1200) / 2
+                centre = np.array([width, height], np.float32) / 2
+                box = (*(centre - side / 2).tolist(), *(centre + side / 2).tolist())
+                landmarks = (TEMPLATE / 512 - 0.5) * side + centre
+                faces.append(Face(index, box, 0.75, landmarks.astype(np.float32)))
+            if progress is not None:
+                progress(index + 1, batch)
+        return Faces(tuple(faces), ((height, width),) * batch)
+
+
+class FakeRestorer:
+    """Turns every crop into its negative."""
+
+    size = 64
+    name = "fake"
+
+    def restore(
+        self, faces: Faces, *, chunk: int | None = None, progress: Progress | None = None
+    ) -> Faces:
+        assert faces.crops is not None
+        if progress is not None:
+            progress(len(faces), len(faces))
+        return replace(faces, restored=1 - faces.crops)
+
+
+@pytest.fixture
+def fake_restorer() -> Any:
+    """A `FaceRestorer` without networks: faces are where the top left pixel is red."""
+    from gfp_core.pipeline import FaceRestorer
+
+    return FaceRestorer(FakeRestorer(), FakeDetector())  # type: ignore[arg-type]

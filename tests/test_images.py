@@ -103,6 +103,8 @@ def test_lossless_webp_comes_back_bit_by_bit(tmp_path, height, width, alpha, see
     write_image(tmp_path / "a.webp", Picture(pixels, lossless=True))
     back = read_image(tmp_path / "a.webp")
     assert back.lossless
+    write_image(tmp_path / "a.webp", replace(back, metadata=full_metadata()))
+    assert read_image(tmp_path / "a.webp").lossless
     np.testing.assert_array_equal(back.pixels, pixels)
 
 
@@ -253,6 +255,14 @@ def test_cmyk_becomes_rgb(tmp_path, suffix, profile, monkeypatch):
     assert used == [("CMYK", "RGB")] * profile
     assert picture.metadata.icc_profile == b""
     np.testing.assert_allclose(picture.pixels, np.broadcast_to([1.0, 0, 0], (8, 8, 3)), atol=0.02)
+
+
+def test_cmyk_with_a_profile_that_cannot_be_used(tmp_path, caplog):
+    image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    image.save(tmp_path / "a.jpg", icc_profile=SRGB)
+    pixels = read_image(tmp_path / "a.jpg").pixels
+    np.testing.assert_allclose(pixels, np.broadcast_to([1.0, 0, 0], (8, 8, 3)), atol=0.02)
+    assert "CMYK profile cannot be used" in caplog.text
 
 
 def test_premultiplied_16_bit_tiff_becomes_straight(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -56,7 +57,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _draw(picture: Picture, faces: Faces, target: Path) -> None:
-    from ..detect import draw_faces
+    from ..draw import draw_faces
 
     make_folder(target.parent)
     write_image(target, replace(picture, pixels=draw_faces(picture.pixels, faces.faces)))
@@ -85,8 +86,11 @@ def _face(face: Face) -> dict[str, Any]:
 
 def _print_entry(entry: dict[str, Any]) -> None:
     count = len(entry["faces"])
-    print(f"{entry['file']}: {count} face{'' if count == 1 else 's'}")
+    lines = [f"{entry['file']}: {count} face{'' if count == 1 else 's'}"]
     for number, face in enumerate(entry["faces"]):
         box = " ".join(f"{value:.1f}" for value in face["box"])
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in face["landmarks"])
-        print(f"  {number}: score {face['score']:.3f}  box {box}  landmarks {points}")
+        lines.append(f"  {number}: score {face['score']:.3f}  box {box}  landmarks {points}")
+    # A file's name may hold what the terminal cannot show.
+    encoding = sys.stdout.encoding or "utf-8"
+    print("\n".join(lines).encode(encoding, "backslashreplace").decode(encoding))

@@ -65,12 +65,12 @@ def plan(
     if output is not None and SUFFIXES.get(output.suffix.lower()) and not output.is_dir():
         return [_single(inputs, output, suffix)], []
     problems: list[str] = []
-    jobs: dict[Path, Job] = {}
+    jobs: dict[str, Job] = {}
     for given in map(Path, inputs):
         for source, place in _files(given, output, problems):
             if suffix is not None and SUFFIXES.get(place.suffix.lower()) != SUFFIXES[suffix]:
                 place = place.with_suffix(suffix)
-            jobs.setdefault(source.resolve(), Job(source, output or Path(), place))
+            jobs.setdefault(os.path.abspath(source), Job(source, output or Path(), place))
     if not jobs and not problems:
         raise UsageError(f"there is no picture in {', '.join(map(str, inputs))}")
     found = list(jobs.values())

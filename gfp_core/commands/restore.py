@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from ..cli import COMPARE, CROPS, FORMATS
 from ..images import (
@@ -55,7 +56,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
             return None
         return _restore_file(job, options, restorer, progress)
 
-    return console.conclude(console.work_through(jobs, work), problems, "restored")
+    again = " without --overwrite" if options.overwrite else ""
+    hint = f"The same command{again} goes on with the rest."
+    return console.conclude(console.work_through(jobs, work), problems, "restored", hint)
 
 
 def _is_finished(job: Job, compare: bool) -> bool:
@@ -121,7 +124,7 @@ def _save_crops(faces: Faces, place: Path) -> None:
 
 
 def _save_comparison(before: Picture, after: Picture, place: Path) -> None:
-    left = before.pixels
+    left: NDArray[Any] = before.pixels
     if left.shape[:2] != after.pixels.shape[:2]:
         left = cv2.resize(left, (after.width, after.height), interpolation=cv2.INTER_CUBIC)
     make_folder(place.parent)

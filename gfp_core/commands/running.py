@@ -109,8 +109,8 @@ class Console(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Show one message."""
         message = self.format(record)
-        if self.file is not None and str(self.file) not in message:
-            message = f"{self.file}: {message}"
+        if self.file is not None:
+            message = _with_name(self.file, message)
         if record.levelno >= logging.WARNING:
             message = f"{record.levelname.lower()}: {message}"
         tqdm.write(message, file=sys.stderr)
@@ -155,10 +155,10 @@ class Console(logging.Handler):
         except CannotStart:
             raise
         except Exception as error:  # said now and in the summary
-            reason = str(error) if isinstance(error, ValueError) else f"{error!r}"
+            expected = isinstance(error, ValueError)
+            reason = str(error) if expected else repr(error)
             summary.failed[job.source] = reason
-            logger.error("%s", reason)
-            logger.debug("this is where it failed", exc_info=error)
+            logger.error("%s", reason, exc_info=self.verbose and not expected)
             return
         if faces is None:
             summary.skipped += 1
@@ -170,34 +170,35 @@ class Console(logging.Handler):
             summary.faces += faces
             logger.debug("faces: %d", faces)
 
-    def conclude(self, summary: Summary, problems: Sequence[str], verb: str) -> int:
+    def conclude(self, summary: Summary, problems: Sequence[str], verb: str, hint: str = "") -> int:
         """Say what became of the files.
 
         Args:
             summary: from `work_through`.
             problems: inputs that could not be looked into.
             verb: what was done with a file that has a face.
+            hint: what to do after an interruption.
 
         Returns:
             The exit code.
         """
-        parts = [f"{summary.with_faces} {verb} ({summary.faces} faces)"]
+        parts = [f"{summary.with_faces} {verb} ({_count(summary.faces, 'face')})"]
         parts.append(f"{summary.without_face} without a face")
         if summary.skipped:
             parts.append(f"{summary.skipped} finished before (--overwrite redoes them)")
         parts.append(f"{len(summary.failed)} failed")
-        logger.info("%d files: %s.", summary.total, ", ".join(parts))
+        logger.info("%s: %s.", _count(summary.total, "file"), ", ".join(parts))
         if summary.total > 1:
             for source, reason in summary.failed.items():
-                logger.info("failed: %s: %s", source, reason)
+                logger.info("failed: %s", _with_name(source, reason))
         for problem in problems:
             logger.error("%s", problem)
         if summary.interrupted:
             logger.error(
-                "Interrupted: %d of %d files are done. The same command%s goes on with the rest.",
+                "Interrupted: %d of %s are done. %s",
                 summary.handled,
-                summary.total,
-                " without --overwrite" if verb == "restored" else "",
+                _count(summary.total, "file"),
+                hint,
             )
             return INTERRUPTED
         return FAILED if summary.failed or problems else OK
@@ -210,3 +211,11 @@ def _part_of(bar: tqdm[Any], index: int) -> Callable[[int, int], None]:
         bar.update(index + done / max(total, 1) - bar.n)
 
     return progress
+
+
+def _with_name(file: Path, message: str) -> str:
+    return message if str(file) in message else f"{file}: {message}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -49,10 +49,13 @@ class Metadata:
     """PNG's chunks of gamma, primaries and coding points: name and content."""
 
     def fitting(self, *, grey: bool) -> Metadata:
-        """Without a profile that does not fit the pixels to be written (grey or RGB)."""
+        """Without a profile that does not fit the pixels to be written, grey or RGB."""
         space = self.icc_profile[16:20]
-        if space == b"GRAY" and not grey:
-            logger.warning("the picture is no longer grey: its grey colour profile is left out")
+        if space == b"CMYK" or (space == b"GRAY" and not grey):
+            logger.warning(
+                "the colour profile is left out: it is for %s, not for the pixels written",
+                space.decode(),
+            )
             return replace(self, icc_profile=b"")
         return self
 
@@ -70,6 +73,8 @@ def read_metadata(image: ImageFile, chunks: Mapping[bytes, list[bytes]]) -> tupl
     elif comment := image.info.get("comment"):
         text = [("Comment", comment.decode("utf-8", "replace"))]
     exif, orientation = _upright_exif(image)
+    xmp, said_by_xmp = _upright_xmp(image.info.get("xmp") or b"")
+    orientation = orientation or said_by_xmp or 1
     resources = [
         block[len(_PHOTOSHOP_MARK) :]
         for name, block in getattr(image, "applist", ())
@@ -78,7 +83,7 @@ def read_metadata(image: ImageFile, chunks: Mapping[bytes, list[bytes]]) -> tupl
     metadata = Metadata(
         exif=exif,
         icc_profile=image.info.get("icc_profile") or b"",
-        xmp=_upright_xmp(image.info.get("xmp") or b""),
+        xmp=xmp,
         photoshop=b"".join(resources),
         dpi=_dpi(image.info.get("dpi"), swapped=orientation > 4),
         text=tuple(text),
@@ -102,7 +107,7 @@ def read_tiff_metadata(data: bytes, tags: ImageFileDirectory_v2, *, swapped: boo
     return Metadata(
         exif=tiff.exif_of(data),
         icc_profile=_block(tags.get(tiff.ICC)),
-        xmp=_upright_xmp(_block(tags.get(tiff.XMP))),
+        xmp=_upright_xmp(_block(tags.get(tiff.XMP)))[0],
         photoshop=_block(tags.get(tiff.PHOTOSHOP)),
         dpi=dpi,
     )
@@ -150,25 +155,28 @@ def _png_info(metadata: Metadata) -> PngInfo:
     return info
 
 
-def _upright_exif(image: ImageFile) -> tuple[bytes, int]:
+def _upright_exif(image: ImageFile) -> tuple[bytes, int | None]:
+    """The EXIF block, and the orientation that it said in 1..8."""
     try:
         found = image.getexif()
-        # Pillow also finds an orientation that is said by XMP alone.
-        orientation = found.get(tiff.ORIENTATION, 1)
+        orientation = found.get(tiff.ORIENTATION)
         block = image.info.get("exif") or (found.tobytes() if len(found) else b"")
         block = re.sub(rb"^(Exif\0\0)+", b"", block)
         if block:
             block = tiff.turn_upright(block, single=True)[0]
     except (KeyError, OSError, SyntaxError, TypeError, ValueError, struct.error) as error:
         logger.warning("the EXIF block is damaged (%s): it is left out", error)
-        return b"", 1
+        return b"", None
     known = isinstance(orientation, int) and 1 <= orientation <= 8
-    return block, orientation if known else 1
+    return block, orientation if known else None
 
 
-def _upright_xmp(xmp: bytes | str) -> bytes:
+def _upright_xmp(xmp: bytes | str) -> tuple[bytes, int | None]:
+    """The XMP packet, and the orientation that it said in 1..8."""
     packet = xmp.encode() if isinstance(xmp, str) else xmp
-    return re.sub(rb"(tiff:Orientation(?:=[\"']|>))[2-8]", rb"\g<1>1", packet)
+    pattern = rb"(tiff:Orientation(?:\s*=\s*[\"']|>))([1-8])"
+    said = re.search(pattern, packet)
+    return re.sub(pattern, rb"\g<1>1", packet), int(said[2]) if said else None
 
 
 def _dpi(dpi: Any, *, swapped: bool) -> tuple[float, float] | None:

@@ -1,0 +1,195 @@
+"""The five steps as one, with fakes in place of the networks, and once with the real ones."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gfp_core import color, paste, pipeline
+from gfp_core.detect import FaceDetector
+from gfp_core.pipeline import FaceRestorer, find_device, find_model
+
+
+def photo(height: int = 96, width: int = 80, channels: int = 3, face: bool = True) -> torch.Tensor:
+    frame = torch.rand(1, channels, height, width, generator=torch.Generator().manual_seed(0))
+    frame[0, :, 0, 0] = 0.9 if face else 0.1
+    return frame
+
+
+def test_only_the_face_changes(fake_restorer):
+    frames = photo()
+    before = frames.clone()
+    result = fake_restorer.restore(frames)
+    assert torch.equal(frames, before)
+    assert len(result.faces) == 1
+    assert result.faces.crops.shape == result.faces.restored.shape == (1, 3, 64, 64)
+    assert result.mask.shape == (1, 96, 80)
+    outside = (result.mask == 0).expand_as(frames[:, 0])
+    assert 0.5 < outside.float().mean() < 0.95
+    assert torch.equal(result.frames[:, :, outside[0]], frames[:, :, outside[0]])
+    middle = (slice(None), slice(None), slice(44, 52), slice(36, 44))
+    assert result.mask[0, 44:52, 36:44].min() > 0.999
+    assert (result.frames[middle] - (1 - frames[middle])).abs().mean() < 0.15
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_no_face_no_change(fake_restorer, channels, caplog):
+    frames = photo(channels=channels, face=False)
+    frames[0, 0, 5, 5] = 7.5
+    frames[0, 1, 6, 6] = torch.nan
+    with caplog.at_level(logging.INFO):
+        result = fake_restorer.restore(frames)
+    assert result.frames.numpy().tobytes() == frames.numpy().tobytes()
+    assert not result.mask.any()
+    assert len(result.faces) == 0
+    assert [record.message for record in caplog.records if "No face" in record.message] == [
+        "No face found: the image is left as it is."
+    ]
+
+
+def test_frames_without_a_face_are_named(fake_restorer, caplog):
+    frames = torch.cat([photo(face=False), photo(), photo(face=False)])
+    with caplog.at_level(logging.INFO):
+        result = fake_restorer.restore(frames)
+    assert "No face found in 2 of 3 frames (0, 2)" in caplog.text
+    assert torch.equal(result.frames[[0, 2]], frames[[0, 2]])
+    assert not torch.equal(result.frames[1], frames[1])
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    seed=st.integers(0, 5),
+    strength=st.floats(0, 1),
+)
+def test_pixels_outside_the_mask_are_bit_identical(fake_restorer, height, width, seed, strength):
+    frames = torch.randn(2, 4, height, width, generator=torch.Generator().manual_seed(seed))
+    result = fake_restorer.restore(frames, strength=strength)
+    untouched = (result.mask == 0)[:, None].expand_as(frames)
+    assert torch.equal(result.frames[untouched], frames[untouched])
+    assert torch.equal(result.frames[:, 3], frames[:, 3])
+
+
+def test_upscale_and_background(fake_restorer):
+    result = fake_restorer.restore(photo(channels=4), upscale=2)
+    assert result.frames.shape == (1, 4, 192, 160)
+    assert result.mask.shape == (1, 192, 160)
+    background = torch.full((1, 3, 120, 100), 0.25)
+    result = fake_restorer.restore(photo(), background=background)
+    assert torch.equal(result.frames[:, :, 0], background[:, :, 0])
+    assert (result.frames - background).abs().max() > 0.1
+    assert fake_restorer.restore(photo(face=False), upscale=1.5).frames.shape == (1, 3, 144, 120)
+
+
+def test_options_reach_the_detector(fake_restorer):
+    options = {
+        "score": 0.3,
+        "min_size": 10.0,
+        "max_size": 99.0,
+        "long_side": 640,
+        "rotations": (0, 180),
+        "flip": True,
+    }
+    fake_restorer.restore(photo(), **options)
+    assert fake_restorer.detector.calls == [options]
+
+
+@pytest.mark.parametrize("face", [True, False])
+def test_progress_rises_to_its_end_and_can_cancel(fake_restorer, face):
+    seen = []
+    frames = torch.cat([photo(face=face), photo(face=False)])
+    fake_restorer.restore(frames, progress=lambda done, total: seen.append((done, total)))
+    assert {total for _, total in seen} == {6}
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (6, 6)
+
+    def cancel(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fake_restorer.restore(frames, progress=cancel)
+
+
+def test_what_is_no_batch_is_refused():
+    detector = FaceDetector(torch.nn.Conv2d(3, 1, 1))
+    for frames in (torch.zeros(3, 8, 8), torch.zeros(1, 2, 8, 8), torch.tensor(1.0)):
+        with pytest.raises(ValueError, match="frames"):
+            FaceRestorer(None, detector).restore(frames)  # type: ignore[arg-type]
+
+
+def test_unknown_model_and_device(tmp_path, monkeypatch):
+    (tmp_path / "lite.safetensors").touch()
+    monkeypatch.setattr(pipeline, "_BUNDLED", tmp_path)
+    assert find_model("lite") == tmp_path / "lite.safetensors"
+    with pytest.raises(ValueError, match=r"no model file x\.pth.*bundled model \(lite\)"):
+        find_model("x.pth")
+    (tmp_path / "x.pth").touch()
+    assert find_model(tmp_path / "x.pth") == tmp_path / "x.pth"
+    assert find_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match="device nonsense cannot be used here"):
+        find_device("nonsense")
+    if not torch.cuda.is_available():
+        assert find_device().type == "cpu"
+        with pytest.raises(ValueError, match="try cpu"):
+            find_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("option", "choices"), [("mask", paste.MaskShape), ("color", color.ColorMode)]
+)
+def test_choices_of_the_command_line_are_those_of_the_steps(option, choices, capsys):
+    from gfp_core.cli import main
+
+    assert main(["restore", "--help"]) == 0
+    assert f"--{option} {{{','.join(get_args(choices))}}}" in capsys.readouterr().out
+
+
+def test_grey_input_stays_grey(fake_restorer):
+    frames = photo().mean(dim=1, keepdim=True).expand(-1, 3, -1, -1).clone()
+    frames[0, :, 0, 0] = 0.9
+    restore = fake_restorer.restorer.restore
+
+    def tinted(faces, **options):
+        faces = restore(faces, **options)
+        return replace(faces, restored=faces.restored * torch.tensor([1, 0.8, 0.6]).view(3, 1, 1))
+
+    fake_restorer.restorer.restore = tinted
+    kept = fake_restorer.restore(frames).frames
+    assert (kept - kept.mean(dim=1, keepdim=True)).abs().max() < 0.01
+    painted = fake_restorer.restore(frames, color="restorer").frames
+    assert (painted - painted.mean(dim=1, keepdim=True)).abs().max() > 0.05
+
+
+# With the real networks
+
+
+@pytest.mark.slow
+def test_real_networks_restore_a_photograph():
+    from skimage.data import astronaut
+
+    restorer = FaceRestorer.load(device="cpu")
+    frames = torch.from_numpy(astronaut().transpose(2, 0, 1)[None].astype(np.float32) / 255)
+    first = restorer.restore(frames)
+    assert len(first.faces) == 1
+    x1, y1, x2, y2 = first.faces.faces[0].box
+    assert 170 < x1 < 210 < 240 < x2 < 290
+    assert 30 < y1 < 80 < 150 < y2 < 200
+    untouched = (first.mask == 0)[:, None].expand_as(frames)
+    assert 0.8 < untouched.float().mean() < 0.99
+    assert torch.equal(first.frames[untouched], frames[untouched])
+    difference = (first.frames - frames)[~untouched].abs()
+    assert 0.001 < difference.mean() < 0.1
+    assert torch.equal(restorer.restore(frames).frames, first.frames)
+    # What is no face is left alone.
+    turned = frames[:, :, 256:, 256:]
+    assert torch.equal(restorer.restore(turned).frames, turned)
