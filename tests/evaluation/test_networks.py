@@ -13,6 +13,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gfp_core.align import align
+from gfp_core.detect import load_detector
 from gfp_core.evaluation.assets import find_package, read_member
 from gfp_core.evaluation.descriptor import _BLOCKS, FaceDescriptor
 from gfp_core.evaluation.metrics import DescriptorDistance, FeatureDistance, IdentityDistance
@@ -161,8 +163,10 @@ def test_feature_distance_is_the_formula(tmp_path):
 
     torch.manual_seed(0)
     net = mobilenet_v2(weights=None)
-    for _ in range(30):  # gives the normalisations statistics, or activations die out
-        net(torch.rand(4, 3, 64, 64))
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    net(torch.rand(4, 3, 64, 64))  # gives the normalisations statistics, or activations die out
     net.eval()
     path = tmp_path / "mobilenet_v2-b0353104.pth"
     torch.save(net.state_dict(), path)
@@ -244,15 +248,13 @@ def test_distances_rise_with_degradation(face_api, mobilenet):
 @pytest.mark.slow
 def test_identity_distance_tells_people_apart(face_api, shared_dir):
     """London set: two photographs of a person are nearer than those of two people."""
-    detect = pytest.importorskip("gfp_core.detect")
-    align = pytest.importorskip("gfp_core.align")
     read = pytest.importorskip("skimage.io").imread
-    detector = detect.load_detector()
+    detector = load_detector()
     crops = []
-    for name in sorted((shared_dir / "faces" / "london").glob("*.jpg"))[:40]:
+    for name in sorted((shared_dir / "faces" / "london").glob("*.jpg"))[:24]:
         frame = torch.from_numpy(read(name)).permute(2, 0, 1)[None].float() / 255
-        frame = F.interpolate(frame, scale_factor=0.5, mode="bilinear", antialias=True)
-        crops.append(align.align(frame, detector.detect(frame).select([0])).crops)
+        faces = detector.detect(frame, long_side=512)
+        crops.append(align(frame, faces.select([0])).crops)
     neutral, smiling = torch.cat(crops[::2]), torch.cat(crops[1::2])
     metric = IdentityDistance(face_api)
     with torch.inference_mode():
@@ -260,4 +262,4 @@ def test_identity_distance_tells_people_apart(face_api, shared_dir):
         other = torch.cat([metric(neutral, smiling.roll(k, 0)) for k in range(1, 4)])
     assert same.mean() < 12
     assert other.mean() > 30
-    assert ((same < 17.5).double().mean() + (other > 17.5).double().mean()) / 2 > 0.98
+    assert ((same < 18).double().mean() + (other > 18).double().mean()) / 2 > 0.98

@@ -1,0 +1,1 @@
+"""Side by side with peers; prints ratios. See docs/performance.md."""
