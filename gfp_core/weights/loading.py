@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..networks import registry
 from ..networks.state import quote_some
+from . import WeightsError
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +32,6 @@ _NOT_WEIGHTS = (
     (b"<", "a web page, perhaps saved in place of a download that failed"),
     (b"\x80", "a bare Python pickle, which is not read because it may hold code"),
 )
-
-
-class WeightsError(ValueError):
-    """A checkpoint file cannot be used; the message names the file and says what is wrong."""
 
 
 def load_network(path: str | os.PathLike[str], architecture: str | None = None) -> nn.Module:
