@@ -147,20 +147,3 @@ def write_safetensors(state: Mapping[str, Tensor], metadata: Mapping[str, str], 
             file.write(array.astype(_DTYPES[state[key].dtype][1], copy=False).tobytes())
         file.flush()
         os.fsync(file.fileno())
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file, without reading its tensors; empty if it has none.
-
-    Also empty if the file is no safetensors file, which loading it will say.
-    """
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > 100_000_000:  # the format's own limit
-                return {}
-            metadata = json.loads(file.read(length)).get("__metadata__", {})
-        return {str(key): str(value) for key, value in metadata.items()}
-    except (OSError, ValueError, struct.error, AttributeError, RecursionError) as error:
-        logger.debug("%s: no metadata: %s", path, error)
-        return {}

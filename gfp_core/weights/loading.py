@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 # What official files wrap the state dict in, the better choice first (EMA before raw weights).
 WRAPPERS = ("params_ema", "params", "g_ema", "state_dict")
+# What a file may unpack to. PyTorch stores entries uncompressed, so an honest file is about as large
+# as what is in it; half-precision tensors become twice as large.
+_GROWTH, _ALWAYS_ALLOWED = 4, 16 * 2**20
 # Pickle of PyTorch's legacy magic number, with which such a file begins.
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _NOT_WEIGHTS = (
@@ -75,6 +79,7 @@ def load_state_dict(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
     metadata: dict[str, str] = {}
     content: object
     if head.startswith(b"PK\x03\x04") or _LEGACY_MAGIC in head[:32]:
+        _refuse_zip_bomb(path)
         content = _unwrap(_read_torch(path))
     elif head[8:9] == b"{":
         content, metadata = _read_safetensors(path)
@@ -107,6 +112,25 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return tensors, dict(file.metadata() or {})
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise WeightsError(f"{path}: damaged or truncated safetensors: {error}") from error
+
+
+def _limit(path: Path) -> int:
+    """Bytes that the content of a file may have."""
+    return max(_GROWTH * path.stat().st_size, _ALWAYS_ALLOWED)
+
+
+def _refuse_zip_bomb(path: Path) -> None:
+    """Refuse, before it is unpacked, an archive that unpacks to far more than its size."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # not a zip file, or a damaged one, which reading it will say
+    if unpacked > _limit(path):
+        raise WeightsError(
+            f"{path}: {path.stat().st_size} bytes that unpack to {unpacked}: no checkpoint is "
+            "packed like this, and it is not read"
+        )
 
 
 def _read_torch(path: Path) -> object:
@@ -143,7 +167,7 @@ def _check(content: object, path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: holds a {type(content).__name__}, not a state dict")
     if not content:
         raise WeightsError(f"{path}: holds no tensors")
-    state, not_finite = {}, []
+    state, not_finite, held = {}, [], 0
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise WeightsError(
@@ -152,6 +176,10 @@ def _check(content: object, path: Path) -> dict[str, Tensor]:
             )
         if value.layout != torch.strided or value.is_quantized or value.is_complex():
             raise WeightsError(f"{path}: tensor '{key}' is sparse, quantised or complex")
+        # Views let a small file claim any size; this is before a copy makes it true.
+        held += value.numel() * max(value.element_size(), 4)
+        if held > _limit(path):
+            raise WeightsError(f"{path}: its tensors are far larger than the file, at {key!r}")
         if value.is_floating_point():
             value = value.detach().to(torch.float32)
             if not torch.isfinite(value).all():
