@@ -59,7 +59,7 @@ class HashMemory:
 
     def remember(self, path: Path, digest: str) -> None:
         """Note the hash of a file as it is now."""
-        table = {key: row for key, row in self._read().items() if Path(key).exists()}
+        table = {key: row for key, row in self._read().items() if os.path.exists(key)}
         table[_key(path)] = (*_stamp(path), digest)
         temporary = self.file.with_name(f"{self.file.name}.{os.getpid()}")
         try:

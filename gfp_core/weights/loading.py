@@ -43,8 +43,8 @@ def load_network(path: str | os.PathLike[str], architecture: str | None = None) 
 
     Args:
         path: the file.
-        architecture: name of a row of `registry.ARCHITECTURES`; by default it is identified from
-            the tensors' names.
+        architecture: name of a row of `registry.ARCHITECTURES`; by default the one that the file's
+            metadata names, as converted files do, or else the one identified from the tensors' names.
 
     Returns:
         The network on the CPU, in float32, in evaluation mode.
@@ -52,7 +52,9 @@ def load_network(path: str | os.PathLike[str], architecture: str | None = None) 
     Raises:
         WeightsError: the file cannot be read, or fits no (or not this) architecture; says why.
     """
-    state, _ = load_state_dict(path)
+    state, metadata = load_state_dict(path)
+    if metadata.get("architecture") in (row.name for row in registry.ARCHITECTURES):
+        architecture = architecture or metadata["architecture"]
     try:
         return registry.build(state, architecture).eval()
     except ValueError as error:

@@ -109,6 +109,36 @@ class Weights:
         except WeightsError as error:
             raise WeightsError(f"{entry.name}: {error}\n{self.by_hand(entry)}") from error
 
+    def verify(self, name: str) -> Path | None:
+        """Read a file again from end to end and check it: its bytes, and what it holds.
+
+        Returns:
+            The file; None if there is none on this machine.
+
+        Raises:
+            WeightsError: it is damaged; says what to do.
+        """
+        entry = self.find(name)
+        path = self.locate(entry.name)
+        if path is None:
+            return None
+        remembered, digest = self.hashes.remembered(path), sha256_of(path)
+        wanted = entry.sha256
+        if entry.format == "pytorch" and path.name == entry.usable_file:
+            wanted = entry.converted_sha256 or remembered
+        if wanted not in (None, digest):
+            raise WeightsError(
+                f"{path}: damaged: its SHA-256 is {digest} instead of {wanted}; delete it, and "
+                f"get it again with: gfp weights get {entry.name}"
+            )
+        if entry.format != "onnx":
+            from .convert import check_architecture
+            from .loading import load_state_dict
+
+            check_architecture(load_state_dict(path)[0], entry.architecture, path)
+        self.hashes.remember(path, digest)
+        return path
+
     def by_hand(self, entry: Entry) -> str:
         """How to put a file in place by hand."""
         if entry.bundled:
@@ -153,7 +183,7 @@ class Weights:
 
     def _in_folder(self, entry: Entry, folder: Path) -> Path | None:
         converted = folder / entry.usable_file
-        if entry.format == "pytorch" and converted.is_file() and self._is_converted(entry, converted):
+        if entry.format == "pytorch" and os.path.isfile(converted) and self._is_converted(entry, converted):
             return converted
         for path in _files(folder):
             if self._is_original(entry, path):

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -286,46 +287,43 @@ def test_the_disk_fills_up_meanwhile(
     check_works(weights(), folder, content)
 
 
-@pytest.fixture
-def as_nobody() -> Iterator[Callable[[], None]]:
-    """Gives up root's rights, to whom no folder is read-only, for the rest of the test."""
-
-    def drop() -> None:
-        if hasattr(os, "seteuid") and os.geteuid() == 0:
-            os.seteuid(65534)
-
-    user = os.geteuid() if hasattr(os, "geteuid") else None
-    yield drop
-    if user == 0:
-        os.seteuid(0)
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Without root's rights, to whom no folder is read-only."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders are not read-only on Windows")
 def test_a_read_only_folder(
-    weights: Make, content: bytes, hub: Any, as_nobody: Callable[[], None],
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    weights: Make,
+    content: bytes,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with tempfile.TemporaryDirectory() as place:
         closed, opened = Path(place, "closed"), Path(place, "open")
         closed.mkdir()
         opened.mkdir()
         os.chmod(place, 0o755)
-        monkeypatch.setenv("XDG_CACHE_HOME", place)
         os.chmod(closed, 0o555)
         os.chmod(opened, 0o777)
-        weights().get("net")  # what is imported late is imported
-        alone, both = (
-            weights({"folders": folders}) for folders in ((closed,), (closed, opened))
-        )
-        as_nobody()
-        check_failed(alone, closed, "no folder of weights can be written", "Permission denied")
-        with caplog.at_level(logging.WARNING, "gfp_core"):
-            assert both.get("net").read_bytes() == content
-        assert both.locate("net") == opened / "net.onnx"
+        monkeypatch.setenv("XDG_CACHE_HOME", place)
+        weights().get("net")  # so that what is imported late is imported
+        alone, both = (weights({"folders": folders}) for folders in ((closed,), (closed, opened)))
+        with as_nobody():
+            check_failed(alone, closed, "no folder of weights can be written", "Permission denied")
+            with caplog.at_level(logging.WARNING, "gfp_core"):
+                assert both.get("net").read_bytes() == content
+            assert both.locate("net") == opened / "net.onnx"
         assert f"Downloads go to {opened} instead" in caplog.text
         assert in_place(closed) == []
-        if os.getuid() == 0:
-            os.seteuid(0)
 
 
 def test_offline(
