@@ -151,7 +151,7 @@ def _transfer(
                 f"{place.parent}: the disk is full; make room, or name another folder in "
                 "GFP_WEIGHTS_DIR"
             ) from failed
-        if place.stat().st_size == 0 or isinstance(failed, _TooLong) or _status(failed) == 416:
+        if place.stat().st_size == 0 or isinstance(failed, _TooLongError) or _status(failed) == 416:
             place.unlink()
         raise _Unusable(_reason(failed)) from failed
     if sha256_of(place) != sha256:
@@ -169,7 +169,7 @@ def _address(source: Source, sha256: str) -> tuple[str, dict[str, str], int | No
     from huggingface_hub import constants
     from huggingface_hub.utils import build_hf_headers
 
-    agent = {"library_name": "gfp-face-restoration", "library_version": __version__}
+    agent: dict[str, Any] = {"library_name": "gfp-face-restoration", "library_version": __version__}
     if source.url:
         # A stranger to the Hub: it must not see the user's token.
         return source.url, build_hf_headers(token=False, **agent), None
@@ -212,7 +212,7 @@ def _fetch(
     return None
 
 
-class _TooLong(OSError):
+class _TooLongError(OSError):
     """More comes than the file has bytes."""
 
 
@@ -226,7 +226,7 @@ class _Receiver:
     def write(self, data: bytes) -> int:
         done = self._file.tell() + len(data)
         if done > (self._size or LARGEST):
-            raise _TooLong(f"more than {self._size or LARGEST} bytes come")
+            raise _TooLongError(f"more than {self._size or LARGEST} bytes come")
         written = self._file.write(data)
         if self._progress is not None:
             try:
@@ -282,6 +282,6 @@ def move_into_place(part: Path, target: Path) -> None:
     Raises:
         OSError: it cannot be done.
     """
-    with part.open("rb") as file:
+    with part.open("r+b") as file:  # Windows wants a file that can be written
         os.fsync(file.fileno())
     part.replace(target)

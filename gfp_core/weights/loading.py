@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 # What official files wrap the state dict in, the better choice first (EMA before raw weights).
 WRAPPERS = ("params_ema", "params", "g_ema", "state_dict")
-# What a file may unpack to. PyTorch stores entries uncompressed, so an honest file is about as large
-# as what is in it; half-precision tensors become twice as large.
+# What a file may unpack to. PyTorch stores entries uncompressed, so an honest file is about as
+# large as what is in it; half-precision tensors become twice as large.
 _GROWTH, _ALWAYS_ALLOWED = 4, 16 * 2**20
 # Pickle of PyTorch's legacy magic number, with which such a file begins.
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -43,8 +43,9 @@ def load_network(path: str | os.PathLike[str], architecture: str | None = None) 
 
     Args:
         path: the file.
-        architecture: name of a row of `registry.ARCHITECTURES`; by default the one that the file's
-            metadata names, as converted files do, or else the one identified from the tensors' names.
+        architecture: name of a row of `registry.ARCHITECTURES`; by default the one that the
+            file's metadata names, as converted files do, or else the one identified from the
+            tensors' names.
 
     Returns:
         The network on the CPU, in float32, in evaluation mode.
@@ -53,8 +54,9 @@ def load_network(path: str | os.PathLike[str], architecture: str | None = None) 
         WeightsError: the file cannot be read, or fits no (or not this) architecture; says why.
     """
     state, metadata = load_state_dict(path)
-    if metadata.get("architecture") in (row.name for row in registry.ARCHITECTURES):
-        architecture = architecture or metadata["architecture"]
+    named = metadata.get("architecture")
+    if architecture is None and any(named == row.name for row in registry.ARCHITECTURES):
+        architecture = named
     try:
         return registry.build(state, architecture).eval()
     except ValueError as error:

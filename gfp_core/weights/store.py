@@ -63,9 +63,10 @@ class Weights:
         """
         entry = self.catalogue.find(name)
         if entry not in self.offered.entries:
+            left = [one.name for one in self.offered.entries if one.role == entry.role]
             raise WeightsError(
                 f"{entry.name} is hidden by the setting commercial_only: commercial use is "
-                f"{entry.commercial} ({entry.reason})"
+                f"{entry.commercial} ({entry.reason}); it leaves {', '.join(left) or 'none'}"
             )
         return entry
 
@@ -108,6 +109,33 @@ class Weights:
             return self._fetch(entry, progress)
         except WeightsError as error:
             raise WeightsError(f"{entry.name}: {error}\n{self.by_hand(entry)}") from error
+
+    def convert(self, name: str) -> Path:
+        """A safetensors file of these weights: the one there is, or one made from what there is.
+
+        Raises:
+            WeightsError: the weights are not on this machine, or not of a kind that is converted.
+        """
+        entry = self.find(name)
+        path = self.locate(entry.name)
+        if path is None:
+            raise WeightsError(f"{entry.name} is not on this machine")
+        if path.suffix == ".safetensors":
+            return path
+        if entry.format != "pytorch":
+            raise WeightsError(f"{entry.name}: {path.name} is not converted, but used as it is")
+        folder = self.target_folder()
+        with _lock(folder / STAGING / f"{entry.name}.lock", None):
+            return self._convert(entry, path, folder)
+
+    def _convert(self, entry: Entry, source: Path, folder: Path) -> Path:
+        from .convert import convert
+
+        check_space(folder / STAGING, source.stat().st_size)
+        converted = folder / STAGING / f"{entry.usable_file}.part"
+        convert(source, converted, entry)
+        move_into_place(converted, folder / entry.usable_file)
+        return folder / entry.usable_file
 
     def verify(self, name: str) -> Path | None:
         """Read a file again from end to end and check it: its bytes, and what it holds.
@@ -183,7 +211,11 @@ class Weights:
 
     def _in_folder(self, entry: Entry, folder: Path) -> Path | None:
         converted = folder / entry.usable_file
-        if entry.format == "pytorch" and os.path.isfile(converted) and self._is_converted(entry, converted):
+        if (
+            entry.format == "pytorch"
+            and os.path.isfile(converted)
+            and self._is_converted(entry, converted)
+        ):
             return converted
         for path in _files(folder):
             if self._is_original(entry, path):
@@ -204,7 +236,9 @@ class Weights:
         named = path.name.casefold() in (name.casefold() for name in entry.file_names)
         if entry.sha256 is None:
             if named:
-                logger.warning("%s is used unverified: the hash of %s is not known.", path, entry.name)
+                logger.warning(
+                    "%s is used unverified: the hash of %s is not known.", path, entry.name
+                )
             return named
         try:
             if not named and (entry.size is None or path.stat().st_size != entry.size):
@@ -265,13 +299,7 @@ class Weights:
         if source.converted or entry.format != "pytorch":
             move_into_place(complete, target)
         else:
-            from .convert import convert
-
-            check_space(staging, complete.stat().st_size)
-            converted = staging / f"{entry.usable_file}.part"
-            convert(complete, converted, entry)
-            move_into_place(converted, target)
-            complete.unlink()
+            self._convert(entry, complete, folder)
         for other in (part(Source()), part(Source(converted=True))):
             other.unlink(missing_ok=True)
         self.hashes.remember(target, sha256_of(target))
@@ -328,6 +356,9 @@ def _lock(path: Path, progress: Progress | None) -> Iterator[None]:
     while True:
         try:
             lock.acquire(timeout=1 if waited else 0)
+            break
+        except NotImplementedError:
+            logger.warning("%s: this disk has no locks; run no second download.", path.parent)
             break
         except Timeout:
             if not waited:

@@ -17,7 +17,9 @@ from gfp_core.weights.settings import Settings
 from gfp_core.weights.store import Weights
 
 # Beside this file, and no package is around them.
-_spec = importlib.util.spec_from_file_location("local_hub", Path(__file__).with_name("local_hub.py"))
+_spec = importlib.util.spec_from_file_location(
+    "local_hub", Path(__file__).with_name("local_hub.py")
+)
 local_hub = importlib.util.module_from_spec(_spec)
 sys.modules["local_hub"] = local_hub
 _spec.loader.exec_module(local_hub)
@@ -102,9 +104,7 @@ def _toml(value: Any) -> str:
 
 
 @pytest.fixture
-def weights(
-    hub: Any, folder: Path, catalogue: Callable[..., Path]
-) -> Callable[..., Weights]:
+def weights(hub: Any, folder: Path, catalogue: Callable[..., Path]) -> Callable[..., Weights]:
     """Weights of a catalogue with the row ``net``, see `catalogue`."""
 
     def make(settings: dict[str, Any] | None = None, **changes: Any) -> Weights:

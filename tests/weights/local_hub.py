@@ -1,8 +1,9 @@
 """A Hub on 127.0.0.1: as much of its HTTP interface as huggingface_hub uses, and its faults.
 
 A file is ``hub.files["owner/name/path"]``; it answers at ``/owner/name/resolve/main/path`` (with
-``datasets/`` before it for a dataset) as the Hub does: HEAD tells size, hash and commit and redirects
-to another address, which serves ranges. Plain files for ``url`` sources are served under ``/plain/``.
+``datasets/`` before it for a dataset) as the Hub does: HEAD tells size, hash and commit and
+redirects to another address, which serves ranges. Plain files for ``url`` sources are served under
+``/plain/``.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: LocalHub
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: object) -> None:
         """Stay quiet."""
 
     def _noted(self) -> str:
@@ -143,7 +144,11 @@ class _Handler(BaseHTTPRequestHandler):
         path = self._noted()
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if path == "/api/repos/create":
-            answer = {"url": f"{self.hub.address}/me/weights", "name": "me/weights", "id": "me/weights"}
+            answer = {
+                "url": f"{self.hub.address}/me/weights",
+                "name": "me/weights",
+                "id": "me/weights",
+            }
         elif path == "/api/validate-yaml":
             answer = {"errors": [], "warnings": []}
         elif "/preupload/" in path:

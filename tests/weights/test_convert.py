@@ -214,7 +214,7 @@ def test_a_safetensors_header_that_lies(
     text = json.dumps(header).encode()
     lying = struct.pack("<Q", len(text)) + text + bytes(4)
     (tmp_path / "lying").write_bytes(lying)
-    with pytest.raises(WeightsError, match="damaged or truncated safe|neither safetensors"):
+    with pytest.raises(WeightsError, match=r"damaged or truncated safe|neither safetensors"):
         load_state_dict(tmp_path / "lying")
     # In the place of the converted file it is passed over, and replaced.
     source = tmp_path / "net.pth"
@@ -280,7 +280,7 @@ def test_a_changed_byte_is_noticed(
     content[-1] ^= 1
     path.write_bytes(content)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # as a rotting disk does
-    with pytest.raises(WeightsError, match="damaged: its SHA-256.*gfp weights get net"):
+    with pytest.raises(WeightsError, match=r"damaged: its SHA-256.*gfp weights get net"):
         ours.verify("net")
 
 

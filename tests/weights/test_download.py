@@ -346,14 +346,14 @@ def test_without_a_hash_nothing_is_downloaded(weights: Make, hub: Any, folder: P
 
 
 def test_cancelled(weights: Make, hub: Any, folder: Path, content: bytes) -> None:
-    class Cancelled(Exception):  # as ComfyUI's was before it derived from BaseException
+    class CancelledError(Exception):  # as ComfyUI's was before it derived from BaseException
         pass
 
     def progress(done: int, total: int) -> None:
         if done >= 20_000:
-            raise Cancelled
+            raise CancelledError
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(CancelledError):
         weights().get("net", progress=progress)
     assert in_place(folder) == []
     hub.requests.clear()
