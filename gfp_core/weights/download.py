@@ -183,7 +183,7 @@ def _address(source: Source, sha256: str) -> tuple[str, dict[str, str], int | No
     # The tag of a large file is its hash: what is wrong is known before it is downloaded.
     if told.etag is not None and len(told.etag) == 64 and told.etag != sha256:
         raise _Unusable("it holds another file: the SHA-256 is not the one in the catalogue")
-    return url, build_hf_headers(**agent), told.size
+    return url, build_hf_headers(**agent), told.size or None
 
 
 def _fetch(

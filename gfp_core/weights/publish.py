@@ -52,7 +52,7 @@ def publish(files: Sequence[Published], repo: str, private: bool = False) -> str
         WeightsError: the Hub does not take them; says why.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import HfHubHTTPError
 
     api = HfApi()
     contents: list[tuple[str, str | bytes]] = [

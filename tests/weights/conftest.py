@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 
 from gfp_core.weights.settings import Settings
 from gfp_core.weights.store import Weights
@@ -25,6 +25,19 @@ sys.modules["local_hub"] = local_hub
 _spec.loader.exec_module(local_hub)
 
 CONTENT = random.Random(0).randbytes(40_000)
+
+
+def set_constant(monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> None:
+    """Set a constant of huggingface_hub, also where its older versions have a second copy."""
+    monkeypatch.setattr(constants, name, value)
+    if hasattr(file_download, name):
+        monkeypatch.setattr(file_download, name, value)
+
+
+@pytest.fixture
+def constant(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, object], None]:
+    """Sets a constant of huggingface_hub for the rest of the test."""
+    return lambda name, value: set_constant(monkeypatch, name, value)
 
 
 @pytest.fixture
@@ -42,15 +55,16 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """
     with local_hub.serving() as served:
         served.files["me/nets/net.onnx"] = CONTENT
-        monkeypatch.setattr(constants, "ENDPOINT", served.address)
-        monkeypatch.setattr(
-            constants,
-            "HUGGINGFACE_CO_URL_TEMPLATE",
-            served.address + "/{repo_id}/resolve/{revision}/{filename}",
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
-        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        values = {
+            "ENDPOINT": served.address,
+            "HUGGINGFACE_CO_URL_TEMPLATE": served.address
+            + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(tmp_path / "hf"),
+            "DOWNLOAD_CHUNK_SIZE": 1000,
+            "HF_HUB_OFFLINE": False,
+        }
+        for name, value in values.items():
+            set_constant(monkeypatch, name, value)
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))

@@ -1,4 +1,4 @@
-"""Models and detectors by their names in the catalogue, as ``--model`` and the nodes ask for them."""
+"""Models and detectors by their names in the catalogue, as ``--model`` asks for them."""
 
 import hashlib
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from gfp_core.weights import WeightsError
 from gfp_core.weights.store import Weights
 
 pytest.importorskip("gfp_core.color")  # a step of the pipeline
-from gfp_core.pipeline import find_detector, find_model  # noqa: E402
+from gfp_core.pipeline import find_detector, find_model
 
 Make = Callable[..., Weights]
 SMALL = {"out_size": 8, "num_style_feat": 4, "narrow": 0.015625, "num_mlp": 1}
@@ -47,7 +47,7 @@ def test_a_path_comes_before_a_files_name(
     monkeypatch.chdir(tmp_path)
     Path("GFPGANv1.4.pth").touch()
     assert find_model("GFPGANv1.4.pth", weights()) == (Path("GFPGANv1.4.pth"), None)
-    with pytest.raises(WeightsError, match="there is no model file no/such.pth"):
+    with pytest.raises(WeightsError, match=r"there is no model file no/such\.pth"):
         find_model("no/such.pth", weights())
 
 
@@ -74,7 +74,7 @@ def test_a_detector_by_name_is_fetched(weights: Make, hub: Any, tmp_path: Path) 
     with pytest.raises(WeightsError, match="lite is a restorer, not a detector"):
         find_detector("lite", weights=ours)
     hidden = weights({"commercial_only": True})
-    with pytest.raises(WeightsError, match="hidden by the setting commercial_only.*leaves yunet"):
+    with pytest.raises(WeightsError, match=r"hidden by the setting commercial_only.*leaves yunet"):
         find_detector("retinaface_mobile025", weights=hidden)
 
 
