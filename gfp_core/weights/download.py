@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,9 +39,17 @@ _BY_STATUS = {
     429: "too many requests (429): try again later, or set HF_TOKEN",
 }
 
+_OTHER = "it holds another file: the SHA-256 is not the one in the catalogue"
+# Names of the errors of a connection that was there, in requests, httpx and httpx2.
+_BROKEN = re.compile("Timeout|RemoteProtocolError|ReadError|ChunkedEncodingError")
+
 
 class _Unusable(Exception):  # noqa: N818 -- a reason to go on with the next source
     """This source does not give the file; says why."""
+
+
+class _Spoiled(_Unusable):
+    """What was there before, and has been thrown away, may be to blame."""
 
 
 def download(
@@ -75,12 +84,9 @@ def download(
         if _is_complete(place, size, sha256):
             return place, source
         try:
-            begun = place.exists()
             try:
                 _transfer(source, place, size, sha256, progress)
-            except _Unusable as error:
-                if not begun or place.exists():  # else what was there before may be to blame
-                    raise
+            except _Spoiled as error:
                 logger.warning("%s: %s; once more from the beginning.", source, error)
                 _transfer(source, place, size, sha256, progress)
             return place, source
@@ -144,6 +150,10 @@ def _transfer(
     with place.open("ab") as file:
         receiver = _Receiver(file, size, progress)
         failed = _fetch(url, receiver, done, headers, size)
+        while failed is not None and file.tell() > done and _is_passing(failed):
+            logger.warning("%s: %s", source, _reason(failed))
+            done = file.tell()
+            failed = _fetch(url, receiver, done, headers, size)
     if failed is not None:
         if isinstance(failed, OSError) and failed.errno in (errno.ENOSPC, errno.EDQUOT):
             place.unlink()
@@ -151,12 +161,13 @@ def _transfer(
                 f"{place.parent}: the disk is full; make room, or name another folder in "
                 "GFP_WEIGHTS_DIR"
             ) from failed
-        if place.stat().st_size == 0 or isinstance(failed, _TooLongError) or _status(failed) == 416:
+        wrong = isinstance(failed, _TooLongError) or _status(failed) == 416
+        if wrong or place.stat().st_size == 0:
             place.unlink()
-        raise _Unusable(_reason(failed)) from failed
+        raise (_Spoiled if wrong and done else _Unusable)(_reason(failed)) from failed
     if sha256_of(place) != sha256:
         place.unlink()
-        raise _Unusable("it holds another file: the SHA-256 is not the one in the catalogue")
+        raise (_Spoiled if done else _Unusable)(_OTHER)
 
 
 def _address(source: Source, sha256: str) -> tuple[str, dict[str, str], int | None]:
@@ -182,7 +193,7 @@ def _address(source: Source, sha256: str) -> tuple[str, dict[str, str], int | No
         raise _Unusable(_reason(error)) from error
     # The tag of a large file is its hash: what is wrong is known before it is downloaded.
     if told.etag is not None and len(told.etag) == 64 and told.etag != sha256:
-        raise _Unusable("it holds another file: the SHA-256 is not the one in the catalogue")
+        raise _Unusable(_OTHER)
     return url, build_hf_headers(**agent), told.size or None
 
 
@@ -240,32 +251,38 @@ class _Receiver:
         return getattr(self._file, name)
 
 
+def _is_passing(error: Exception) -> bool:
+    """Whether an error is of the connection, so that the transfer may go on."""
+    return _status(error) is None and _BROKEN.search(_kinds([error])) is not None
+
+
+def _kinds(chain: Sequence[BaseException]) -> str:
+    """The names of the classes of errors: huggingface_hub has changed its HTTP client twice."""
+    return " ".join(base.__name__ for error in chain for base in type(error).__mro__)
+
+
 def _status(error: BaseException) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong, in a line for people.
-
-    The kinds of the HTTP client's errors are told by their names, for huggingface_hub has changed
-    its client more than once.
-    """
+    """What went wrong, in a line for people."""
     chain = [error]
     while (cause := chain[-1].__cause__) is not None and cause not in chain:
         chain.append(cause)
     status = next((code for one in chain if (code := _status(one)) is not None), None)
     if status is not None:
         return _BY_STATUS.get(status, f"the server fails ({status}); try again later")
-    kinds = " ".join(base.__name__ for one in chain for base in type(one).__mro__)
+    kinds = _kinds(chain)
     detail = (str(error).splitlines() or [""])[0][:150]
     if "OfflineModeIsEnabled" in kinds:
         return "not asked, for HF_HUB_OFFLINE forbids it"
     if "Timeout" in kinds:
         return "no answer in time (HF_HUB_DOWNLOAD_TIMEOUT and HF_HUB_ETAG_TIMEOUT set the limit)"
+    if _BROKEN.search(kinds):
+        return "the connection broke; the next attempt goes on from there"
     if "ConnectError" in kinds or "ConnectionError" in kinds:
         return f"cannot be reached: {detail}"
-    if "RemoteProtocolError" in kinds or "ReadError" in kinds:
-        return "the connection broke; the next attempt goes on from there"
     return detail or type(error).__name__
 
 

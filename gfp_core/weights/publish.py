@@ -51,10 +51,10 @@ def publish(files: Sequence[Published], repo: str, private: bool = False) -> str
     Raises:
         WeightsError: the Hub does not take them; says why.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi, constants
     from huggingface_hub.utils import HfHubHTTPError
 
-    api = HfApi()
+    api = HfApi(endpoint=constants.ENDPOINT)
     contents: list[tuple[str, str | bytes]] = [
         ("README.md", card(files).encode()),
         ("catalogue.toml", catalogue_rows(files).encode()),

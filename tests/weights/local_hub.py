@@ -129,13 +129,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
+        if hub.stall:
+            hub.closed.wait(20)
         end = start + hub.cut_after.pop(0) if hub.cut_after else len(content)
         for first in range(start, min(end, len(content)), hub.block):
             self.wfile.write(content[first : min(first + hub.block, end)])
             if hub.pause:
                 time.sleep(hub.pause)
-        if hub.stall:
-            hub.closed.wait(20)
         if end < len(content):
             self.close_connection = True
 
@@ -143,6 +143,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         path = self._noted()
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.hub.status is not None:
+            self._answer(self.hub.status)
+            return
         if path == "/api/repos/create":
             answer = {
                 "url": f"{self.hub.address}/me/weights",
