@@ -6,6 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import Tensor
 
+from gfp_core.cli import main
 from gfp_core.networks import retinaface
 from gfp_core.networks.gfpgan import GFPGANBilinear, GFPGANClean, GFPGANv1
 from gfp_core.weights import WeightsError
@@ -102,6 +106,38 @@ def test_the_bytes_are_these_on_every_machine(tmp_path: Path) -> None:
     with safe_open(tmp_path / "w", "pt") as file:
         assert file.get_tensor("b").tolist() == [1, 2]
         assert file.metadata()["a"] == "ü"
+
+
+DTYPES = [torch.float32, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.dictionaries(
+        st.text(min_size=1).filter(lambda key: key != "__metadata__"),
+        st.tuples(st.lists(st.integers(0, 4), max_size=4), st.sampled_from(DTYPES)),
+    ),
+    st.dictionaries(st.text(), st.text()),
+)
+def test_the_official_reader_gives_back_what_was_written(
+    tensors: dict[str, tuple[list[int], torch.dtype]], metadata: dict[str, str]
+) -> None:
+    numbers = torch.Generator().manual_seed(0)
+    values = {
+        key: torch.randint(0, 100, shape, generator=numbers).to(dtype).transpose(0, -1)
+        if shape
+        else torch.tensor(7).to(dtype)
+        for key, (shape, dtype) in tensors.items()
+    }
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place, "w")
+        write_safetensors(values, metadata, path)
+        with safe_open(path, "pt") as file:
+            assert set(file.keys()) == set(values)
+            assert (file.metadata() or {}) == metadata == read_metadata(path)
+            for key, value in values.items():
+                assert file.get_tensor(key).dtype == value.dtype
+                assert torch.equal(file.get_tensor(key), value)
 
 
 def test_the_form_that_keys_cannot_tell_is_kept(tmp_path: Path) -> None:
@@ -266,6 +302,30 @@ def test_downloaded_and_converted_once(
     with pytest.raises(WeightsError, match="not asked, for the hash of what it holds is not known"):
         weights({"hub_repo": "my/converted"}, **pth_row(source)).get("net")
     assert hub.transfers() == []
+
+
+def test_the_commands_from_download_to_verification(
+    hub: Any,
+    folder: Path,
+    catalogue: Callable[..., Path],
+    state: dict[str, Tensor],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = tmp_path / "net.pth"
+    torch.save(state, source)
+    hub.files["me/nets/net.pth"] = source.read_bytes()
+    monkeypatch.setenv("GFP_CATALOGUE", str(catalogue(**pth_row(source))))
+    monkeypatch.setenv("GFP_WEIGHTS_DIR", str(folder))
+    assert main(["weights", "get", "net", "--no-download"]) == 1
+    assert hub.requests == []
+    assert main(["weights", "get", "net", "--quiet"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{folder / 'net.safetensors'}\n"
+    assert main(["weights", "verify", "net"]) == 0
+    (folder / "net.safetensors").write_bytes(b"not the file any more")
+    assert main(["weights", "verify", "net"]) == 1
 
 
 def test_a_changed_byte_is_noticed(
