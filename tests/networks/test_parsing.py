@@ -10,11 +10,11 @@ def test_a_state_dict_is_recognised_and_loaded_exactly(name: str) -> None:
     trained = parsing.build(name).eval()
     loaded = parsing.from_state_dict(trained.state_dict())
     assert parsing.identify(trained.state_dict()) == name
-    crop = torch.rand(1, 3, 512, 512)
+    crop = torch.rand(1, 3, 64, 64)  # fully convolutional: any size will do
     with torch.inference_mode():
         scores = loaded(crop)[0]
         assert torch.equal(scores, trained(crop)[0])
-    assert scores.shape == (1, parsing.CLASSES, 512, 512)
+    assert scores.shape == (1, parsing.CLASSES, 64, 64)
 
 
 def test_what_is_wrong_is_said() -> None:
