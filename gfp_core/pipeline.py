@@ -15,13 +15,15 @@ from .align import Border, align
 from .color import ColorMode, apply_color
 from .detect import DEFAULT_SCORE, FaceDetector, load_detector
 from .faces import Faces, Progress
+from .networks import registry
 from .paste import MaskShape, paste
 from .restore import Precision, Restorer
+from .weights import WeightsError
 from .weights.loading import load_network
+from .weights.store import Weights
 
 logger = logging.getLogger(__name__)
 
-_BUNDLED = Path(__file__).parent / "weights"
 _STAGES = 3  # that report progress: detection, restoration, pasting
 
 
@@ -63,23 +65,28 @@ class FaceRestorer:
         *,
         device: torch.device | str | None = None,
         precision: Precision = "auto",
+        weights: Weights | None = None,
     ) -> FaceRestorer:
         """Load the networks.
 
+        Weights that are named and not on this machine are downloaded, see `Weights.get`.
+
         Args:
-            model: name of a bundled model, or a checkpoint file of any known architecture.
-            detector: name of a bundled detector, or a RetinaFace checkpoint file.
+            model: name of weights in the catalogue, or a checkpoint file of any known architecture.
+            detector: name of a detector in the catalogue, or a file that holds one.
             device: where both run; None takes CUDA if there is one, else the CPU.
             precision: of the restorer's arithmetic, see `Restorer`.
+            weights: where named weights are looked for; by default as the user's settings say.
 
         Raises:
-            ValueError: a name is unknown, a file is no checkpoint or one of another kind, or the
-                device is unknown or not there; says which and what to do.
-            ImportError: the package with the bundled detector's weights is not installed.
+            ValueError: a name is unknown, a file is no checkpoint or one of another kind, named
+                weights cannot be had, or the device is unknown or not there; says which and what
+                to do.
         """
         place = find_device(device)
-        net = load_network(find_model(model))
-        found = find_detector(detector, device=place)
+        weights = Weights() if weights is None else weights
+        net = load_network(*find_model(model, weights))
+        found = find_detector(detector, device=place, weights=weights)
         return cls(Restorer(net, device=place, precision=precision), found)
 
     def restore(
@@ -177,29 +184,61 @@ def find_device(device: torch.device | str | None = None) -> torch.device:
     return found
 
 
-def find_model(model: str | os.PathLike[str]) -> Path:
-    """The file of a bundled model, or the file itself.
+def find_model(
+    model: str | os.PathLike[str], weights: Weights | None = None
+) -> tuple[Path, str | None]:
+    """The file of a model and its architecture, for `load_network`.
+
+    Args:
+        model: name of weights in the catalogue, or a file. Only the catalogue's own names come
+            before a file of the same name.
+        weights: where named weights are looked for.
+
+    Returns:
+        The file; and the architecture if the catalogue says it, else None.
 
     Raises:
-        ValueError: it is neither.
+        WeightsError: it is neither, or the weights cannot be had.
     """
-    bundled = {path.stem: path for path in sorted(_BUNDLED.glob("*.safetensors"))}
-    path = bundled.get(os.fspath(model), Path(model))
-    if not path.is_file():
-        raise ValueError(
-            f"there is no model file {model}; give the path of a checkpoint, "
-            f"or the name of a bundled model ({', '.join(bundled) or 'none is installed'})"
-        )
-    return path
+    weights = Weights() if weights is None else weights
+    name = os.fspath(model)
+    if name not in (entry.name for entry in weights.catalogue.entries):
+        if Path(model).is_file():
+            return Path(model), None
+        if Path(model).name != name:
+            raise WeightsError(f"there is no model file {model}")
+    entry = weights.find(name)
+    if entry.role != "restorer":
+        raise WeightsError(f"{entry.name} is a {entry.role}, not a restorer")
+    known = {row.name for row in registry.ARCHITECTURES}
+    if entry.architecture not in known:
+        raise WeightsError(f"{entry.name}: this version has no network {entry.architecture}")
+    return weights.get(entry.name), entry.architecture
 
 
 def find_detector(
-    detector: str | os.PathLike[str], *, device: torch.device | str | None = None
+    detector: str | os.PathLike[str],
+    *,
+    device: torch.device | str | None = None,
+    weights: Weights | None = None,
 ) -> FaceDetector:
-    """A detector by its name or from its file, see `detect.load_detector`."""
+    """A detector by its name or from its file, see `detect.load_detector`.
+
+    Raises:
+        WeightsError: it is neither, or its weights cannot be had.
+    """
     if Path(detector).is_file():
         return load_detector(path=Path(detector), device=device)
-    return load_detector(os.fspath(detector), device=device)
+    weights = Weights() if weights is None else weights
+    entry = weights.find(os.fspath(detector))
+    if entry.role != "detector":
+        raise WeightsError(f"{entry.name} is a {entry.role}, not a detector")
+    if entry.name == "retinaface_mobile025":
+        try:
+            return load_detector(entry.name, device=device)
+        except ImportError as error:
+            logger.warning("%s; using the official weights instead.", error)
+    return load_detector(entry.architecture, path=weights.get(entry.name), device=device)
 
 
 def _stage(progress: Progress | None, stage: int, frames: int) -> Progress | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..images import Picture, read_image, to_frames, write_image
 from .jobs import Job, check_writable, make_folder, plan
-from .running import Console, load
+from .running import Console, load, load_weights
 
 if TYPE_CHECKING:
     from ..detect import FaceDetector
@@ -35,7 +35,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
     def detector() -> FaceDetector:
         from ..pipeline import find_detector, find_device
 
-        return load(find_detector, options.detector, device=load(find_device, options.device))
+        place = load(find_device, options.device)
+        weights = load_weights(options)
+        return load(find_detector, options.detector, device=place, weights=weights)
 
     def work(job: Job, progress: Callable[[int, int], None]) -> int:
         picture = read_image(job.source)

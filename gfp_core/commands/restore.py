@@ -26,7 +26,7 @@ from ..images import (
     write_image,
 )
 from .jobs import Job, check_writable, make_folder, plan
-from .running import Console, load
+from .running import Console, load, load_weights
 
 if TYPE_CHECKING:
     from ..faces import Faces
@@ -49,7 +49,13 @@ def run(options: argparse.Namespace, console: Console) -> int:
     def restorer() -> FaceRestorer:
         from ..pipeline import FaceRestorer
 
-        return load(FaceRestorer.load, options.model, options.detector, device=options.device)
+        return load(
+            FaceRestorer.load,
+            options.model,
+            options.detector,
+            device=options.device,
+            weights=load_weights(options),
+        )
 
     def work(job: Job, progress: Callable[[int, int], None]) -> int | None:
         if not options.overwrite and _is_finished(job, options.compare):

@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from ..cli import FAILED, INTERRUPTED, OK
 from ..images import MAX_PIXELS
+from ..weights.settings import Settings
+from ..weights.store import Weights
 from .jobs import Job
 
 logger = logging.getLogger(__name__)
@@ -39,6 +41,20 @@ def load(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
         return function(*arguments, **options)
     except (ValueError, ImportError, OSError, RuntimeError) as error:
         raise CannotStart(str(error)) from error
+
+
+def load_weights(options: argparse.Namespace) -> Weights:
+    """The weights of this machine, as the user's settings and the options ask for.
+
+    Raises:
+        CannotStart: the settings or the user's catalogue are wrong.
+    """
+    if getattr(options, "quiet", False):
+        from huggingface_hub.utils import disable_progress_bars
+
+        disable_progress_bars()  # this process is ours
+    settings = load(Settings.load, downloads=not options.no_download)
+    return load(Weights, settings)
 
 
 @dataclass

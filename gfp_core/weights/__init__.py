@@ -1,1 +1,5 @@
-"""Weight files: the bundled models and how a file becomes a network."""
+"""Weight files: which there are, where they lie, how they come here and become networks."""
+
+
+class WeightsError(ValueError):
+    """A weight file cannot be had or used; the message names it and says what to do."""

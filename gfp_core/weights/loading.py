@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,11 +20,15 @@ from torch import Tensor, nn
 
 from ..networks import registry
 from ..networks.state import quote_some
+from . import WeightsError
 
 logger = logging.getLogger(__name__)
 
 # What official files wrap the state dict in, the better choice first (EMA before raw weights).
 WRAPPERS = ("params_ema", "params", "g_ema", "state_dict")
+# What a file may unpack to. PyTorch stores entries uncompressed, so an honest file is about as
+# large as what is in it; half-precision tensors become twice as large.
+_GROWTH, _ALWAYS_ALLOWED = 4, 16 * 2**20
 # Pickle of PyTorch's legacy magic number, with which such a file begins.
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _NOT_WEIGHTS = (
@@ -33,17 +38,14 @@ _NOT_WEIGHTS = (
 )
 
 
-class WeightsError(ValueError):
-    """A checkpoint file cannot be used; the message names the file and says what is wrong."""
-
-
 def load_network(path: str | os.PathLike[str], architecture: str | None = None) -> nn.Module:
     """Load a checkpoint into the network it belongs to.
 
     Args:
         path: the file.
-        architecture: name of a row of `registry.ARCHITECTURES`; by default it is identified from
-            the tensors' names.
+        architecture: name of a row of `registry.ARCHITECTURES`; by default the one that the
+            file's metadata names, as converted files do, or else the one identified from the
+            tensors' names.
 
     Returns:
         The network on the CPU, in float32, in evaluation mode.
@@ -51,7 +53,10 @@ def load_network(path: str | os.PathLike[str], architecture: str | None = None) 
     Raises:
         WeightsError: the file cannot be read, or fits no (or not this) architecture; says why.
     """
-    state, _ = load_state_dict(path)
+    state, metadata = load_state_dict(path)
+    named = metadata.get("architecture")
+    if architecture is None and any(named == row.name for row in registry.ARCHITECTURES):
+        architecture = named
     try:
         return registry.build(state, architecture).eval()
     except ValueError as error:
@@ -78,6 +83,7 @@ def load_state_dict(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
     metadata: dict[str, str] = {}
     content: object
     if head.startswith(b"PK\x03\x04") or _LEGACY_MAGIC in head[:32]:
+        _refuse_zip_bomb(path)
         content = _unwrap(_read_torch(path))
     elif head[8:9] == b"{":
         content, metadata = _read_safetensors(path)
@@ -110,6 +116,25 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return tensors, dict(file.metadata() or {})
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise WeightsError(f"{path}: damaged or truncated safetensors: {error}") from error
+
+
+def _limit(path: Path) -> int:
+    """Bytes that the content of a file may have."""
+    return max(_GROWTH * path.stat().st_size, _ALWAYS_ALLOWED)
+
+
+def _refuse_zip_bomb(path: Path) -> None:
+    """Refuse, before it is unpacked, an archive that unpacks to far more than its size."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # not a zip file, or a damaged one, which reading it will say
+    if unpacked > _limit(path):
+        raise WeightsError(
+            f"{path}: {path.stat().st_size} bytes that unpack to {unpacked}: no checkpoint is "
+            "packed like this, and it is not read"
+        )
 
 
 def _read_torch(path: Path) -> object:
@@ -146,7 +171,7 @@ def _check(content: object, path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: holds a {type(content).__name__}, not a state dict")
     if not content:
         raise WeightsError(f"{path}: holds no tensors")
-    state, not_finite = {}, []
+    state, not_finite, held = {}, [], 0
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise WeightsError(
@@ -155,6 +180,10 @@ def _check(content: object, path: Path) -> dict[str, Tensor]:
             )
         if value.layout != torch.strided or value.is_quantized or value.is_complex():
             raise WeightsError(f"{path}: tensor '{key}' is sparse, quantised or complex")
+        # Views let a small file claim any size; this is before a copy makes it true.
+        held += value.numel() * max(value.element_size(), 4)
+        if held > _limit(path):
+            raise WeightsError(f"{path}: its tensors are far larger than the file, at {key!r}")
         if value.is_floating_point():
             value = value.detach().to(torch.float32)
             if not torch.isfinite(value).all():

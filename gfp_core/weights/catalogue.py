@@ -1,0 +1,310 @@
+"""The catalogue: what is known of every weight file, as data.
+
+The rows are in ``catalogue.toml`` beside this file; a user's own file adds rows, or corrects single
+fields of these. Every row is checked when it is read, because its names become paths.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from . import WeightsError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+BUILT_IN = Path(__file__).with_name("catalogue.toml")
+LARGEST = 8 * 2**30
+"""Bytes above which no file is believed to be weights of a face network."""
+
+Commercial = Literal["yes", "no", "unclear"]
+_CHOICES = {
+    "role": ("restorer", "detector", "parser"),
+    "format": ("pytorch", "safetensors", "onnx"),
+    "commercial": ("yes", "no", "unclear"),
+    "repo_type": ("model", "dataset"),
+}
+# Names that Windows gives to devices, whatever ending they have.
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a file can be downloaded: a file of a repository on the Hub, or a plain address."""
+
+    repo: str = ""
+    path: str = ""
+    revision: str = "main"
+    repo_type: str = "model"
+    url: str = ""
+    converted: bool = False
+    """Whether the file there is the safetensors file that conversion gives."""
+
+    def __str__(self) -> str:
+        if self.url:
+            return self.url
+        kind = "" if self.repo_type == "model" else f"{self.repo_type}s/"
+        return f"{kind}{self.repo} on the Hub, {self.path} at {self.revision}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row: a weight file."""
+
+    name: str
+    role: str
+    architecture: str
+    file: str
+    licence: str
+    commercial: Commercial
+    reason: str
+    title: str = ""
+    good_for: str = ""
+    format: str = "pytorch"
+    aliases: tuple[str, ...] = ()
+    size: int | None = None
+    sha256: str | None = None
+    converted_size: int | None = None
+    converted_sha256: str | None = None
+    sources: tuple[Source, ...] = ()
+    origin: str = ""
+    bundled: bool = False
+
+    @property
+    def usable_file(self) -> str:
+        """Name of the file that is used in the end: the converted one, where it is converted."""
+        return f"{self.name}.safetensors" if self.format == "pytorch" else self.file
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """Names under which the official file may lie in a folder."""
+        return (self.file, *self.aliases)
+
+    def is_called(self, name: str) -> bool:
+        """Whether ``name`` means this row: its name, or a file name with or without the ending."""
+        known = [self.name, *self.file_names, *(Path(file).stem for file in self.file_names)]
+        return name.casefold() in {one.casefold() for one in known}
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All rows, by name, in order."""
+
+    entries: tuple[Entry, ...]
+
+    def find(self, name: str) -> Entry:
+        """The row called ``name``; its own name comes before any file's.
+
+        Raises:
+            WeightsError: there is none; lists those there are.
+        """
+        exact = [entry for entry in self.entries if entry.name == name]
+        for entry in exact or self.entries:
+            if entry.is_called(name):
+                return entry
+        known = ", ".join(entry.name for entry in self.entries)
+        raise WeightsError(f"the catalogue has no weights called {name!r}; it has {known}")
+
+    def for_commerce(self) -> Catalogue:
+        """Only the rows whose commercial use is known to be allowed."""
+        return Catalogue(tuple(entry for entry in self.entries if entry.commercial == "yes"))
+
+
+def read_catalogue(*files: str | os.PathLike[str]) -> Catalogue:
+    """Read catalogue files, each of which may add rows and correct fields of earlier rows.
+
+    Args:
+        files: TOML files with a table ``[[weights]]`` for each row, see ``catalogue.toml``.
+
+    Raises:
+        WeightsError: a file cannot be read, or a row is wrong; names the file, row and field.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    origin: dict[str, Path] = {}
+    for file in map(Path, files):
+        for number, row in enumerate(_rows(file), start=1):
+            name = row.get("name")
+            if not isinstance(name, str):
+                raise WeightsError(f"{file}: row {number} of the weights has no name")
+            if origin.get(name) == file:
+                raise WeightsError(f"{file}: two rows are called {name!r}")
+            origin[name] = file
+            rows[name] = {**rows.get(name, {}), **row}
+    entries = []
+    for name, row in rows.items():
+        try:
+            entries.append(_entry(row))
+        except WeightsError as error:
+            raise WeightsError(f"{origin[name]}: weights {name!r}: {error}") from error
+    return Catalogue(tuple(entries))
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    try:
+        with file.open("rb") as opened:
+            return tomllib.load(opened)
+    except OSError as error:
+        raise WeightsError(f"{file}: cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{file}: not valid TOML: {error}") from error
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    rows = read_toml(file).get("weights", [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise WeightsError(f"{file}: each row begins with a line [[weights]]")
+    return rows
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    """A checked row.
+
+    Raises:
+        WeightsError: says which field is wrong and what it must be.
+    """
+    fields = _checked(row, _ENTRY, required=("name", "role", "architecture", "file"))
+    for field in ("licence", "commercial", "reason"):
+        if not fields.get(field):
+            raise WeightsError(f"{field!r} is missing: say under which terms the weights are")
+    fields["sources"] = tuple(map(_source, row.get("sources", ())))
+    if fields.get("bundled") and fields["sources"]:
+        raise WeightsError("a bundled file has no sources")
+    return Entry(**fields)
+
+
+def _source(row: object) -> Source:
+    if not isinstance(row, dict):
+        raise WeightsError(f"a source is a table such as {{ repo = ..., path = ... }}, not {row!r}")
+    if "url" in row:
+        return Source(**_checked(row, {"url": _url}, required=("url",)))
+    return Source(**_checked(row, _HUB_SOURCE, required=("repo", "path")))
+
+
+def _checked(
+    row: Mapping[str, Any], fields: Mapping[str, Callable[[str, Any], Any]], required: Iterable[str]
+) -> dict[str, Any]:
+    unknown = [key for key in row if key not in fields]
+    if unknown:
+        raise WeightsError(f"unknown field {unknown[0]!r}; the fields are {', '.join(fields)}")
+    for field in required:
+        if field not in row:
+            raise WeightsError(f"{field!r} is missing")
+    return {key: fields[key](key, value) for key, value in row.items()}
+
+
+def check_repo(field: str, value: Any) -> str:
+    """A repository's name, OWNER/NAME.
+
+    Raises:
+        WeightsError: it is none.
+    """
+    part = r"[A-Za-z0-9](?:[\w.-]*\w)?"
+    if not isinstance(value, str) or not re.fullmatch(f"{part}/{part}", value, re.ASCII):
+        raise WeightsError(f"{field!r} must be a repository OWNER/NAME, not {value!r}")
+    return value
+
+
+def _text(field: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise WeightsError(f"{field!r} must be a line of text, not {value!r}")
+    return value
+
+
+def _choice(field: str, value: Any) -> str:
+    if value not in _CHOICES[field]:
+        raise WeightsError(f"{field!r} must be one of {', '.join(_CHOICES[field])}, not {value!r}")
+    return str(value)
+
+
+def _file_name(field: str, value: Any) -> str:
+    """A bare file name that leads nowhere else, on any system."""
+    allowed = isinstance(value, str) and re.fullmatch(r"[\w+][\w+. -]*", value, re.ASCII)
+    if not allowed or value[-1] in ". " or _RESERVED.fullmatch(value):
+        raise WeightsError(
+            f"{field!r} must be a bare file name of letters, digits and . _ + -, not {value!r}"
+        )
+    return str(value)
+
+
+def _hub_path(field: str, value: Any) -> str:
+    """A path inside a repository: file names joined by ``/``."""
+    for part in _text(field, value).split("/"):
+        _file_name(field, part)
+    return str(value)
+
+
+def _url(field: str, value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"https?://[^/\s@]+/\S+", value):
+        raise WeightsError(f"{field!r} must be an http or https address, not {value!r}")
+    return value
+
+
+def _sha256(field: str, value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value.lower()):
+        raise WeightsError(f"{field!r} must be 64 hexadecimal digits, not {value!r}")
+    return value.lower()
+
+
+def _size(field: str, value: Any) -> int:
+    if type(value) is not int or not 0 < value <= LARGEST:
+        raise WeightsError(f"{field!r} must be a number of bytes up to {LARGEST}, not {value!r}")
+    return value
+
+
+def _flag(field: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise WeightsError(f"{field!r} must be true or false, not {value!r}")
+    return value
+
+
+def _names(field: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise WeightsError(f"{field!r} must be a list of file names, not {value!r}")
+    return tuple(_file_name(field, one) for one in value)
+
+
+def _list(field: str, value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise WeightsError(f"{field!r} must be a list, not {value!r}")
+    return tuple(value)
+
+
+_ENTRY: dict[str, Callable[[str, Any], Any]] = {
+    "name": _file_name,
+    "title": _text,
+    "role": _choice,
+    "architecture": _text,
+    "file": _file_name,
+    "aliases": _names,
+    "format": _choice,
+    "size": _size,
+    "sha256": _sha256,
+    "converted_size": _size,
+    "converted_sha256": _sha256,
+    "sources": _list,
+    "origin": _text,
+    "licence": _text,
+    "commercial": _choice,
+    "reason": _text,
+    "good_for": _text,
+    "bundled": _flag,
+}
+_HUB_SOURCE: dict[str, Callable[[str, Any], Any]] = {
+    "repo": check_repo,
+    "path": _hub_path,
+    "revision": _hub_path,
+    "repo_type": _choice,
+}
