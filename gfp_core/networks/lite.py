@@ -5,8 +5,8 @@ CS-SFT), not the paper's model. Three things make it small and quick to train on
 
 - the picture goes in and out as its four half-size phases (pixel unshuffle, Shi et al. 2016), so
   that the largest feature map is 256 px for a face of 512 px;
-- the widths are a quarter of GFP-GAN's (``narrow``), the latent codes have 128 numbers, and there is
-  no style MLP, which GFP-GAN's releases do not use either;
+- the widths are a quarter of GFP-GAN's (``narrow``), the latent codes have 128 numbers, and there
+  is no style MLP, which GFP-GAN's releases do not use either;
 - the network gives what is to be added to its input, so that it starts near the input.
 """
 

@@ -1,4 +1,4 @@
-"""Synthetic degradation of clean faces, GFP-GAN eq. 10: x = [(y * k_sigma) down_r + n_delta]_JPEG_q.
+"""Degradation of clean faces, GFP-GAN eq. 10: x = [(y * k_sigma) down_r + n_delta]_JPEG_q.
 
 A clean face y is blurred with a Gaussian of standard deviation sigma, shrunk by r, given white
 Gaussian noise of standard deviation delta and compressed as JPEG of quality q; then it is enlarged
@@ -8,6 +8,7 @@ to its first size, because the restorer takes and gives pictures of one size.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -58,12 +59,11 @@ def degrade(
     small_size = (max(1, round(width / scale)), max(1, round(height / scale)))
     blurred = cv2.GaussianBlur(image.astype(np.float32), (KERNEL_SIZE, KERNEL_SIZE), sigma)
     small = cv2.resize(blurred, small_size, interpolation=cv2.INTER_LINEAR)
-    small += rng.standard_normal(small.shape, dtype=np.float32) * np.float32(delta)
-    small_8bit = np.clip(np.rint(small), 0, 255).astype(np.uint8)
+    noise = rng.standard_normal(small.shape, dtype=np.float32) * np.float32(delta)
+    small_8bit = np.clip(np.rint(small + noise), 0, 255).astype(np.uint8)
     ok, jpeg = cv2.imencode(".jpg", small_8bit[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not ok:
         raise RuntimeError("OpenCV could not encode the degraded face as JPEG")
-    decoded = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[..., ::-1]
-    return np.ascontiguousarray(
-        cv2.resize(decoded, (width, height), interpolation=cv2.INTER_LINEAR)
-    )
+    decoded: Any = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
+    large = cv2.resize(decoded[..., ::-1], (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(large)
