@@ -184,8 +184,8 @@ def train(args: argparse.Namespace) -> None:
             with torch.no_grad():
                 for mean, value in zip(ema.parameters(), net.parameters(), strict=True):
                     mean.lerp_(value.detach(), 1 - decay)
-            for key, value in (("l1", l1), ("pyramid", pyramid), ("feature", feature)):
-                losses[key] += value.item() / args.log_every
+            for key, term in (("l1", l1), ("pyramid", pyramid), ("feature", feature)):
+                losses[key] += term.item() / args.log_every
             if step % args.log_every == 0:
                 seconds = time.monotonic() - started
                 log.write(json.dumps({"step": step, "lr": rate, "seconds": seconds, **losses}))
