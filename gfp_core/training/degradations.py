@@ -37,7 +37,11 @@ KERNEL_SIZE = 41
 
 
 def degrade(
-    image: NDArray[np.uint8], rng: np.random.Generator, ranges: DegradationRanges = PAPER
+    image: NDArray[np.uint8],
+    rng: np.random.Generator,
+    ranges: DegradationRanges = PAPER,
+    *,
+    enlarge: int = cv2.INTER_LINEAR,
 ) -> NDArray[np.uint8]:
     """Degrade one clean face.
 
@@ -45,6 +49,7 @@ def degrade(
         image: (H, W, 3) uint8 RGB.
         rng: source of all randomness; the same state gives the same result.
         ranges: where sigma, r, delta and q are drawn from, in this order.
+        enlarge: OpenCV's interpolation that brings the small picture back to its first size.
 
     Returns:
         (H, W, 3) uint8 RGB of the same size. The real low-quality picture is 8 bit (a decoded
@@ -65,5 +70,5 @@ def degrade(
     if not ok:
         raise RuntimeError("OpenCV could not encode the degraded face as JPEG")
     decoded: Any = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
-    large = cv2.resize(decoded[..., ::-1], (width, height), interpolation=cv2.INTER_LINEAR)
+    large = cv2.resize(decoded[..., ::-1], (width, height), interpolation=enlarge)
     return np.ascontiguousarray(large)

@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,9 +32,12 @@ from tqdm import tqdm
 
 from ..detect import load_detector
 from ..evaluation.metrics import FeatureDistance
+from ..evaluation.report import evaluate, markdown, sheet, standard_metrics
 from ..images import read_image, to_frames
 from ..networks.lite import GFPGANLite
-from .data import FacePairs, prepare_face, split_people, to_net
+from ..weights.loading import load_network
+from .data import MARGIN, FacePairs, prepare_face, split_people, to_net
+from .degradations import degrade
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +115,41 @@ def export(args: argparse.Namespace) -> None:
     save_file(weights, temporary, metadata)
     temporary.chmod(0o644)  # safetensors makes files only the owner can read
     os.replace(temporary, args.out)
+
+
+def evaluate_model(args: argparse.Namespace) -> None:
+    """Measure a model on the held-out people; print the table, write a picture sheet."""
+    torch.set_num_threads(args.threads)
+    faces, names = load_faces(args.data)
+    _, validation = split_people(names)
+    chosen = [i for i, name in enumerate(names) if name in set(validation)]
+    clean = [np.ascontiguousarray(faces[i][MARGIN:-MARGIN, MARGIN:-MARGIN]) for i in chosen]
+    methods = {
+        name: _stack(
+            degrade(face, np.random.default_rng((SEED, i)), enlarge=how)
+            for i, face in enumerate(clean)
+        )
+        for name, how in (("input", cv2.INTER_LINEAR), ("bicubic", cv2.INTER_CUBIC))
+    }
+    net = load_network(args.model)
+    with torch.inference_mode():
+        restored = [net(face[None] * 2 - 1)[0] * 0.5 + 0.5 for face in methods["input"]]
+    methods["lite"] = torch.stack(restored).clamp(0, 1)
+    truth = _stack(clean)
+    table = evaluate(truth, methods, standard_metrics(args.face_api))
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "results.md").write_text(markdown(table), encoding="utf-8")
+    print(markdown(table))
+    columns = {"input": methods["input"], "lite": methods["lite"], "ground truth": truth}
+    for part, start in enumerate(range(0, len(clean), 6)):
+        rows = sheet(columns, range(start, min(start + 6, len(clean))), size=320)
+        pixels = (rows * 255).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(args.out / f"sheet_{part}.jpg", quality=92)
+
+
+def _stack(images: Iterable[NDArray[np.uint8]]) -> Tensor:
+    """(N, 3, H, W) float in [0, 1] of (H, W, 3) uint8 pictures."""
+    return torch.stack([torch.from_numpy(image).permute(2, 0, 1).float() / 255 for image in images])
 
 
 def load_faces(folder: Path) -> tuple[NDArray[np.uint8], list[str]]:
@@ -224,6 +264,13 @@ def main() -> None:
     command.add_argument("--command-line", required=True, help="how it was trained, to record")
     command.add_argument("--results", required=True, help="measured results, to record")
     command.set_defaults(run_command=export)
+    command = commands.add_parser("evaluate", help="measure a model on the held-out people")
+    command.add_argument("--data", type=Path, required=True, help="folder made by prepare")
+    command.add_argument("--model", type=Path, required=True, help="the .safetensors file")
+    command.add_argument("--face-api", type=Path, help="package or folder of @vladmandic/face-api")
+    command.add_argument("--out", type=Path, required=True, help="folder for table and pictures")
+    command.add_argument("--threads", type=int, default=2)
+    command.set_defaults(run_command=evaluate_model)
     command = commands.add_parser("train", help="train, or go on training")
     command.add_argument("--data", type=Path, required=True, help="folder made by prepare")
     command.add_argument("--run", type=Path, default=Path("runs/lite"), help="checkpoints, log")
