@@ -113,8 +113,8 @@ def paste(
         for i, face in enumerate(faces.faces):
             if face.frame == frame:
                 points = transform(matrices[i], face.landmarks)
-                alpha = _mask(mask, points, restored.shape[-1], feather) * np.float32(strength)
-                patches.append(_place(i, matrices[i], alpha, to_result, image[frame]))
+                soft = _mask(mask, points, restored.shape[-1], feather)
+                patches.append(_place(i, matrices[i], soft, strength, to_result, image[frame]))
         # A fixed order, so that sums are rounded alike in whatever order the faces come.
         patches.sort(key=lambda patch: faces.faces[patch.face].landmarks.tolist())
         cover, total = covered[frame], _zeros(*image.shape[-2:])
@@ -210,6 +210,7 @@ def _place(
     index: int,
     matrix: NDArray[np.float64],
     mask: NDArray[np.float32],
+    strength: float,
     to_result: NDArray[np.float64],
     image: Tensor,
 ) -> _Patch:
@@ -225,9 +226,9 @@ def _place(
     high = np.clip(np.ceil(corners.max(axis=0)) + 2, low, limits).astype(int)
     box = (slice(low[1], high[1]), slice(low[0], high[0]))
     back = np.column_stack([to_crop[:, :2], to_crop @ (*low, 1.0)])
-    alpha = _warp_into(box, mask, back)
+    alpha = torch.from_numpy(_warp_into(box, mask, back)) * strength
     seen = visible(image[(slice(3), *box)].float()).cpu()
-    return _Patch(index, box, back, torch.from_numpy(alpha), seen)
+    return _Patch(index, box, back, alpha, seen)
 
 
 def _warp_into(
