@@ -216,7 +216,11 @@ def test_reflected_border_is_that_of_the_whole_frame(centre: tuple[float, float]
     padded = np.pad(frame[0].numpy(), ((0, 0), (290, 290), (290, 290)), mode="reflect")
     around = make_faces(landmarks + 290, height=880, width=900)
     far = align(torch.from_numpy(padded)[None], around).crops
-    torch.testing.assert_close(near, far, atol=2e-2, rtol=0)
+    assert near is not None
+    assert far is not None
+    # OpenCV 4 rounds places to 1/32 pixel, which shows in noise.
+    torch.testing.assert_close(near, far, atol=0.1, rtol=0)
+    assert (near - far).abs().mean() < 1e-3
 
 
 def test_only_the_part_under_the_crop_is_read_of_a_huge_frame() -> None:
@@ -288,4 +292,4 @@ def test_faces_anywhere_of_any_size_give_crops(
     if border == "constant":
         assert bool(((crops >= 0) & (crops <= 1)).all())
     else:
-        torch.testing.assert_close(crops, torch.full_like(crops, 0.6))
+        torch.testing.assert_close(crops, torch.full_like(crops, 0.6), atol=1e-4, rtol=0)
