@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .align import Border, align
+from .align import Border, align, fit_similarity
 from .color import ColorMode, apply_color
 from .detect import DEFAULT_SCORE, FaceDetector, load_detector
 from .faces import Faces, Progress
@@ -147,6 +147,7 @@ class FaceRestorer:
             progress=_stage(progress, 0, batch),
         )
         _report_frames_without_face(faces)
+        faces = _drop_what_is_no_face(faces)
         if len(faces):
             faces = align(frames, faces, self.restorer.size, border=border)
             faces = self.restorer.restore(faces, progress=_stage(progress, 1, batch))
@@ -250,6 +251,21 @@ def _stage(progress: Progress | None, stage: int, frames: int) -> Progress | Non
         progress(stage * frames + done * frames // total, _STAGES * frames)
 
     return report
+
+
+def _drop_what_is_no_face(faces: Faces) -> Faces:
+    """Leave out false detections that cannot be aligned, so that they do not stop the others."""
+    kept = []
+    for index, face in enumerate(faces.faces):
+        try:
+            fit_similarity(face.landmarks)
+            kept.append(index)
+        except ValueError as error:
+            box = ", ".join(f"{edge:.0f}" for edge in face.box)
+            logger.warning(
+                "The face at (%s) of frame %d is left as it is: %s", box, face.frame, error
+            )
+    return faces if len(kept) == len(faces) else faces.select(kept)
 
 
 def _report_frames_without_face(faces: Faces) -> None:

@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gfp_core import color, paste, pipeline
+from gfp_core import color, paste
 from gfp_core.detect import FaceDetector
 from gfp_core.pipeline import FaceRestorer, find_device, find_model
 
@@ -120,6 +120,28 @@ def test_progress_rises_to_its_end_and_can_cancel(fake_restorer, face):
         fake_restorer.restore(frames, progress=cancel)
 
 
+def test_landmarks_that_are_no_face_do_not_stop_the_others(fake_restorer, caplog):
+    frames = torch.rand(3, 3, 90, 120, generator=torch.Generator().manual_seed(0))
+    frames[:, 0, 0, 0] = 1
+    detect = fake_restorer.detector.detect
+
+    def detect_a_line(frames, **options):
+        found = detect(frames, **options)
+        line = np.linspace((40, 40), (60, 60), 5, dtype=np.float32)
+        return replace(
+            found,
+            faces=(found.faces[0], replace(found.faces[1], landmarks=line), found.faces[2]),
+        )
+
+    fake_restorer.detector.detect = detect_a_line
+    result = fake_restorer.restore(frames)
+    assert [face.frame for face in result.faces.faces] == [0, 2]
+    assert torch.equal(result.frames[1], frames[1])
+    assert not torch.equal(result.frames[0], frames[0])
+    assert "frame 1" in caplog.text
+    assert "left as it is" in caplog.text
+
+
 def test_what_is_no_batch_is_refused():
     detector = FaceDetector(torch.nn.Conv2d(3, 1, 1))
     for frames in (torch.zeros(3, 8, 8), torch.zeros(1, 2, 8, 8), torch.tensor(1.0)):
@@ -127,14 +149,14 @@ def test_what_is_no_batch_is_refused():
             FaceRestorer(None, detector).restore(frames)  # type: ignore[arg-type]
 
 
-def test_unknown_model_and_device(tmp_path, monkeypatch):
-    (tmp_path / "lite.safetensors").touch()
-    monkeypatch.setattr(pipeline, "_BUNDLED", tmp_path)
-    assert find_model("lite") == tmp_path / "lite.safetensors"
-    with pytest.raises(ValueError, match=r"no model file x\.pth.*bundled model \(lite\)"):
-        find_model("x.pth")
+def test_unknown_model_and_device(tmp_path):
+    path, architecture = find_model("lite")
+    assert path.name == "lite.safetensors"
+    assert architecture == "GFPGANLite"
+    with pytest.raises(ValueError, match=r"x\.pth"):
+        find_model(tmp_path / "x.pth")
     (tmp_path / "x.pth").touch()
-    assert find_model(tmp_path / "x.pth") == tmp_path / "x.pth"
+    assert find_model(tmp_path / "x.pth") == (tmp_path / "x.pth", None)
     assert find_device("cpu") == torch.device("cpu")
     with pytest.raises(ValueError, match="device nonsense cannot be used here"):
         find_device("nonsense")
