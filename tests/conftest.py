@@ -14,6 +14,10 @@ from gfp_core.align import TEMPLATE
 from gfp_core.faces import Face, Faces, Progress
 
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes: no more threads than cores
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder of parity data and photographs beside the repository, or $GFP_SHARED."""
