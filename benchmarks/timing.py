@@ -65,6 +65,8 @@ def measure(step: Step, repetitions: int) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """What the figures depend on, to be kept with them."""
+    import cv2
+    import numpy
     import torch
 
     model = platform.processor() or platform.machine()
@@ -80,8 +82,11 @@ def machine() -> dict[str, Any]:
         "load at the start (1 min)": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
         "versions": {
-            name: version(name)
-            for name in ("torch", "numpy", "opencv-python", "facexlib", "spandrel")
+            "torch": torch.__version__,
+            "numpy": numpy.__version__,
+            "opencv": cv2.__version__,
+            "facexlib": version("facexlib"),
+            "spandrel": version("spandrel"),
         },
     }
 
@@ -91,18 +96,15 @@ def markdown(report: dict[str, Any]) -> str:
     about = report["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     lines = [
-        "| step | reference, s | ours, s | ratio, wall (lowest to highest) | ratio, CPU time |",
+        "| step | CPU time, s: reference | ours | ratio | ratio of wall time (lowest, highest) |",
         "|---|---|---|---|---|",
     ]
     for row in report["steps"]:
-        seconds = {
-            side: statistics.median(clocks["wall"]) for side, clocks in row["seconds"].items()
-        }
-        wall, cpu = row["ratio"]["wall"], row["ratio"]["cpu"]
+        seconds = [statistics.median(clocks["cpu"]) for clocks in row["seconds"].values()]
+        cpu, wall = row["ratio"]["cpu"], row["ratio"]["wall"]
         lines.append(
-            f"| {row['step']} | {seconds['reference']:.3g} | {seconds['ours']:.3g} "
-            f"| {wall['of medians']:.2f} ({wall['lowest']:.2f} to {wall['highest']:.2f}) "
-            f"| {cpu['of medians']:.2f} |"
+            f"| {row['step']} | {seconds[0]:.3g} | {seconds[1]:.3g} | {cpu['of medians']:.2f} "
+            f"| {wall['of medians']:.2f} ({wall['lowest']:.2f}, {wall['highest']:.2f}) |"
         )
     lines.append("")
     for row in report["steps"]:
@@ -111,7 +113,7 @@ def markdown(report: dict[str, Any]) -> str:
     for name, peak in report.get("memory", {}).items():
         lines.append(
             f"- peak memory of the whole, {name}: {peak['peak MiB']} MiB, of which "
-            f"{peak['before MiB']} MiB before the run (libraries, networks, photo)."
+            f"{peak['before MiB']} MiB before the run (libraries, both sides' networks, photo)."
         )
     load = about["load at the start (1 min)"]
     lines += [

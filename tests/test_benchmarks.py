@@ -44,7 +44,7 @@ def test_both_sides_run_in_turn_and_the_ratio_is_reference_by_ours(benchmarks, m
         "memory": {"ours": {"before MiB": 10, "peak MiB": 20}},
     }
     text = benchmarks.timing.markdown(report)
-    assert "| a step | 3 | 1.5 | 2.00 (2.00 to 2.00) | 2.00 |" in text
+    assert "| a step | 6 | 3 | 2.00 | 2.00 (2.00, 2.00) |" in text
     assert "20 MiB" in text
 
 
