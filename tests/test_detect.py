@@ -72,7 +72,7 @@ def test_equals_facexlib_with_real_weights(detector, astronaut):
     frames = torch.cat([astronaut, astronaut.flip(3), small], dim=3)[:, :, 3:222, 10:]
     expected = reference(detector.net, frames[0], score=0.02)
     assert len(expected) >= 3
-    assert_equal_to_reference(detector.detect(frames, score=0.02), expected)
+    assert_equal_to_reference(detector.detect(frames, score=0.02, refine=False), expected)
 
 
 def test_equals_facexlib_with_resnet50(astronaut):
@@ -91,7 +91,7 @@ def test_equals_facexlib_with_resnet50(astronaut):
     expected = reference(net, frames[0], score)
     assert 3 < len(expected) < 40
     ours = FaceDetector(retinaface.from_state_dict(net.state_dict()))
-    assert_equal_to_reference(ours.detect(frames, score=score), expected)
+    assert_equal_to_reference(ours.detect(frames, score=score, refine=False), expected)
 
 
 # --- Geometry of the views, with a network that sees three coloured spots
@@ -196,29 +196,32 @@ def test_rotations_change_nothing_for_an_upright_face(detector, astronaut):
 
 def test_flip_is_symmetric(detector, astronaut):
     frames = astronaut[:, :, :, :251]  # no multiple of the network's strides
-    found = detector.detect(frames, flip=True).faces[0]
-    mirrored = detector.detect(frames.flip(3), flip=True).faces[0]
+    found = detector.detect(frames, flip=True, refine=False).faces[0]
+    mirrored = detector.detect(frames.flip(3), flip=True, refine=False).faces[0]
     back = mirrored.landmarks[[1, 0, 2, 4, 3]] * [-1, 1] + [250, 0]
     np.testing.assert_allclose(found.landmarks, back, atol=0.01)
     assert found.score == pytest.approx(mirrored.score, abs=1e-5)
-    plain = detector.detect(frames).faces[0]
+    plain = detector.detect(frames, refine=False).faces[0]
     assert 0.1 < np.abs(plain.landmarks - found.landmarks).max() < 4
 
 
 def test_long_side_only_shrinks_and_stays_near(detector, astronaut):
-    plain = detector.detect(astronaut)
-    assert same(detector.detect(astronaut, long_side=256), plain)
-    assert same(detector.detect(astronaut, long_side=9999), plain)
-    small = detector.detect(astronaut, long_side=150)
+    plain = detector.detect(astronaut, refine=False)
+    assert same(detector.detect(astronaut, refine=False, long_side=256), plain)
+    assert same(detector.detect(astronaut, refine=False, long_side=9999), plain)
+    small = detector.detect(astronaut, refine=False, long_side=150)
     assert 0.1 < np.abs(landmarks_of(small) - landmarks_of(plain)).max() < 7
+    # The closer look is at the frame itself: reduction for the first look hardly matters.
+    exact, near = (landmarks_of(detector.detect(astronaut, long_side=s)) for s in (None, 150))
+    assert np.abs(exact - near).max() < 2
 
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("part", [np.s_[:, :, :, :], np.s_[:, :, 90:, :], np.s_[:, :, :130, 90:]])
 def test_refine_moves_landmarks_only_and_a_little(detector, astronaut, part, flip):
     frames = astronaut[part]  # the second and third cut the face
-    plain = detector.detect(frames, flip=flip).faces[0]
-    refined = detector.detect(frames, flip=flip, refine=True).faces[0]
+    plain = detector.detect(frames, flip=flip, refine=False).faces[0]
+    refined = detector.detect(frames, flip=flip).faces[0]
     assert (refined.box, refined.score) == (plain.box, plain.score)
     assert 0.01 < np.abs(refined.landmarks[:2] - plain.landmarks[:2]).max() < 7
 
@@ -231,7 +234,7 @@ def test_refine_keeps_what_the_closer_look_does_not_see(astronaut):
 
     frames = spots(100, 100, np.array([[30.0, 35], [70, 35], [50, 70]]))
     detector = FaceDetector(Once())
-    assert same(detector.detect(frames, refine=True), detector.detect(frames))
+    assert same(detector.detect(frames), detector.detect(frames, refine=False))
 
 
 # --- Batches, order, options
@@ -441,7 +444,13 @@ def pupils(shared_dir) -> dict[str, list[list[float]]]:
     return json.loads((shared_dir / "faces/london/pupils.json").read_text())
 
 
-@pytest.mark.parametrize(("flip", "mean", "p95"), [(False, 0.04, 0.08), (True, 0.033, 0.065)])
+# The aims are 4 and 8 %, with flip 3.3 and 6.5 %. Reached: 2.9 and 5.6 %, 2.6 and 5.3 %.
+LIMITS = pytest.mark.parametrize(
+    ("flip", "mean", "p95"), [(False, 0.033, 0.065), (True, 0.030, 0.060)]
+)
+
+
+@LIMITS
 def test_eyes_of_some_people(detector, shared_dir, pupils, flip, mean, p95):
     errors = eye_errors(detector, shared_dir / "faces/london", sorted(pupils)[::5], pupils, flip)
     assert errors.mean() <= mean
@@ -449,7 +458,7 @@ def test_eyes_of_some_people(detector, shared_dir, pupils, flip, mean, p95):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("flip", "mean", "p95"), [(False, 0.04, 0.08), (True, 0.033, 0.065)])
+@LIMITS
 def test_eyes_of_all_people(detector, shared_dir, pupils, flip, mean, p95):
     errors = eye_errors(detector, shared_dir / "faces/london", sorted(pupils), pupils, flip)
     assert errors.mean() <= mean
@@ -457,9 +466,16 @@ def test_eyes_of_all_people(detector, shared_dir, pupils, flip, mean, p95):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pattern", ["london/*_smiling.jpg", "synthetic/*.jpg"])
-def test_one_face_in_each_portrait(detector, shared_dir, pattern):
+@pytest.mark.parametrize(
+    ("pattern", "people_behind"),
+    [("london/*_smiling.jpg", set()), ("synthetic/*.jpg", {"female_055.jpg", "female_076.jpg"})],
+)
+def test_one_face_in_each_portrait(detector, shared_dir, pattern, people_behind):
+    more = set()
     for path in sorted((shared_dir / "faces").glob(pattern)):
         picture = torch.from_numpy(read_image(path).pixels[..., :3].copy())
-        found = detector.detect(picture.permute(2, 0, 1)[None])
-        assert len(found) == 1, f"{len(found)} faces in {path.name}"
+        found = detector.detect(picture.permute(2, 0, 1)[None], refine=False)
+        assert sum(face.height > 150 for face in found.faces) == 1, path.name
+        if len(found) > 1:
+            more.add(path.name)
+    assert more == people_behind
