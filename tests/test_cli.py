@@ -26,11 +26,11 @@ def loads(monkeypatch, fake_restorer) -> list[tuple]:
     """Puts the fakes in place of the networks; lists how often and as what they were loaded."""
     calls: list[tuple] = []
 
-    def load(*arguments, **options):
+    def load(*arguments, weights, **options):
         calls.append((*arguments, options))
         return fake_restorer
 
-    def find_detector(name, *, device=None):
+    def find_detector(name, *, weights, device=None):
         calls.append((name, {"device": device}))
         return fake_restorer.detector
 
