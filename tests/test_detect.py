@@ -72,7 +72,7 @@ def test_equals_facexlib_with_real_weights(detector, astronaut):
     frames = torch.cat([astronaut, astronaut.flip(3), small], dim=3)[:, :, 3:222, 10:]
     expected = reference(detector.net, frames[0], score=0.02)
     assert len(expected) >= 3
-    assert_equal_to_reference(detector.detect(frames, score=0.02, refine=False), expected)
+    assert_equal_to_reference(detector.detect(frames, score=0.02, multiscale=False), expected)
 
 
 def test_equals_facexlib_with_resnet50(astronaut):
@@ -91,7 +91,7 @@ def test_equals_facexlib_with_resnet50(astronaut):
     expected = reference(net, frames[0], score)
     assert 3 < len(expected) < 40
     ours = FaceDetector(retinaface.from_state_dict(net.state_dict()))
-    assert_equal_to_reference(ours.detect(frames, score=score, refine=False), expected)
+    assert_equal_to_reference(ours.detect(frames, score=score, multiscale=False), expected)
 
 
 # --- Geometry of the views, with a network that sees three coloured spots
@@ -149,10 +149,10 @@ def spots(height: int, width: int, points: np.ndarray) -> Tensor:
     turn=st.integers(0, 3),
     shift=st.tuples(st.integers(-9, 9), st.integers(-9, 9)),
     flip=st.booleans(),
-    refine=st.booleans(),
+    multiscale=st.booleans(),
     long_side=st.one_of(st.none(), st.integers(60, 200)),
 )
-def test_views_map_back(height, width, turn, shift, flip, refine, long_side):
+def test_views_map_back(height, width, turn, shift, flip, multiscale, long_side):
     upright = np.array([[-20.0, -15.0], [20.0, -11.0], [1.0, 19.0]])
     # Turn the frame by quarter turns, with OpenCV's axes: the face lies, stands on its head, ...
     turned = upright
@@ -163,7 +163,7 @@ def test_views_map_back(height, width, turn, shift, flip, refine, long_side):
     found = FaceDetector(Spots()).detect(
         spots(height, width, points),
         flip=flip,
-        refine=refine,
+        multiscale=multiscale,
         long_side=long_side,
         rotations=ALL_ROTATIONS,
     )
@@ -196,20 +196,20 @@ def test_rotations_change_nothing_for_an_upright_face(detector, astronaut):
 
 def test_flip_is_symmetric(detector, astronaut):
     frames = astronaut[:, :, :, :251]  # no multiple of the network's strides
-    found = detector.detect(frames, flip=True, refine=False).faces[0]
-    mirrored = detector.detect(frames.flip(3), flip=True, refine=False).faces[0]
+    found = detector.detect(frames, flip=True, multiscale=False).faces[0]
+    mirrored = detector.detect(frames.flip(3), flip=True, multiscale=False).faces[0]
     back = mirrored.landmarks[[1, 0, 2, 4, 3]] * [-1, 1] + [250, 0]
     np.testing.assert_allclose(found.landmarks, back, atol=0.01)
     assert found.score == pytest.approx(mirrored.score, abs=1e-5)
-    plain = detector.detect(frames, refine=False).faces[0]
+    plain = detector.detect(frames, multiscale=False).faces[0]
     assert 0.1 < np.abs(plain.landmarks - found.landmarks).max() < 4
 
 
 def test_long_side_only_shrinks_and_stays_near(detector, astronaut):
-    plain = detector.detect(astronaut, refine=False)
-    assert same(detector.detect(astronaut, refine=False, long_side=256), plain)
-    assert same(detector.detect(astronaut, refine=False, long_side=9999), plain)
-    small = detector.detect(astronaut, refine=False, long_side=150)
+    plain = detector.detect(astronaut, multiscale=False)
+    assert same(detector.detect(astronaut, multiscale=False, long_side=256), plain)
+    assert same(detector.detect(astronaut, multiscale=False, long_side=9999), plain)
+    small = detector.detect(astronaut, multiscale=False, long_side=150)
     assert 0.1 < np.abs(landmarks_of(small) - landmarks_of(plain)).max() < 7
     # The closer look is at the frame itself: reduction for the first look hardly matters.
     exact, near = (landmarks_of(detector.detect(astronaut, long_side=s)) for s in (None, 150))
@@ -218,15 +218,15 @@ def test_long_side_only_shrinks_and_stays_near(detector, astronaut):
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("part", [np.s_[:, :, :, :], np.s_[:, :, 90:, :], np.s_[:, :, :130, 90:]])
-def test_refine_moves_landmarks_only_and_a_little(detector, astronaut, part, flip):
+def test_multiscale_moves_landmarks_only_and_a_little(detector, astronaut, part, flip):
     frames = astronaut[part]  # the second and third cut the face
-    plain = detector.detect(frames, flip=flip, refine=False).faces[0]
-    refined = detector.detect(frames, flip=flip).faces[0]
-    assert (refined.box, refined.score) == (plain.box, plain.score)
-    assert 0.01 < np.abs(refined.landmarks[:2] - plain.landmarks[:2]).max() < 7
+    plain = detector.detect(frames, flip=flip, multiscale=False).faces[0]
+    multiscaled = detector.detect(frames, flip=flip).faces[0]
+    assert (multiscaled.box, multiscaled.score) == (plain.box, plain.score)
+    assert 0.01 < np.abs(multiscaled.landmarks[:2] - plain.landmarks[:2]).max() < 7
 
 
-def test_refine_keeps_what_the_closer_look_does_not_see(astronaut):
+def test_multiscale_keeps_what_the_closer_look_does_not_see(astronaut):
     class Once(Spots):
         def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             boxes, classes, points = super().forward(images)
@@ -234,7 +234,7 @@ def test_refine_keeps_what_the_closer_look_does_not_see(astronaut):
 
     frames = spots(100, 100, np.array([[30.0, 35], [70, 35], [50, 70]]))
     detector = FaceDetector(Once())
-    assert same(detector.detect(frames), detector.detect(frames, refine=False))
+    assert same(detector.detect(frames), detector.detect(frames, multiscale=False))
 
 
 # --- Batches, order, options
@@ -474,7 +474,7 @@ def test_one_face_in_each_portrait(detector, shared_dir, pattern, people_behind)
     more = set()
     for path in sorted((shared_dir / "faces").glob(pattern)):
         picture = torch.from_numpy(read_image(path).pixels[..., :3].copy())
-        found = detector.detect(picture.permute(2, 0, 1)[None], refine=False)
+        found = detector.detect(picture.permute(2, 0, 1)[None], multiscale=False)
         assert sum(face.height > 150 for face in found.faces) == 1, path.name
         if len(found) > 1:
             more.add(path.name)
