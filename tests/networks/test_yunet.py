@@ -59,7 +59,7 @@ def test_boxes_landmarks_and_score(detector: YuNetDetector) -> None:
 def test_it_sees_blue_green_red_in_full_range(detector: YuNetDetector) -> None:
     frames = torch.zeros(1, 3, 40, 60)
     frames[0, :, 20, 30] = torch.tensor([1.0, 0.5, 0.25])
-    detector.detect(frames, score=0.5, refine=False)
+    detector.detect(frames, score=0.5, multiscale=False)
     assert detector.yunet._net.seen[20, 30].tolist() == [64, 128, 255]
     assert detector.yunet._net.seen[0, 0].tolist() == [0, 0, 0]
 
