@@ -57,9 +57,7 @@ class FakeRestorer:
     size = 64
     name = "fake"
 
-    def restore(
-        self, faces: Faces, *, chunk: int | None = None, progress: Progress | None = None
-    ) -> Faces:
+    def restore(self, faces: Faces, *, progress: Progress | None = None, **options: Any) -> Faces:
         assert faces.crops is not None
         if progress is not None:
             progress(len(faces), len(faces))
