@@ -77,7 +77,8 @@ def resize_crops(faces: Faces, size: int) -> Faces:
         ValueError: the faces were not aligned.
     """
     held = faces.crops if faces.crops is not None else faces.restored
-    if held is None or any(face.matrix is None for face in faces.faces):
+    matrices = [face.matrix for face in faces.faces if face.matrix is not None]
+    if held is None or len(matrices) < len(faces):
         raise ValueError("the faces have no crops: align them first")
     scale = size / held.shape[-1]
     # Corners coincide, not the centres of corner pixels.
@@ -91,7 +92,10 @@ def resize_crops(faces: Faces, size: int) -> Faces:
 
     return replace(
         faces,
-        faces=tuple(replace(face, matrix=scale * face.matrix + shift) for face in faces.faces),
+        faces=tuple(
+            replace(face, matrix=scale * matrix + shift)
+            for face, matrix in zip(faces.faces, matrices, strict=True)
+        ),
         crops=resized(faces.crops),
         restored=resized(faces.restored),
     )

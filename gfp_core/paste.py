@@ -135,7 +135,8 @@ def face_mask(faces: Faces, *, mask: MaskShape = "ellipse", feather: float = 0.1
 
     Args:
         faces: aligned faces of frames of one size.
-        mask: their outline, see `paste` for this and ``feather``.
+        mask: their outline, see `paste`.
+        feather: width of its fade, see `paste`.
 
     Returns:
         (B, H, W) float32 in [0, 1], on the CPU.

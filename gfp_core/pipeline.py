@@ -190,7 +190,8 @@ def find_faces(detector: FaceDetector, frames: Tensor, **options: Any) -> Faces:
 
     Args:
         detector: finds them.
-        frames: (B, C, H, W), and ``options``: what `FaceDetector.detect` takes.
+        frames: (B, C, H, W), see `FaceDetector.detect`.
+        **options: of `FaceDetector.detect`.
 
     Raises:
         ValueError: the frames are no such tensor, or an option is out of range.

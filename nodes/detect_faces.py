@@ -59,7 +59,8 @@ class GFPDetectFaces(io.ComfyNode):
                     "label, score.",
                 ),
                 io.Mask.Output(
-                    display_name="mask", tooltip="An ellipse about each chosen face, a mask a frame."
+                    display_name="mask",
+                    tooltip="An ellipse about each chosen face, by frame.",
                 ),
                 io.Int.Output(display_name="count", tooltip="How many faces were chosen."),
             ],

@@ -205,7 +205,9 @@ def restore(
 ) -> Faces:
     """Restore faces with the node's bar, previews and cancel; 0 stands for the defaults."""
     bar = Bar()
-    return restorer.ready(working_memory(restorer, min(batch or DEFAULT_CHUNK, len(faces)))).restore(
+    return restorer.ready(
+        working_memory(restorer, min(batch or DEFAULT_CHUNK, len(faces)))
+    ).restore(
         faces,
         fidelity=fidelity if restorer.runner.has_fidelity else None,
         seed=seed or None,
@@ -235,7 +237,7 @@ def to_mask(mask: Tensor) -> Tensor:
 
 
 def crops_to_image(faces: Faces, crops: Tensor | None) -> Tensor:
-    """Crops as an IMAGE; one black picture where there is no face, for nodes fail on an empty batch."""
+    """Crops as an IMAGE; one black picture for no face, because nodes fail on an empty batch."""
     if crops is None or not len(faces):
         side = 512 if crops is None else crops.shape[-1]
         crops = torch.zeros(1, 3, side, side)
@@ -250,6 +252,7 @@ class Bar:
         self._preview: tuple[str, Image.Image, int] | None = None
 
     def __call__(self, done: int, total: int) -> None:
+        """Move the bar."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         if self._bar is None:
             self._bar = comfy.utils.ProgressBar(total)
