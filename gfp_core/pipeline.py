@@ -96,6 +96,7 @@ class FaceRestorer:
         frames: Tensor,
         *,
         strength: float = 1.0,
+        fidelity: float | None = None,
         upscale: float = 1.0,
         background: Tensor | None = None,
         mask: MaskShape = "ellipse",
@@ -123,6 +124,8 @@ class FaceRestorer:
         Args:
             frames: (B, C, H, W) float RGB or RGBA in [0, 1]; values outside are kept. Not changed.
             strength: share of the restored face in the middle of the mask, from 0 to 1.
+            fidelity: quality (0) or likeness to the input (1), where the network lets one choose;
+                see `Restorer.restore`.
             upscale: size of the result relative to the frames.
             background: (B, 3 or 4, H', W'): the frames already brought to another size, instead
                 of `upscale`.
@@ -164,6 +167,7 @@ class FaceRestorer:
             faces = align(frames, faces, self.restorer.size, border=border)
             faces = self.restorer.restore(
                 faces,
+                fidelity=fidelity,
                 seed=seed,
                 chunk=chunk,
                 progress=_stage(progress, 1, batch),

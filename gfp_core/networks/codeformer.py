@@ -219,9 +219,12 @@ class CodeFormer(nn.Module):
             x = block(x)
             if i in self.encoder.taps and fidelity > 0:
                 encoded[self.encoder.taps[i]] = x
-        indices = self.predict(x).argmax(dim=-1).unflatten(1, x.shape[-2:])
-        values = self.quantize.look_up(indices)
-        y = adopt_statistics(values, x) if adain else values
+        # In float32 whatever the precision around it: a wrong code is another face.
+        with torch.autocast(x.device.type, enabled=False):
+            z = x.to(self.position_emb.dtype)
+            indices = self.predict(z).argmax(dim=-1).unflatten(1, z.shape[-2:])
+            values = self.quantize.look_up(indices)
+            y = adopt_statistics(values, z) if adain else values
         for i, block in enumerate(self.generator.blocks):
             y = block(y)
             if i in self.generator.taps and fidelity > 0:
