@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..gfp_core.align import align
 from ..gfp_core.choose import choose, parse_which, rank, sort
+from ..gfp_core.detect import DEFAULT_SCORE
 from ..gfp_core.faces import Faces
 from ..gfp_core.paste import face_mask
 from ..gfp_core.pipeline import find_faces
@@ -76,13 +77,13 @@ class GFPDetectFaces(io.ComfyNode):
         cls,
         image: Tensor,
         detector: host.Managed[Any],
-        score: float,
-        min_size: int,
-        max_size: int,
-        rotations: str,
-        order: Any,
-        which: str,
-        crop_size: int,
+        score: float = DEFAULT_SCORE,
+        min_size: int = 0,
+        max_size: int = 0,
+        rotations: str = inputs.UPRIGHT,
+        order: Any = "largest",
+        which: str = "all",
+        crop_size: int = 512,
     ) -> io.NodeOutput:
         """Detect in (B, H, W, C) float RGB(A) in [0, 1]; the image given is not changed."""
         frames = host.to_frames(image)

@@ -70,7 +70,8 @@ def schema(**arguments: Any) -> io.Schema:
 
 
 def advanced(widget: Any) -> Any:
-    """The same input, shown only when the user asks for advanced inputs."""
+    """The same input, shown only to who asks for advanced inputs; headless it can be left out."""
+    widget.optional = True
     if "advanced" in inspect.signature(type(widget)).parameters:
         widget.advanced = True
     else:  # 0.3.75 hands unknown properties on to the page, which knows this one

@@ -42,8 +42,11 @@ class FacesOfImage:
         return align(self.frames, self.faces, size)
 
 
+DETECTOR = "retinaface_mobile025"
+"""The detector that works without a download."""
+UPRIGHT = "upright only"
 ROTATIONS = {
-    "upright only": (0,),
+    UPRIGHT: (0,),
     "also upside down": (0, 180),
     "all four turns": (0, 90, 180, 270),
 }
@@ -65,7 +68,7 @@ def restorer_choice(id: str = "model") -> Any:
 def detector_choice(id: str = "model") -> Any:
     """Which detector."""
     names = host.choices("detector")
-    default = "retinaface_mobile025" if "retinaface_mobile025" in names else names[0]
+    default = DETECTOR if DETECTOR in names else names[0]
     return io.Combo.Input(
         id,
         options=names,
@@ -105,6 +108,7 @@ def detection() -> list[Any]:
     return [
         io.Float.Input(
             "score",
+            optional=True,
             default=DEFAULT_SCORE,
             min=0.0,
             max=1.0,
@@ -134,7 +138,7 @@ def detection() -> list[Any]:
             io.Combo.Input(
                 "rotations",
                 options=list(ROTATIONS),
-                default="upright only",
+                default=UPRIGHT,
                 tooltip="Turns of the image in which faces are looked for: more find faces that "
                 "lie or stand on their head, and take as many times longer.",
             )
@@ -147,12 +151,14 @@ def choosing() -> list[Any]:
     return [
         io.Combo.Input(
             "order",
+            optional=True,
             options=list(get_args(Order)),
             default="largest",
             tooltip="How the faces of an image are numbered: from 0, the first in this order.",
         ),
         io.String.Input(
             "which",
+            optional=True,
             default="all",
             tooltip="Which faces go on: all, none, first 2, or their numbers: 0, 2. "
             "For each image of a batch by itself.",
@@ -181,8 +187,20 @@ def detection_options(score: float, min_size: int, max_size: int, rotations: str
     }
 
 
-def pasting() -> list[Any]:
-    """How faces are laid into the image."""
+def strength() -> Any:
+    """How much of the restored face shows."""
+    return io.Float.Input(
+        "strength",
+        default=1.0,
+        min=0.0,
+        max=1.0,
+        step=0.05,
+        tooltip="Share of the restored face: 0 leaves the image as it is.",
+    )
+
+
+def outline() -> list[Any]:
+    """Where the restored face shows."""
     return [
         host.advanced(
             io.Combo.Input(
@@ -203,14 +221,6 @@ def pasting() -> list[Any]:
                 tooltip="Width of the mask's fade, as a share of the crop's side.",
             )
         ),
-        io.Float.Input(
-            "strength",
-            default=1.0,
-            min=0.0,
-            max=1.0,
-            step=0.05,
-            tooltip="Share of the restored face: 0 leaves the image as it is.",
-        ),
     ]
 
 
@@ -218,6 +228,7 @@ def upscale() -> Any:
     """Size of the result."""
     return io.Float.Input(
         "upscale",
+        optional=True,
         default=1.0,
         min=1.0,
         max=8.0,
@@ -241,6 +252,7 @@ def fidelity() -> Any:
     """Between the prior and the input."""
     return io.Float.Input(
         "fidelity",
+        optional=True,
         default=0.5,
         min=0.0,
         max=1.0,

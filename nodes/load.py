@@ -35,7 +35,7 @@ class GFPLoadRestorer(io.ComfyNode):
         return host.fingerprint("restorer", model)
 
     @classmethod
-    def execute(cls, model: str, precision: Any, device: Any) -> io.NodeOutput:
+    def execute(cls, model: str, precision: Any = "auto", device: Any = "auto") -> io.NodeOutput:
         """Load it."""
         return io.NodeOutput(host.load_restorer(model, precision, device))
 
@@ -62,6 +62,6 @@ class GFPLoadDetector(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: str, device: Any) -> io.NodeOutput:
+    def execute(cls, model: str, device: Any = "auto") -> io.NodeOutput:
         """Load it."""
         return io.NodeOutput(host.load_detector(model, device))

@@ -26,7 +26,8 @@ class GFPPasteBack(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="The image, or batch, the faces were found in."),
                 inputs.FacesType.Input("faces", tooltip="Restored faces."),
-                *inputs.pasting(),
+                inputs.strength(),
+                *inputs.outline(),
                 inputs.upscaled(),
             ],
             outputs=[
@@ -42,9 +43,9 @@ class GFPPasteBack(io.ComfyNode):
         cls,
         image: Tensor,
         faces: inputs.FacesOfImage,
-        mask: Any,
-        feather: float,
         strength: float,
+        mask: Any = "ellipse",
+        feather: float = 0.1,
         upscaled: Tensor | None = None,
     ) -> io.NodeOutput:
         """Paste into (B, H, W, C) float RGB(A) in [0, 1]; the image given is not changed."""

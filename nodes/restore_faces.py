@@ -43,9 +43,9 @@ class GFPRestoreFaces(io.ComfyNode):
         cls,
         faces: inputs.FacesOfImage,
         restorer: host.Managed[Any],
-        fidelity: float,
-        seed: int,
-        batch: int,
+        fidelity: float = 0.5,
+        seed: int = 0,
+        batch: int = 0,
     ) -> io.NodeOutput:
         """Restore; the faces given are not changed."""
         crops = faces.at_size(restorer.runner.size)

@@ -7,6 +7,7 @@ from comfy_execution.graph_utils import GraphBuilder
 from torch import Tensor
 
 from ..gfp_core.color import ColorMode
+from ..gfp_core.detect import DEFAULT_SCORE
 from ..gfp_core.pipeline import FaceRestorer
 from . import host, inputs
 
@@ -31,7 +32,7 @@ class GFPRestorePhoto(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="One image or a batch of frames, RGB or RGBA."),
                 inputs.restorer_choice(),
-                *inputs.pasting(),
+                inputs.strength(),
                 inputs.upscale(),
                 host.advanced(inputs.fidelity()),
                 host.advanced(
@@ -44,6 +45,7 @@ class GFPRestorePhoto(io.ComfyNode):
                 ),
                 *map(host.advanced, inputs.choosing()),
                 *map(host.advanced, inputs.detection()),
+                *inputs.outline(),
                 host.advanced(inputs.detector_choice("detector_model")),
                 inputs.seed(),
                 inputs.batch(),
@@ -85,19 +87,23 @@ class GFPRestorePhoto(io.ComfyNode):
         cls,
         image: Tensor,
         model: str,
-        detector_model: str,
+        strength: float,
+        detector_model: str = inputs.DETECTOR,
         restorer: host.Managed[Any] | None = None,
         detector: host.Managed[Any] | None = None,
         **options: Any,
     ) -> io.NodeOutput:
         """Restore (B, H, W, C) float RGB(A) in [0, 1]; the image given is not changed."""
         if restorer is None or detector is None:
-            return _with_loaders(image, model, detector_model, restorer, detector, options)
-        return _restore(image, restorer, detector, **options)
+            named = {"model": model, "detector_model": detector_model}
+            return _with_loaders(
+                image, named, restorer, detector, {**options, "strength": strength}
+            )
+        return _restore(image, restorer, detector, strength=strength, **options)
 
 
 def _with_loaders(
-    image: Tensor, model: str, detector_model: str, restorer: Any, detector: Any, options: Any
+    image: Tensor, named: dict[str, str], restorer: Any, detector: Any, options: dict[str, Any]
 ) -> io.NodeOutput:
     """This node again, behind the loaders it lacks.
 
@@ -106,18 +112,11 @@ def _with_loaders(
     """
     graph = GraphBuilder()
     if restorer is None:
-        load = graph.node("GFPLoadRestorer", model=model, precision="auto", device="auto")
-        restorer = load.out(0)
+        restorer = graph.node("GFPLoadRestorer", model=named["model"]).out(0)
     if detector is None:
-        detector = graph.node("GFPLoadDetector", model=detector_model, device="auto").out(0)
+        detector = graph.node("GFPLoadDetector", model=named["detector_model"]).out(0)
     node = graph.node(
-        "GFPRestorePhoto",
-        image=image,
-        model=model,
-        detector_model=detector_model,
-        restorer=restorer,
-        detector=detector,
-        **options,
+        "GFPRestorePhoto", image=image, restorer=restorer, detector=detector, **named, **options
     )
     return io.NodeOutput(node.out(0), node.out(1), node.out(2), expand=graph.finalize())
 
@@ -127,12 +126,13 @@ def _restore(
     restorer: host.Managed[Any],
     detector: host.Managed[Any],
     *,
-    score: float,
-    min_size: int,
-    max_size: int,
-    rotations: str,
-    seed: int,
-    batch: int,
+    fidelity: float = 0.5,
+    score: float = DEFAULT_SCORE,
+    min_size: int = 0,
+    max_size: int = 0,
+    rotations: str = inputs.UPRIGHT,
+    seed: int = 0,
+    batch: int = 0,
     upscaled: Tensor | None = None,
     **options: Any,
 ) -> io.NodeOutput:
@@ -143,6 +143,7 @@ def _restore(
         frames,
         background=None if upscaled is None else host.to_frames(upscaled),
         **inputs.detection_options(score, min_size, max_size, rotations),
+        fidelity=fidelity if restorer.runner.has_fidelity else None,
         seed=seed or None,
         chunk=batch or None,
         progress=bar,
