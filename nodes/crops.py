@@ -82,6 +82,11 @@ class GFPFacesFromCrops(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, use_as: Any = None) -> bool | str:
+        """Refuse choices that are none before anything runs."""
+        return inputs.check(cls, use_as=use_as)
+
+    @classmethod
     def execute(
         cls, crops: Tensor, use_as: Any, faces: inputs.FacesOfImage | None = None
     ) -> io.NodeOutput:

@@ -68,9 +68,14 @@ class GFPDetectFaces(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, which: Any = "all") -> bool | str:
-        """Refuse a choice that cannot be understood before anything runs."""
-        return inputs.check_which(which)
+    def validate_inputs(
+        cls,
+        rotations: Any = None,
+        order: Any = None,
+        which: Any = None,
+    ) -> bool | str:
+        """Refuse choices that are none before anything runs."""
+        return inputs.check(cls, rotations=rotations, order=order, which=which)
 
     @classmethod
     def execute(

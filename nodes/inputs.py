@@ -166,14 +166,25 @@ def choosing() -> list[Any]:
     ]
 
 
-def check_which(which: Any) -> bool | str:
-    """What ComfyUI's validation takes for the input ``which``."""
-    if not isinstance(which, str):  # comes from another node: not known yet
-        return True
-    try:
-        parse_which(which)
-    except ValueError as error:
-        return f"which: {error}"
+def check(node: type[io.ComfyNode], **values: Any) -> bool | str:
+    """What a node's `validate_inputs` gives: True, or which choice is none and why.
+
+    ComfyUI 0.3.75 lets any text pass as a choice. An input named here loses ComfyUI's own checks,
+    so only choices and ``which`` are to be named. A value that comes from another node is None.
+    """
+    options = {
+        one.id: one.options
+        for one in node.define_schema().inputs
+        if isinstance(one, io.Combo.Input)
+    }
+    for name, value in values.items():
+        if value is not None and name in options and value not in options[name]:
+            return f"{name}: {value!r} is not one of {', '.join(map(str, options[name]))}"
+    if values.get("which") is not None:
+        try:
+            parse_which(values["which"])
+        except ValueError as error:
+            return str(error)
     return True
 
 

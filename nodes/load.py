@@ -30,6 +30,13 @@ class GFPLoadRestorer(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(
+        cls, model: Any = None, precision: Any = None, device: Any = None
+    ) -> bool | str:
+        """Refuse choices that are none before anything runs."""
+        return inputs.check(cls, model=model, precision=precision, device=device)
+
+    @classmethod
     def fingerprint_inputs(cls, model: str, **_: Any) -> str:
         """Load again when the user's file was replaced."""
         return host.fingerprint("restorer", model)
@@ -60,6 +67,11 @@ class GFPLoadDetector(io.ComfyNode):
                 )
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, model: Any = None, device: Any = None) -> bool | str:
+        """Refuse choices that are none before anything runs."""
+        return inputs.check(cls, model=model, device=device)
 
     @classmethod
     def execute(cls, model: str, device: Any = "auto") -> io.NodeOutput:

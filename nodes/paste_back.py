@@ -39,6 +39,11 @@ class GFPPasteBack(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, mask: Any = None) -> bool | str:
+        """Refuse choices that are none before anything runs."""
+        return inputs.check(cls, mask=mask)
+
+    @classmethod
     def execute(
         cls,
         image: Tensor,

@@ -73,9 +73,27 @@ class GFPRestorePhoto(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, which: Any = "all") -> bool | str:
-        """Refuse a choice that cannot be understood before anything runs."""
-        return inputs.check_which(which)
+    def validate_inputs(
+        cls,
+        model: Any = None,
+        detector_model: Any = None,
+        mask: Any = None,
+        color: Any = None,
+        order: Any = None,
+        rotations: Any = None,
+        which: Any = None,
+    ) -> bool | str:
+        """Refuse choices that are none before anything runs."""
+        return inputs.check(
+            cls,
+            model=model,
+            detector_model=detector_model,
+            mask=mask,
+            color=color,
+            order=order,
+            rotations=rotations,
+            which=which,
+        )
 
     @classmethod
     def fingerprint_inputs(cls, model: str, **_: Any) -> str:
