@@ -6,13 +6,14 @@ row to `ARCHITECTURES`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from . import gfpgan_state, lite
 from .gfpgan import GFPGANBilinear, GFPGANClean, GFPGANv1
 from .lite import GFPGANLite
 from .state import quote_some
@@ -39,6 +40,8 @@ class Architecture:
     network: Network
     signature: tuple[str, ...]
     """Names of tensors which, all present, mark a state dict as this architecture's."""
+    hyperparameters: Callable[[Mapping[str, Tensor]], dict[str, Any]]
+    """Reads constructor arguments from a state dict's names and shapes."""
     licence: Literal["free", "unclear", "non-commercial"]
     """May the published weights be used commercially? The catalogue says more, file by file."""
     size: str | None = "out_size"
@@ -57,18 +60,21 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         name="GFPGANClean",
         network=GFPGANClean,
         signature=("conv_body_first.weight", "stylegan_decoder.style_conv1.bias", *_GFPGAN),
+        hyperparameters=gfpgan_state.infer_hyperparameters,
         licence="unclear",
     ),
     Architecture(
         name="GFPGANv1",
         network=GFPGANv1,
         signature=_EQUALISED,
+        hyperparameters=gfpgan_state.infer_hyperparameters,
         licence="unclear",
     ),
     Architecture(
         name="GFPGANBilinear",
         network=GFPGANBilinear,
         signature=_EQUALISED,
+        hyperparameters=gfpgan_state.infer_hyperparameters,
         licence="unclear",
         only_by_name=True,
     ),
@@ -76,6 +82,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         name="GFPGANLite",
         network=GFPGANLite,
         signature=("core.conv_body_first.weight", *(f"core.{key}" for key in _GFPGAN)),
+        hyperparameters=lite.infer_hyperparameters,
         licence="free",
     ),
 )
@@ -93,7 +100,7 @@ def identify(state: Mapping[str, Tensor]) -> Architecture:
     for architecture in ARCHITECTURES:
         if not architecture.only_by_name and all(key in state for key in architecture.signature):
             return architecture
-    raise ValueError(_describe_unknown(state))
+    raise ValueError(describe_unknown(state, {row.name: row.network for row in ARCHITECTURES}))
 
 
 def build(state: Mapping[str, Tensor], architecture: str | None = None) -> nn.Module:
@@ -117,17 +124,29 @@ def build(state: Mapping[str, Tensor], architecture: str | None = None) -> nn.Mo
         raise ValueError(f"taken for {architecture} as asked: {error}") from error
 
 
-def _describe_unknown(state: Mapping[str, Tensor]) -> str:
-    """Which architecture shares most names with ``state``, and where they begin to differ."""
-    known = ", ".join(row.name for row in ARCHITECTURES)
-    nearest, names, shared = None, [], 0
-    for row in ARCHITECTURES:
+def describe_unknown(
+    state: Mapping[str, Tensor], networks: Mapping[str, Callable[[], nn.Module]]
+) -> str:
+    """Which network shares most names with ``state``, and where they begin to differ.
+
+    Args:
+        state: a state dict that none of them fits.
+        networks: by name, what builds them in their published size.
+    """
+    known = ", ".join(networks)
+    nearest, names, shared = "", [], 0
+    for name, network in networks.items():
         with torch.device("meta"):
-            published = list(row.network().state_dict())
+            published = list(network().state_dict())
         common = sum(key in state for key in published)
         if common > shared:
-            nearest, names, shared = row, published, common
-    if nearest is None:
+            nearest, names, shared = name, published, common
+    if not nearest:
+        first, dot, _ = next(iter(state), "").partition(".")
+        prefix = first + dot
+        if dot and all(key.startswith(prefix) for key in state):
+            bare = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+            return f"all names begin with '{prefix}'; without, {describe_unknown(bare, networks)}"
         return f"no known architecture ({known}) has any of its tensors: {quote_some(state)}"
     missing = [key for key in names if key not in state]
     extra = [key for key in state if key not in set(names)]
@@ -136,7 +155,5 @@ def _describe_unknown(state: Mapping[str, Tensor]) -> str:
         for what, keys in (("it lacks", missing), ("it has besides", extra))
         if keys
     ]
-    return (
-        f"no known architecture ({known}) fits; the nearest is {nearest.name}, "
-        f"of whose {len(names)} tensors {shared} are there; {'; '.join(differences)}"
-    )
+    nearness = f"the nearest is {nearest}, of whose {len(names)} tensors {shared} are there"
+    return "; ".join([f"no known architecture ({known}) fits", nearness, *differences])

@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gfp_core.networks.gfpgan import GFPGAN, GFPGANBilinear, GFPGANClean, GFPGANv1
+from gfp_core.networks.lite import GFPGANLite
 from gfp_core.networks.registry import ARCHITECTURES, build, identify
 
 
@@ -66,6 +67,26 @@ def test_an_unknown_dict_names_the_nearest_and_what_differs() -> None:
 def test_a_foreign_dict() -> None:
     with pytest.raises(ValueError, match="has any of its tensors: 'a', 'b', 'c' and 1 more"):
         identify({name: torch.zeros(1) for name in "abcd"})
+
+
+def test_an_unknown_prefix_is_named() -> None:
+    state = {f"gan.net.{key}": tensor for key, tensor in state_of(GFPGANClean).items()}
+    with pytest.raises(ValueError, match=r"begin with 'net\.'.*nearest is GFPGANClean") as error:
+        identify(state)
+    assert str(error.value).startswith("all names begin with 'gan.'; without, all names begin")
+    with pytest.raises(ValueError, match="no known architecture"):
+        identify({})
+
+
+@pytest.mark.parametrize("net", [GFPGANClean, GFPGANv1, GFPGANLite])
+def test_hyperparameters_are_told(net: type[GFPGAN]) -> None:
+    with torch.device("meta"):
+        state = net(out_size=128, channel_multiplier=1, narrow=0.25).state_dict()
+    told = identify(state).hyperparameters(state)
+    assert (told["out_size"], told["channel_multiplier"], told["narrow"]) == (128, 1, 0.25)
+    with torch.device("meta"):
+        again = net(**told).state_dict()
+    assert {key: again[key].shape for key in again} == {key: state[key].shape for key in state}
 
 
 def test_a_wrong_architecture() -> None:
