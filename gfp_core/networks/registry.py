@@ -133,27 +133,31 @@ def describe_unknown(
         state: a state dict that none of them fits.
         networks: by name, what builds them in their published size.
     """
+    with torch.device("meta"):
+        published = {name: list(network().state_dict()) for name, network in networks.items()}
+    prefix, bare = "", set(state)
+    while True:  # the names as they are, then without what they all begin with
+        shared = {name: len(bare.intersection(keys)) for name, keys in published.items()}
+        nearest = max(shared, key=lambda name: shared[name])
+        first, dot, _ = next(iter(bare), "").partition(".")
+        if shared[nearest] or not dot or not all(key.startswith(first + dot) for key in bare):
+            break
+        prefix += first + dot
+        bare = {key.removeprefix(first + dot) for key in bare}
     known = ", ".join(networks)
-    nearest, names, shared = "", [], 0
-    for name, network in networks.items():
-        with torch.device("meta"):
-            published = list(network().state_dict())
-        common = sum(key in state for key in published)
-        if common > shared:
-            nearest, names, shared = name, published, common
-    if not nearest:
-        first, dot, _ = next(iter(state), "").partition(".")
-        prefix = first + dot
-        if dot and all(key.startswith(prefix) for key in state):
-            bare = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
-            return f"all names begin with '{prefix}'; without, {describe_unknown(bare, networks)}"
+    if not shared[nearest]:
         return f"no known architecture ({known}) has any of its tensors: {quote_some(state)}"
-    missing = [key for key in names if key not in state]
-    extra = [key for key in state if key not in set(names)]
+    names = published[nearest]
+    missing = [prefix + key for key in names if key not in bare]
+    extra = [key for key in state if key.removeprefix(prefix) not in set(names)]
     differences = [
         f"{what} {quote_some(keys)}"
         for what, keys in (("it lacks", missing), ("it has besides", extra))
         if keys
     ]
-    nearness = f"the nearest is {nearest}, of whose {len(names)} tensors {shared} are there"
+    nearness = (
+        f"the nearest is {nearest}, of whose {len(names)} tensors {shared[nearest]} are there"
+    )
+    if prefix:
+        nearness += f", but under names that begin with '{prefix}'"
     return "; ".join([f"no known architecture ({known}) fits", nearness, *differences])

@@ -7,7 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..networks.recognition import Recognition, recognise
+from torch import nn
+
+from ..networks import spandrel_adapter
+from ..networks.recognition import recognise
 from . import WeightsError
 from .catalogue import Entry
 from .loading import Checkpoint, read_checkpoint
@@ -134,7 +137,7 @@ def _meaning(checkpoint: Checkpoint, told: str | None) -> dict[str, Any]:
         if told in found.twins:
             found = recognise(checkpoint.state, told)
     except ValueError as error:
-        return {"reason": str(error)}
+        return _foreign(checkpoint, str(error))
     return {
         "role": found.role,
         "architecture": found.architecture,
@@ -142,9 +145,26 @@ def _meaning(checkpoint: Checkpoint, told: str | None) -> dict[str, Any]:
         "hyperparameters": found.hyperparameters,
         "size": found.size,
         "takes": found.takes,
-        "parameters": _parameters(found),
+        "parameters": _parameters(found.net),
     }
 
 
-def _parameters(found: Recognition) -> int:
-    return sum(parameter.numel() for parameter in found.net.parameters())
+def _foreign(checkpoint: Checkpoint, unknown: str) -> dict[str, Any]:
+    """What the tensors are if they are those of no network of this package, and why they are."""
+    try:
+        net = spandrel_adapter.from_state_dict(checkpoint.state)
+    except (ImportError, ValueError) as error:
+        return {"reason": f"{unknown}; {error}"}
+    return {
+        "role": "restorer",
+        "architecture": f"spandrel's {net.architecture}",
+        "reason": "no network of this package fits, but spandrel knows it",
+        "hyperparameters": {"tags": net.descriptor.tags},
+        "size": net.out_size,
+        "takes": "RGB in [-1, 1]",
+        "parameters": _parameters(net),
+    }
+
+
+def _parameters(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..networks import registry
+from ..networks import registry, spandrel_adapter
 from ..networks.state import quote_some
 from . import WeightsError
 
@@ -47,7 +47,8 @@ def load_network(path: str | os.PathLike[str], architecture: str | None = None) 
         path: the file.
         architecture: name of a row of `registry.ARCHITECTURES`; by default the one that the
             file's metadata names, as converted files do, or else the one identified from the
-            tensors' names.
+            tensors' names. A network that is none of these is loaded through spandrel, if that is
+            installed and knows it, which a log line says.
 
     Returns:
         The network on the CPU, in float32, in evaluation mode.
@@ -60,9 +61,30 @@ def load_network(path: str | os.PathLike[str], architecture: str | None = None) 
     if architecture is None and any(named == row.name for row in registry.ARCHITECTURES):
         architecture = named
     try:
+        if architecture is None:
+            architecture = registry.identify(state).name
+    except ValueError as error:
+        return _load_foreign(state, path, error)
+    try:
         return registry.build(state, architecture).eval()
     except ValueError as error:
         raise WeightsError(f"{path}: {error}") from error
+
+
+def _load_foreign(
+    state: dict[str, Tensor], path: str | os.PathLike[str], unknown: ValueError
+) -> nn.Module:
+    """A network that is none of this package's.
+
+    Raises:
+        WeightsError: it is none of spandrel's either; says ``unknown`` and why.
+    """
+    try:
+        net = spandrel_adapter.from_state_dict(state)
+    except (ImportError, ValueError) as error:
+        raise WeightsError(f"{path}: {unknown}; {error}") from error
+    logger.info("%s: no network of this package; loaded as spandrel's %s", path, net.architecture)
+    return net.eval()
 
 
 @dataclass(frozen=True)
