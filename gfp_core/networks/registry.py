@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .gfpgan import GFPGANBilinear, GFPGANClean, GFPGANv1
+from .gpen import GPEN
 from .lite import GFPGANLite
 from .state import quote_some
 
@@ -77,6 +78,12 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         network=GFPGANLite,
         signature=("core.conv_body_first.weight", *(f"core.{key}" for key in _GFPGAN)),
         licence="free",
+    ),
+    Architecture(
+        name="GPEN",
+        network=GPEN,
+        signature=("generator.input.input", "generator.conv1.noise.weight", "ecd0.0.0.weight"),
+        licence="non-commercial",
     ),
 )
 """In order of their test: the first whose signature is present is taken."""
