@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from . import gfpgan_state, lite
 from .gfpgan import GFPGANBilinear, GFPGANClean, GFPGANv1
+from .gpen import GPEN
 from .lite import GFPGANLite
+from .pose_varied import PoseVaried
 from .state import quote_some
 
 
@@ -84,6 +86,18 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         signature=("core.conv_body_first.weight", *(f"core.{key}" for key in _GFPGAN)),
         hyperparameters=lite.infer_hyperparameters,
         licence="free",
+    ),
+    Architecture(
+        name="GPEN",
+        network=GPEN,
+        signature=("generator.input.input", "generator.conv1.noise.weight", "ecd0.0.0.weight"),
+        licence="non-commercial",
+    ),
+    Architecture(
+        name="PoseVaried",
+        network=PoseVaried,
+        signature=("generator.input.input", "generator.conv1.noise.weight", "latent.weight"),
+        licence="free",  # there are no published weights, only those that one trains
     ),
 )
 """In order of their test: the first whose signature is present is taken."""
