@@ -94,6 +94,7 @@ class FaceRestorer:
         frames: Tensor,
         *,
         strength: float = 1.0,
+        fidelity: float | None = None,
         upscale: float = 1.0,
         background: Tensor | None = None,
         mask: MaskShape = "ellipse",
@@ -116,6 +117,8 @@ class FaceRestorer:
         Args:
             frames: (B, C, H, W) float RGB or RGBA in [0, 1]; values outside are kept. Not changed.
             strength: share of the restored face in the middle of the mask, from 0 to 1.
+            fidelity: quality (0) or likeness to the input (1), where the network lets one choose;
+                see `Restorer.restore`.
             upscale: size of the result relative to the frames.
             background: (B, 3 or 4, H', W'): the frames already brought to another size, instead
                 of `upscale`.
@@ -150,7 +153,9 @@ class FaceRestorer:
         faces = _drop_what_is_no_face(faces)
         if len(faces):
             faces = align(frames, faces, self.restorer.size, border=border)
-            faces = self.restorer.restore(faces, progress=_stage(progress, 1, batch))
+            faces = self.restorer.restore(
+                faces, fidelity=fidelity, progress=_stage(progress, 1, batch)
+            )
             faces = apply_color(faces, color)
         image, covered = paste(
             frames,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Literal, TypeAlias
 
 import torch
@@ -16,6 +18,7 @@ from .faces import Faces, Progress
 logger = logging.getLogger(__name__)
 
 Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16"]
+Forward: TypeAlias = Callable[[Tensor], Tensor]
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -35,7 +38,8 @@ class Restorer:
         """Take a network into service: evaluation mode, on ``device``.
 
         Args:
-            net: maps (B, 3, S, S) RGB in [-1, 1] to the same; its ``out_size`` says S.
+            net: maps (B, 3, S, S) RGB in [-1, 1] to the same; its ``out_size`` says S. One whose
+                fidelity can be set has a ``default_fidelity``, and takes ``fidelity``.
             device: where to move the network; by default it stays where it is.
             precision: of the arithmetic. "auto" takes half precision (fp16) where the device
                 computes it faster (CUDA from compute capability 7.0), else float32. Weights stay
@@ -55,6 +59,8 @@ class Restorer:
         """Side of the crops in pixels."""
         self.name = type(net).__name__
         """Name of the architecture, as in `networks.registry`."""
+        self.has_fidelity = hasattr(net, "default_fidelity")
+        """Whether `restore`'s ``fidelity`` has an effect."""
 
     @property
     def device(self) -> torch.device:
@@ -63,7 +69,12 @@ class Restorer:
         return torch.device("cpu") if parameter is None else parameter.device
 
     def restore(
-        self, faces: Faces, *, chunk: int | None = None, progress: Progress | None = None
+        self,
+        faces: Faces,
+        *,
+        fidelity: float | None = None,
+        chunk: int | None = None,
+        progress: Progress | None = None,
     ) -> Faces:
         """Restore the crops of all faces.
 
@@ -74,6 +85,9 @@ class Restorer:
         Args:
             faces: aligned faces, with crops (N, 3, S, S) in [0, 1]; values outside are clamped,
                 for no network has seen them.
+            fidelity: from 0, as good a face as the network can make, to 1, as faithful to the
+                crop as it can be; None for the network's default. A network without this choice
+                (see `has_fidelity`) ignores it, which a log line says.
             chunk: faces to run at once; by default 1 on a CPU, 8 elsewhere.
             progress: called as ``progress(done, N)`` after each chunk; may raise to cancel.
 
@@ -83,11 +97,12 @@ class Restorer:
 
         Raises:
             ValueError: the faces are not aligned, the crops have another size than the network,
-                or ``chunk`` is not positive.
+                ``fidelity`` lies outside [0, 1], or ``chunk`` is not positive.
             RuntimeError: the network gives NaN or infinity even in float32.
         """
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk must be at least 1, not {chunk}")
+        forward = self._forward(fidelity)
         if faces.crops is None:
             if len(faces) > 0:
                 raise ValueError("the faces have no crops: align them before restoring")
@@ -111,7 +126,7 @@ class Restorer:
         while done < total:
             part = crops[done : done + chunk]
             try:
-                result = self._run_checked(part, device, dtype, done)
+                result = self._run_checked(forward, part, device, dtype, done)
             except (RuntimeError, MemoryError) as error:
                 if len(part) == 1 or not _is_out_of_memory(error):
                     raise
@@ -135,30 +150,47 @@ class Restorer:
         # Not bf16, whose 8 bits of precision show as banding.
         return torch.float16 if fast else torch.float32
 
+    def _forward(self, fidelity: float | None) -> Forward:
+        """The network with its fidelity set."""
+        if fidelity is not None and not 0 <= fidelity <= 1:
+            raise ValueError(f"fidelity must lie between 0 and 1, not {fidelity}")
+        if fidelity is None:
+            return self.net
+        if not self.has_fidelity:
+            logger.warning("%s has no fidelity to set: %g has no effect", self.name, fidelity)
+            return self.net
+        return partial(self.net, fidelity=fidelity)
+
     def _run_checked(
-        self, crops: Tensor, device: torch.device, dtype: torch.dtype, first: int
+        self,
+        forward: Forward,
+        crops: Tensor,
+        device: torch.device,
+        dtype: torch.dtype,
+        first: int,
     ) -> Tensor:
         """Restore crops ``first``, ``first`` + 1, ..., in float32 if ``dtype`` overflows."""
-        result = self._run(crops, device, dtype)
+        result = _run(forward, crops, device, dtype)
         indices = f"faces {first} to {first + len(crops) - 1}"
         if dtype != torch.float32 and not torch.isfinite(result).all():
             logger.warning("%s overflows in %s: %s run again in float32", self.name, dtype, indices)
-            result = self._run(crops, device, torch.float32)
+            result = _run(forward, crops, device, torch.float32)
         if not torch.isfinite(result).all():
             raise RuntimeError(
                 f"{self.name} gives NaN or infinity for {indices}: its weights must be damaged"
             )
         return ((result + 1) / 2).clamp(0, 1)
 
-    def _run(self, crops: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """(B, 3, S, S) in [0, 1] -> the same shape, float32, about [-1, 1], on ``device``."""
-        with (
-            torch.inference_mode(),
-            torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
-            _deterministic(device, allow_tf32=dtype != torch.float32),
-        ):
-            x = crops.to(device, torch.float32).clamp(0, 1) * 2 - 1
-            return self.net(x).float()
+
+def _run(forward: Forward, crops: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(B, 3, S, S) in [0, 1] -> the same shape, float32, about [-1, 1], on ``device``."""
+    with (
+        torch.inference_mode(),
+        torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
+        _deterministic(device, allow_tf32=dtype != torch.float32),
+    ):
+        x = crops.to(device, torch.float32).clamp(0, 1) * 2 - 1
+        return forward(x).float()
 
 
 def _deterministic(device: torch.device, allow_tf32: bool) -> AbstractContextManager[None]:

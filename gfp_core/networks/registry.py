@@ -13,11 +13,14 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from . import gfpgan_state, lite
+from . import codeformer, gfpgan_state, gpen, lite, restoreformer
+from .codeformer import CodeFormer
 from .gfpgan import GFPGANBilinear, GFPGANClean, GFPGANv1
 from .gpen import GPEN
+from .hq_dictionary import HQDictionary
 from .lite import GFPGANLite
 from .pose_varied import PoseVaried
+from .restoreformer import RestoreFormer, RestoreFormerPlusPlus
 from .state import quote_some
 
 
@@ -56,6 +59,11 @@ class Architecture:
 
 _GFPGAN = ("stylegan_decoder.constant_input.weight", "condition_scale.0.0.weight", "toRGB.0.weight")
 _EQUALISED = ("conv_body_first.0.weight", "stylegan_decoder.style_conv1.activate.bias", *_GFPGAN)
+_RESTOREFORMER = (
+    "quantize.embedding.weight",
+    "encoder.mid.attn_1.norm2.weight",
+    "decoder.mid.attn_1.norm2.weight",
+)
 
 ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture(
@@ -91,13 +99,44 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         name="GPEN",
         network=GPEN,
         signature=("generator.input.input", "generator.conv1.noise.weight", "ecd0.0.0.weight"),
+        hyperparameters=gpen.infer_hyperparameters,
         licence="non-commercial",
     ),
     Architecture(
         name="PoseVaried",
         network=PoseVaried,
         signature=("generator.input.input", "generator.conv1.noise.weight", "latent.weight"),
+        hyperparameters=gpen.infer_hyperparameters,
         licence="free",  # there are no published weights, only those that one trains
+    ),
+    Architecture(
+        name="RestoreFormerPlusPlus",
+        network=RestoreFormerPlusPlus,
+        signature=("decoder.up.4.attn.0.q.weight", *_RESTOREFORMER),
+        hyperparameters=restoreformer.infer_hyperparameters,
+        licence="unclear",
+    ),
+    Architecture(
+        name="RestoreFormer",
+        network=RestoreFormer,
+        signature=_RESTOREFORMER,
+        hyperparameters=restoreformer.infer_hyperparameters,
+        licence="unclear",
+    ),
+    Architecture(
+        name="HQDictionary",
+        network=HQDictionary,
+        signature=_RESTOREFORMER,
+        hyperparameters=restoreformer.infer_hyperparameters,
+        licence="unclear",
+        only_by_name=True,
+    ),
+    Architecture(
+        name="CodeFormer",
+        network=CodeFormer,
+        signature=("position_emb", "idx_pred_layer.1.weight", "quantize.embedding.weight"),
+        hyperparameters=codeformer.infer_hyperparameters,
+        licence="non-commercial",
     ),
 )
 """In order of their test: the first whose signature is present is taken."""

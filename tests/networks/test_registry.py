@@ -1,4 +1,5 @@
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,7 @@ def test_a_wrong_architecture() -> None:
         build(state_of(GFPGANClean), "GFPGANv1")
 
 
-def test_other_networks_are_not_taken_for_ours(shared_dir: Path) -> None:
+def test_no_network_is_taken_for_another(shared_dir: Path) -> None:
     for listing in sorted((shared_dir / "parity" / "keys").glob("*.txt")):
         lines = (line.split("\t") for line in listing.read_text().splitlines())
         state = {
@@ -106,9 +107,17 @@ def test_other_networks_are_not_taken_for_ours(shared_dir: Path) -> None:
             for line in lines
             if len(line) == 3
         }
-        if not listing.stem.startswith("GFPGAN"):
-            rows = [row for row in ARCHITECTURES if all(key in state for key in row.signature)]
-            assert not any(row.name.startswith("GFPGAN") for row in rows), listing.stem
+        rows = [row.name for row in ARCHITECTURES if all(key in state for key in row.signature)]
+        kind = re.match("GFPGAN|RestoreFormer|CodeFormer|GPEN|", listing.stem)
+        assert kind is not None
+        if not kind[0]:
+            assert not rows, listing.stem
+        families = ("GFPGAN", "RestoreFormer", "HQDictionary", "CodeFormer", "GPEN")
+        foreign = [name for name in families if name != kind[0]]
+        if kind[0] == "RestoreFormer":
+            foreign.remove("HQDictionary")  # the same names and shapes
+            assert identify(state).name == listing.stem
+        assert not any(row.startswith(name) for row in rows for name in foreign), listing.stem
 
 
 def test_the_published_tiny_networks(shared_dir: Path) -> None:
