@@ -188,7 +188,7 @@ def _add_weights(
 ) -> None:
     weights = commands.add_parser(
         "weights",
-        help="list, fetch, check and convert weights",
+        help="list, fetch, check, inspect and convert weights",
         description="The weight files of models and detectors: which there are and on what terms, "
         "where they lie, and how to get them.",
     )
@@ -206,6 +206,9 @@ def _add_weights(
     add("get", "fetch weights that are not on this machine, and print their files", "+")
     add("verify", "read files again and check them (default: all that are here)", "*")
     add("where", "print where files lie (default: the folders searched)", "*")
+    inspect = add("inspect", "say what checkpoints are, and how one can tell")
+    inspect.add_argument("files", nargs="+", type=Path, metavar="FILE", help="checkpoint")
+    inspect.add_argument("--json", action="store_true", help="print one JSON list, for programs")
     convert = add("convert", "convert checkpoints to safetensors")
     convert.add_argument("files", nargs="+", type=Path, metavar="FILE", help="checkpoint")
     convert.add_argument(

@@ -94,6 +94,7 @@ def test_module_and_version():
         (["restore", "-o", "out"], "INPUT"),
         (["restore", "a.png", "-o", "b", "--strength", "1.5"], "between 0 and 1"),
         (["restore", "a.png", "-o", "b", "--strength", "nan"], "must be a number"),
+        (["restore", "a.png", "-o", "b", "--fidelity", "-0.1"], "between 0 and 1"),
         (["restore", "a.png", "-o", "b", "--upscale", "0"], "above 0"),
         (["restore", "a.png", "-o", "b", "--format", "gif"], "--format"),
         (["restore", "a.png", "-o", "b", "--mask", "hat"], "--mask"),
@@ -229,6 +230,13 @@ def test_options_change_the_result(tmp_path, loads, fake_restorer):
     assert [call.get("score") for call in fake_restorer.detector.calls][-1] == 0.3
 
 
+def test_fidelity_reaches_the_restorer(tmp_path, loads, fake_restorer):
+    source = photo(tmp_path / "a.png")
+    for number, options in enumerate(([], ["--fidelity", "0"], ["--fidelity", "0.7"])):
+        assert run("restore", source, "-o", tmp_path / f"{number}.png", *options) == 0
+    assert fake_restorer.restorer.fidelities == [None, 0, 0.7]
+
+
 # Resuming
 
 
@@ -259,7 +267,7 @@ def test_interrupted_run_goes_on(tmp_path, loads, capsys, fake_restorer, monkeyp
         calls.append(len(faces))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return restore(faces, progress=progress)
+        return restore(faces, **options)
 
     monkeypatch.setattr(fake_restorer.restorer, "restore", interrupt)
     arguments = ("restore", tmp_path / "in", "-o", tmp_path / "out")

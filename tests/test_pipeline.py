@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gfp_core import color, paste
 from gfp_core.detect import FaceDetector
+from gfp_core.networks import registry
 from gfp_core.pipeline import FaceRestorer, find_device, find_model
 
 
@@ -102,6 +103,12 @@ def test_options_reach_the_detector(fake_restorer):
     }
     fake_restorer.restore(photo(), **options)
     assert fake_restorer.detector.calls == [options]
+
+
+def test_fidelity_reaches_the_restorer(fake_restorer):
+    fake_restorer.restore(photo())
+    fake_restorer.restore(photo(), fidelity=0.25)
+    assert fake_restorer.restorer.fidelities == [None, 0.25]
 
 
 @pytest.mark.parametrize("face", [True, False])
@@ -215,3 +222,34 @@ def test_real_networks_restore_a_photograph():
     # What is no face is left alone.
     turned = frames[:, :, 256:, 256:]
     assert torch.equal(restorer.restore(turned).frames, turned)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["RestoreFormer", "CodeFormer"])
+def test_a_file_of_another_network_restores_a_photograph(name, tmp_path, caplog):
+    """Random weights: what matters is that the file is found out, and its face pasted."""
+    from skimage.data import astronaut
+
+    network = next(row.network for row in registry.ARCHITECTURES if row.name == name)
+    torch.manual_seed(0)
+    net = network()
+    with torch.no_grad():
+        net.quantize.embedding.weight.normal_()
+    torch.save({"params_ema": net.state_dict()}, tmp_path / "net.pth")
+    restorer = FaceRestorer.load(tmp_path / "net.pth", device="cpu")
+    assert restorer.restorer.name == name
+    assert restorer.restorer.size == 512
+    assert restorer.restorer.has_fidelity == (name == "CodeFormer")
+    frames = torch.from_numpy(astronaut().transpose(2, 0, 1)[None].astype(np.float32) / 255)
+    result = restorer.restore(frames, fidelity=1.0)
+    assert ("RestoreFormer has no fidelity" in caplog.text) == (name == "RestoreFormer")
+    assert result.faces.restored.shape == (1, 3, 512, 512)
+    with torch.inference_mode():
+        expected = (net.eval()(result.faces.crops * 2 - 1) + 1) / 2
+    if name == "RestoreFormer":
+        torch.testing.assert_close(result.faces.restored, expected.clamp(0, 1), rtol=0, atol=1e-5)
+    else:  # that was of its default fidelity
+        assert not torch.allclose(result.faces.restored, expected.clamp(0, 1), rtol=0, atol=1e-3)
+    untouched = (result.mask == 0)[:, None].expand_as(frames)
+    assert torch.equal(result.frames[untouched], frames[untouched])
+    assert (result.frames - frames)[~untouched].abs().mean() > 0.02

@@ -136,6 +136,55 @@ def test_wrong_input_is_refused() -> None:
         Restorer(Negative(), precision="fp8")  # type: ignore[arg-type]
 
 
+# ------------------------------------------------------------------------------------- fidelity
+
+
+class Faithful(nn.Module):
+    """As much of the picture as the fidelity says."""
+
+    out_size = SIZE
+    default_fidelity = 0.25
+
+    def forward(self, x: Tensor, fidelity: float = default_fidelity) -> Tensor:
+        return x * fidelity
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, 0.25), (0.0, 0.0), (0.7, 0.7), (1, 1.0)])
+def test_fidelity(given: float | None, used: float, caplog: pytest.LogCaptureFixture) -> None:
+    crops = crops_of(3)
+    assert Restorer(Faithful()).has_fidelity
+    restored = restored_by(Faithful(), crops, fidelity=given, chunk=2)
+    torch.testing.assert_close(restored, ((crops * 2 - 1) * used + 1) / 2)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("net", [Faithful(), Negative()])
+@pytest.mark.parametrize("fidelity", [-0.01, 1.5, float("nan")])
+def test_a_fidelity_out_of_range_is_refused(net: nn.Module, fidelity: float) -> None:
+    with pytest.raises(ValueError, match="fidelity must lie between 0 and 1"):
+        restored_by(net, crops_of(1), fidelity=fidelity)
+
+
+def test_a_fidelity_without_effect_is_said_once_and_the_face_restored(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    crops = crops_of(3)
+    assert not Restorer(Negative()).has_fidelity
+    torch.testing.assert_close(restored_by(Negative(), crops, fidelity=0.5), 1 - crops)
+    assert [record.getMessage() for record in caplog.records] == [
+        "Negative has no fidelity to set: 0.5 has no effect"
+    ]
+
+
+def test_an_error_in_the_network_never_becomes_an_unrestored_face() -> None:
+    class Refuses(Faithful):
+        def forward(self, x: Tensor, w: float = 0.5) -> Tensor:  # type: ignore[override]
+            return x
+
+    with pytest.raises(TypeError, match="fidelity"):
+        restored_by(Refuses(), crops_of(1), fidelity=0.5)
+
+
 # -------------------------------------------------------------------------------- out of memory
 
 
