@@ -5,22 +5,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gfp_core.networks.stylegan2 import (
+from gfp_core.networks.equalised import (
     CleanConv2d,
-    ConstantInput,
     EqualConv2d,
     EqualConvUp,
     EqualLinear,
     Form,
     FusedLeakyReLU,
+)
+from gfp_core.networks.resampling import fir, halve, upsample
+from gfp_core.networks.stylegan2 import (
+    ConstantInput,
     ModulatedConv2d,
     PixelNorm,
     StyleConv,
     ToRGB,
-    fir,
-    halve,
     style_mlp,
-    upsample,
 )
 
 CLEAN = Form(equalised=False, resample="bilinear")
