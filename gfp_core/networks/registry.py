@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .codeformer import CodeFormer
 from .gfpgan import GFPGANBilinear, GFPGANClean, GFPGANv1
+from .gpen import GPEN
 from .hq_dictionary import HQDictionary
 from .lite import GFPGANLite
 from .restoreformer import RestoreFormer, RestoreFormerPlusPlus
@@ -109,6 +110,12 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         name="CodeFormer",
         network=CodeFormer,
         signature=("position_emb", "idx_pred_layer.1.weight", "quantize.embedding.weight"),
+        licence="non-commercial",
+    ),
+    Architecture(
+        name="GPEN",
+        network=GPEN,
+        signature=("generator.input.input", "generator.conv1.noise.weight", "ecd0.0.0.weight"),
         licence="non-commercial",
     ),
 )
