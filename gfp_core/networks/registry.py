@@ -18,6 +18,7 @@ from .gfpgan import GFPGANBilinear, GFPGANClean, GFPGANv1
 from .gpen import GPEN
 from .hq_dictionary import HQDictionary
 from .lite import GFPGANLite
+from .pose_varied import PoseVaried
 from .restoreformer import RestoreFormer, RestoreFormerPlusPlus
 from .state import quote_some
 
@@ -117,6 +118,12 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         network=GPEN,
         signature=("generator.input.input", "generator.conv1.noise.weight", "ecd0.0.0.weight"),
         licence="non-commercial",
+    ),
+    Architecture(
+        name="PoseVaried",
+        network=PoseVaried,
+        signature=("generator.input.input", "generator.conv1.noise.weight", "latent.weight"),
+        licence="free",  # there are no published weights, only those that one trains
     ),
 )
 """In order of their test: the first whose signature is present is taken."""
