@@ -27,7 +27,7 @@ _GREATEST_STRETCH = 1.3
 # Structures between the two radii (in shares of the short side) are strengthened by this much;
 # finer ones are noise as often as detail. The filters' eps keep the edges of objects as they are.
 _FINE_RADIUS, _COARSE_RADIUS = 1 / 128, 1 / 16
-_FINE_EPS, _COARSE_EPS = 0.02**2, 0.1**2
+_FINE_EPS, _COARSE_EPS = 0.04**2, 0.1**2
 _LOCAL_GAIN = 0.4
 _WORKING_SIDE = 256
 
