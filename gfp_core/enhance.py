@@ -7,6 +7,8 @@ only where colours are dull.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,15 +22,16 @@ from .filters import guided_filter
 _NORM = 6
 _GREATEST_GAIN = 2.0
 
-# Of OKLab's lightness, 0..1. The range between the two shares of the pixels is stretched, by no
-# more than the limit.
-_DARK, _BRIGHT = 0.005, 0.995
-_GREATEST_STRETCH = 1.3
+# Of OKLab's lightness, 0..1. The range between the outer two shares of the pixels is stretched, by
+# no more than the limit, along a curve that keeps the middle one: faces do not turn dark.
+_DARK, _MIDDLE, _BRIGHT = 0.005, 0.5, 0.995
+_GREATEST_STRETCH = 1.6
+_GREATEST_BEND = 1.5
 # Structures between the two radii (in shares of the short side) are strengthened by this much;
 # finer ones are noise as often as detail. The filters' eps keep the edges of objects as they are.
 _FINE_RADIUS, _COARSE_RADIUS = 1 / 128, 1 / 16
 _FINE_EPS, _COARSE_EPS = 0.04**2, 0.1**2
-_LOCAL_GAIN = 0.4
+_LOCAL_GAIN = 0.3
 _WORKING_SIDE = 256
 
 # Of OKLab's chroma: a mean below the usual one is lifted to it, by no more than the limit, and
@@ -50,9 +53,9 @@ def enhance(
     White balance: the light's colour is estimated by shades of grey (G. Finlayson and E. Trezzi,
     "Shades of gray and colour constancy", CIC 2004: the Minkowski 6-norm of each channel of
     linear light) and divided out, the luminance of the light kept. Contrast: OKLab's lightness is
-    stretched to the range, and its local contrast strengthened between two guided filters (He et
-    al., PAMI 2013), so without halos. Saturation: OKLab's chroma of dull pictures is lifted. A
-    picture without colour stays without.
+    stretched to the range about its median, and its local contrast strengthened between two guided
+    filters (He et al., PAMI 2013), so without halos. Saturation: OKLab's chroma of dull pictures
+    is lifted. A picture without colour stays without.
 
     Args:
         frames: (B, 3 or 4, H, W) float RGB or RGBA in [0, 1]; not changed. What lies beyond that
@@ -125,28 +128,40 @@ def _contrasted(light: Tensor, weights: Tensor) -> Tensor:
         guided_filter(light, light, max(1, round(radius * short / shrink)), eps, shrink=shrink)
         for radius, eps in ((_FINE_RADIUS, _FINE_EPS), (_COARSE_RADIUS, _COARSE_EPS))
     )
-    dark, bright = _range(light, weights)
-    gain = min(_GREATEST_STRETCH, 1 / max(bright - dark, 1e-3))
-    stretched = light
-    if gain > 1:
-        # What stays free of the range is shared between both ends as it was before.
-        rest = max(0.0, 1 - gain * (bright - dark)) / max(1 - (bright - dark), 1e-6)
-        stretched = dark * rest + gain * (light - dark)
-    return stretched + _LOCAL_GAIN * (fine - coarse)
+    return _stretched(light, *_levels(light, weights)) + _LOCAL_GAIN * (fine - coarse)
 
 
-def _range(light: Tensor, weights: Tensor) -> tuple[float, float]:
-    """The lightness (1, 1, H, W) below which lie few and nearly all of the pixels that count."""
+def _stretched(light: Tensor, dark: float, middle: float, bright: float) -> Tensor:
+    """The lightness with its range from dark to bright widened, and the middle where it was."""
+    span = max(bright - dark, 1e-3)
+    gain = min(_GREATEST_STRETCH, 1 / span)
+    if gain <= 1 or not dark < middle < bright:
+        return light
+    # What stays free of the range is shared between both ends as it was before.
+    low = dark * (1 - gain * span) / (1 - span)
+    share, wanted = (
+        (middle - start) / width for start, width in ((dark, span), (low, gain * span))
+    )
+    bend = math.log(wanted) / math.log(share) if 0 < wanted < 1 else 1.0
+    bend = min(max(bend, 1 / _GREATEST_BEND), _GREATEST_BEND)
+    place = (light - dark) / span
+    within = place.clamp(0.0, 1.0)
+    return low + gain * span * (within**bend + place - within)
+
+
+def _levels(light: Tensor, weights: Tensor) -> tuple[float, float, float]:
+    """The lightness (1, 1, H, W) below which lie few, half and nearly all pixels that count."""
     side = [min(length, _WORKING_SIDE) for length in light.shape[-2:]]
     values = F.interpolate(light, side, mode="area").flatten().cpu()
     counts = F.interpolate(weights, side, mode="area").flatten().cpu().double()
     if counts.sum() == 0:
-        return 0.0, 1.0
+        return 0.0, 0.5, 1.0
     values, order = values.sort(stable=True)
     share = counts[order].cumsum(dim=0) / counts.sum()
-    ends = torch.searchsorted(share, torch.tensor([_DARK, _BRIGHT], dtype=torch.float64))
-    dark, bright = values[ends.clamp(max=len(values) - 1)].tolist()
-    return dark, bright
+    wanted = torch.tensor([_DARK, _MIDDLE, _BRIGHT], dtype=torch.float64)
+    found = torch.searchsorted(share, wanted).clamp(max=len(values) - 1)
+    dark, middle, bright = values[found].tolist()
+    return dark, middle, bright
 
 
 def _saturated(chroma: Tensor, weights: Tensor) -> Tensor:
