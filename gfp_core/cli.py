@@ -145,9 +145,43 @@ def build_parser() -> argparse.ArgumentParser:
     )
     restore.add_argument(
         "--color",
-        choices=("auto", "input", "restorer"),
+        choices=(
+            "auto",
+            "restorer",
+            "input",
+            "lightness",
+            "match",
+            "mean_std",
+            "low_frequency",
+            "reference",
+            "enhance",
+        ),
         default="auto",
-        help="whose colours the faces take (default: %(default)s)",
+        help="colours of the faces. restorer: as the model gives them; match, mean_std: with the "
+        "statistics of the picture's face (auto: match); low_frequency: with the picture's "
+        "colours, smoothed; input: with the picture's chroma; lightness: with the picture's "
+        "lightness; reference: with the statistics of --reference; enhance: contrast and "
+        "saturation strengthened (default: %(default)s)",
+    )
+    restore.add_argument(
+        "--color-strength",
+        type=_fraction,
+        default=1.0,
+        help="share of the correction of --color, 0 to 1 (default: 1)",
+    )
+    restore.add_argument(
+        "--grey",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="which faces keep the picture's chroma: those in black and white, sepia and the like "
+        "(auto; but none with --color restorer), all (on) or none (off) (default: %(default)s)",
+    )
+    restore.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FILE",
+        help="picture for --color reference: its largest face gives the colours, or all of it if "
+        "it shows no face",
     )
     restore.add_argument(
         "--format",

@@ -174,7 +174,8 @@ def test_unknown_model_and_device(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("option", "choices"), [("mask", paste.MaskShape), ("color", color.ColorMode)]
+    ("option", "choices"),
+    [("mask", paste.MaskShape), ("color", color.ColorMode), ("grey", color.GreyGuard)],
 )
 def test_choices_of_the_command_line_are_those_of_the_steps(option, choices, capsys):
     from gfp_core.cli import main
@@ -197,6 +198,43 @@ def test_grey_input_stays_grey(fake_restorer):
     assert (kept - kept.mean(dim=1, keepdim=True)).abs().max() < 0.01
     painted = fake_restorer.restore(frames, color="restorer").frames
     assert (painted - painted.mean(dim=1, keepdim=True)).abs().max() > 0.05
+
+
+def test_colour_options_reach_their_step(fake_restorer):
+    frames = photo()
+    frames[0, :, 0, 0] = 0.9
+    plain, matched = (fake_restorer.restore(frames, color=c).frames for c in ("restorer", "match"))
+    half = fake_restorer.restore(frames, color="match", color_strength=0.5).frames
+    torch.testing.assert_close(half, (plain + matched) / 2, atol=1e-4, rtol=0)
+    forced = fake_restorer.restore(frames, color="restorer", grey="on").frames
+    taken = fake_restorer.restore(frames, color="input").frames
+    assert torch.equal(forced, taken)
+    assert not torch.equal(forced, plain)
+
+
+def test_the_colours_of_a_references_face(fake_restorer, caplog):
+    frames = photo().repeat(2, 1, 1, 1)
+    frames[:, :, 0, 0] = 0.9
+    tints = torch.tensor([[1.0, 0.7, 0.5], [0.5, 0.7, 1.0]])
+    reference = frames * tints[:, :, None, None]
+    reference[:, :, 0, 0] = 0.9  # a face
+
+    def tint(reference):
+        faces = fake_restorer.restore(frames, color="reference", reference=reference).faces
+        middle = faces.restored[:, :, 20:50, 24:40].mean(dim=(2, 3))
+        return middle[:, 0] / middle[:, 2]
+
+    one, each = tint(reference[:1]), tint(reference)
+    assert min(one) > 1.2
+    assert each[0] > 1.2 > 0.9 > each[1]
+    caplog.set_level("INFO")
+    reference[:, :, 0, 0] = 0.1  # none: all of it counts
+    assert min(tint(reference[:1])) > 1.2
+    assert "No face found in reference 0" in caplog.text
+    with pytest.raises(ValueError, match="1 or 2, 3 or 4"):
+        tint(reference.repeat(2, 1, 1, 1))
+    with pytest.raises(ValueError, match="needs a reference"):
+        tint(None)
 
 
 # With the real networks
