@@ -29,7 +29,11 @@ Order: TypeAlias = Literal[
 Which: TypeAlias = str | Sequence[int]
 """Which faces go on: see `parse_which`."""
 LIKE = 22.0
-"""Degrees between the embeddings of two pictures up to which they show one person."""
+"""Degrees between the embeddings of two pictures up to which they show one person.
+
+A neutral and a smiling photograph of 81 people: all pairs of one person are nearer, and 0.2 % of the
+others; with the second photograph degraded as for training, 98.8 % and 0.2 %.
+"""
 
 
 def choose(faces: Faces, *, order: Order = "score", which: Which = "all") -> Faces:
