@@ -31,8 +31,8 @@ Which: TypeAlias = str | Sequence[int]
 LIKE = 22.0
 """Degrees between the embeddings of two pictures up to which they show one person.
 
-A neutral and a smiling photograph of 81 people: all pairs of one person are nearer, and 0.2 % of the
-others; with the second photograph degraded as for training, 98.8 % and 0.2 %.
+Of a neutral and a smiling photograph of 81 people, all pairs of one person are nearer, and 0.2 % of
+the others; with the second photograph degraded as for training, 98.8 % and 0.2 %.
 """
 
 
@@ -232,6 +232,7 @@ def _middle_is_in(face: Face, wanted: Tensor) -> bool:
 
 def _share_in(face: Face, wanted: Tensor) -> float:
     """The share of the visible part of a face's box that lies in an (H, W) bool region."""
-    x1, y1, x2, y2 = (max(0, round(edge)) for edge in face.box)
-    box = wanted[y1 : y2 + 1, x1 : x2 + 1]
+    x1, y1 = (max(0, round(edge)) for edge in face.box[:2])
+    x2, y2 = (max(0, round(edge) + 1) for edge in face.box[2:])
+    box = wanted[y1:y2, x1:x2]
     return float(box.float().mean()) if box.numel() else 0.0

@@ -40,7 +40,7 @@ OVERLAP = 0.3
 """Intersection over union from which on two boxes of successive frames are one face."""
 ALIKE = 15.0
 """Degrees between embeddings up to which two faces are one, wherever they are."""
-APART = 45.0
+APART = 25.0
 """Degrees between embeddings from which on two faces are two, however much they overlap."""
 PATIENCE = 5
 """Frames for which a face that is not seen is remembered."""

