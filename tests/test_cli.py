@@ -8,12 +8,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 from PIL import ExifTags, Image
 
-from gfp_core import cli, pipeline
+from gfp_core import choose, cli, identity, pipeline
 from gfp_core.cli import main
 from gfp_core.commands.running import Console
 from gfp_core.images import Picture, read_image, write_image
@@ -661,3 +663,71 @@ def test_real_networks_from_file_to_file(tmp_path, capsys):
     assert run("detect", tmp_path / "astronaut.png", "--json", "--quiet") == 0
     ((face,),) = (entry["faces"] for entry in json.loads(capsys.readouterr().out))
     assert face["score"] > 0.9
+
+
+# Choosing, identity, frames in order
+
+
+def spied(monkeypatch, fake_restorer) -> list[dict]:
+    """The options of each call of `FaceRestorer.restore`."""
+    calls: list[dict] = []
+    restore = type(fake_restorer).restore
+
+    def spy(self, frames, **options):
+        calls.append({"frames": frames, **options})
+        return restore(self, frames, **options)
+
+    monkeypatch.setattr(type(fake_restorer), "restore", spy)
+    return calls
+
+
+def test_choices_reach_the_restorer(tmp_path, loads, fake_restorer, fake_embedder, monkeypatch):
+    calls = spied(monkeypatch, fake_restorer)
+    fake_restorer.embedder = fake_embedder
+    monkeypatch.setattr(
+        type(fake_embedder), "describe", lambda *_: torch.ones(1, 3) / 3**0.5, raising=False
+    )
+    source = photo(tmp_path / "a.png")
+    Image.new("L", (80, 96), 255).save(tmp_path / "region.png")
+    choice = ["--order", "left-to-right", "--which", "first 2", "--min-size", 5, "--turned"]
+    choice += ["--max-size", 500, "--region", tmp_path / "region.png", "--max-sharpness", 1]
+    choice += ["--person", source, "--identity", "--embedder", "e.bin"]
+    assert run("restore", source, "-o", tmp_path / "out", *choice) == 0
+    assert loads[0][-1]["embedder"] == "e.bin"
+    (call,) = calls
+    assert (call["order"], call["which"]) == ("left to right", "first 2")
+    assert (call["min_size"], call["max_size"], call["max_sharpness"]) == (5, 500, 1)
+    assert call["rotations"] == (0, 90, 180, 270)
+    assert call["identity_limit"] == identity.LIMIT
+    assert call["region"].shape == (1, 96, 80)
+    assert call["people"].shape == (1, 3)
+    assert "tracks" not in call
+
+
+def test_orders_of_the_command_line_are_those_of_choosing():
+    assert tuple(order.replace("-", " ") for order in cli.ORDERS) == get_args(choose.Order)
+
+
+def test_a_person_without_the_weights_says_how_to_get_them(tmp_path, capsys):
+    source = photo(tmp_path / "a.png")
+    out = ("-o", tmp_path / "out", "--no-download", "--person", source)
+    assert run("restore", source, *out, "--embedder", "face-descriptor") == 2
+    assert "gfp weights get face-descriptor" in capsys.readouterr().err
+
+
+def test_frames_are_taken_in_order_and_followed_folder_by_folder(
+    tmp_path, loads, fake_restorer, monkeypatch, capsys
+):
+    calls = spied(monkeypatch, fake_restorer)
+    for folder, names in (("a", ("10.png", "9.png", "2.png")), ("b", ("1.png",))):
+        for name in names:
+            photo(tmp_path / "in" / folder / name, size=(80 + int(name[:-4]), 96))
+    arguments = ("restore", tmp_path / "in", "-o", tmp_path / "out", "--frames", "--score", 0.7)
+    assert run(*arguments) == 0
+    assert [call["frames"].shape[3] for call in calls] == [82, 89, 90, 81]
+    assert [call["tracks"].count for call in calls] == [0, 1, 2, 0]  # other sizes: anew each time
+    (tmp_path / "out" / "a" / "9.png").unlink()
+    calls.clear()
+    assert run(*arguments) == 0
+    assert [call["tracks"].count for call in calls] == [0]
+    assert "faces are followed from here on" in capsys.readouterr().err

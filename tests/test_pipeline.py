@@ -16,6 +16,7 @@ from gfp_core import color, paste
 from gfp_core.detect import FaceDetector
 from gfp_core.networks import registry
 from gfp_core.pipeline import FaceRestorer, find_device, find_model
+from gfp_core.track import Tracks
 
 
 def photo(height: int = 96, width: int = 80, channels: int = 3, face: bool = True) -> torch.Tensor:
@@ -235,6 +236,69 @@ def test_the_colours_of_a_references_face(fake_restorer, caplog):
         tint(reference.repeat(2, 1, 1, 1))
     with pytest.raises(ValueError, match="needs a reference"):
         tint(None)
+
+
+# Choosing, identity, frames in order
+
+
+def test_flaw_7_a_region_without_faces_restores_nobody(fake_restorer):
+    frames = torch.cat([photo(), photo()])
+    region = torch.zeros(2, 96, 80)
+    region[1] = 1
+    result = fake_restorer.restore(frames, region=region)
+    assert [face.frame for face in result.faces.faces] == [1]
+    assert torch.equal(result.frames[0], frames[0])
+    with pytest.raises(ValueError, match="bring it to the frames' size"):
+        fake_restorer.restore(frames, region=torch.ones(1, 96, 79))
+
+
+def test_only_the_people_asked_for_are_restored(fake_restorer, fake_embedder):
+    frames = photo().repeat(2, 1, 1, 1)
+    frames[0, 1:] *= 0.1  # reddish
+    frames[1, :2] *= 0.1  # bluish
+    frames[:, :, 0, 0] = 0.9
+    with pytest.raises(ValueError, match=r"embedder.*gfp weights get face-descriptor"):
+        fake_restorer.restore(frames, people=torch.eye(3)[:1])
+    fake_restorer.embedder = fake_embedder
+    result = fake_restorer.restore(frames, people=torch.eye(3)[2:])
+    assert [face.frame for face in result.faces.faces] == [1]
+    assert torch.equal(result.frames[0], frames[0])
+    assert not torch.equal(result.frames[1], frames[1])
+
+
+def test_the_identity_guard_takes_back_what_it_must(fake_restorer, fake_embedder):
+    frames = photo()
+    frames[:, 1:, 5:] *= 0.1  # a red face, whose negative is another
+    fake_restorer.embedder = fake_embedder
+    result = fake_restorer.restore(frames, color="restorer", identity_limit=10.0)
+    assert result.angles[0] > 15
+    assert result.strengths.tolist() == [0]
+    assert (result.frames - frames).abs().max() < 1e-4
+    plain = fake_restorer.restore(frames, color="restorer")
+    assert plain.angles is None
+    assert (plain.frames - frames).abs().max() > 0.5
+
+
+def test_sharp_faces_stay(fake_restorer):
+    frames = photo()
+    assert len(fake_restorer.restore(frames, max_sharpness=1.0).faces) == 1
+    result = fake_restorer.restore(frames, max_sharpness=0.0)
+    assert len(result.faces) == 0
+    assert torch.equal(result.frames, frames)
+
+
+def test_frames_in_order_pass_on_what_they_saw(fake_restorer):
+    frames = photo().repeat(3, 1, 1, 1)
+    assert fake_restorer.restore(frames).tracks is None
+    whole = fake_restorer.restore(frames, tracks=Tracks(), score=0.7)  # the fake is sure by 0.75
+    assert whole.tracks.tracks[0].seen == 3
+    # Looked for with less confidence, so that a face does not blink.
+    assert [call["score"] for call in fake_restorer.detector.calls] == [0.9, 0.5]
+    first = fake_restorer.restore(frames[:2], tracks=Tracks(), score=0.7)
+    rest = fake_restorer.restore(frames[2:], tracks=first.tracks, score=0.7)
+    assert rest.tracks.tracks[0].seen == 3
+    assert rest.tracks.tracks[0].number == 0
+    assert len(fake_restorer.restore(frames, tracks=Tracks(), score=0.8).faces) == 0
 
 
 # With the real networks
