@@ -13,13 +13,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import sharpness
 from .align import Border, align, face_ellipse, fit_similarity, visible
+from .blend import Blend
 from .choose import Order, Which, choose
 from .color import ColorMode, GreyGuard, apply_color
 from .detect import DEFAULT_SCORE, FaceDetector, load_detector
 from .faces import Faces, Preview, Progress
+from .masks import AnyShape, Mask, make_masks
 from .networks import registry
-from .paste import MaskShape, paste
+from .parse import FaceParser, load_parser
+from .paste import DEFAULT_BLEND, paste
 from .restore import Precision, Restorer
 from .weights import WeightsError
 from .weights.loading import load_network
@@ -50,15 +54,19 @@ class FaceRestorer:
         >>> restored = faces.restore(to_frames(read_image("photo.jpg"))).frames
     """
 
-    def __init__(self, restorer: Restorer, detector: FaceDetector) -> None:
+    def __init__(
+        self, restorer: Restorer, detector: FaceDetector, parser: FaceParser | None = None
+    ) -> None:
         """Join a restorer and a detector.
 
         Args:
             restorer: restores crops of its size.
             detector: finds the faces.
+            parser: tells their parts apart, for masks that leave what stands before them.
         """
         self.restorer = restorer
         self.detector = detector
+        self.parser = parser
 
     @classmethod
     def load(
@@ -66,6 +74,7 @@ class FaceRestorer:
         model: str | os.PathLike[str] = "lite",
         detector: str | os.PathLike[str] = "retinaface_mobile025",
         *,
+        parser: str | os.PathLike[str] | None = None,
         device: torch.device | str | None = None,
         precision: Precision = "auto",
         weights: Weights | None = None,
@@ -77,7 +86,9 @@ class FaceRestorer:
         Args:
             model: name of weights in the catalogue, or a checkpoint file of any known architecture.
             detector: name of a detector in the catalogue, or a file that holds one.
-            device: where both run; None takes CUDA if there is one, else the CPU.
+            parser: name of a parser in the catalogue ("bisenet"), or a file that holds one; None
+                for masks that need none.
+            device: where all run; None takes CUDA if there is one, else the CPU.
             precision: of the restorer's arithmetic, see `Restorer`.
             weights: where named weights are looked for; by default as the user's settings say.
 
@@ -90,18 +101,21 @@ class FaceRestorer:
         weights = Weights() if weights is None else weights
         net = load_network(*find_model(model, weights))
         found = find_detector(detector, device=place, weights=weights)
-        return cls(Restorer(net, device=place, precision=precision), found)
+        parsing = None if parser is None else find_parser(parser, device=place, weights=weights)
+        return cls(Restorer(net, device=place, precision=precision), found, parsing)
 
     def restore(
         self,
         frames: Tensor,
         *,
         strength: float = 1.0,
+        auto_strength: bool = False,
         fidelity: float | None = None,
         upscale: float = 1.0,
         background: Tensor | None = None,
-        mask: MaskShape = "ellipse",
-        feather: float = 0.1,
+        mask: Mask | AnyShape = "ellipse",
+        frame_mask: Tensor | None = None,
+        blend: Blend = DEFAULT_BLEND,
         color: ColorMode = "auto",
         color_strength: float = 1.0,
         grey: GreyGuard = "auto",
@@ -128,13 +142,17 @@ class FaceRestorer:
         Args:
             frames: (B, C, H, W) float RGB or RGBA in [0, 1]; values outside are kept. Not changed.
             strength: share of the restored face in the middle of the mask, from 0 to 1.
+            auto_strength: whether sharp, tiny and doubtful faces are restored less, see
+                `sharpness.auto_strength`.
             fidelity: quality (0) or likeness to the input (1), where the network lets one choose;
                 see `Restorer.restore`.
             upscale: size of the result relative to the frames.
             background: (B, 3 or 4, H', W'): the frames already brought to another size, instead
                 of `upscale`.
-            mask: the outline inside which a face is restored.
-            feather: width of the mask's fade as a share of the crop's side, from 0 to 0.5.
+            mask: what of each face is restored, see `masks.Mask`. With a parser what stands before
+                a face is left; the shape "parts" needs one.
+            frame_mask: (1 or B, H, W) in [0, 1]: where the frames may be touched, see `paste`.
+            blend: how restored faces go into the frames, see `blend.Blend`.
             color: whose colours the faces take, see `color.apply_color` for this and the two
                 options that follow.
             color_strength: share of the correction of colours, from 0 to 1.
@@ -160,6 +178,9 @@ class FaceRestorer:
         Raises:
             ValueError: the frames are no such tensor, or an option is out of range.
         """
+        mask = Mask(mask) if isinstance(mask, str) else mask
+        if mask.needs_parser and self.parser is None:
+            raise ValueError("the mask 'parts' needs a parser: FaceRestorer.load(parser='bisenet')")
         batch = frames.shape[0] if frames.ndim else 0
         faces = find_faces(
             self.detector,
@@ -188,12 +209,16 @@ class FaceRestorer:
             faces = apply_color(
                 faces, color, strength=color_strength, grey=grey, reference=reference
             )
+        strengths = torch.full((len(faces),), strength)
+        if auto_strength:
+            strengths *= sharpness.auto_strength(frames, faces)
         image, covered = paste(
             frames,
             faces,
-            mask=mask,
-            feather=feather,
-            strength=strength,
+            mask=self._masks(faces, mask, _beat(progress, batch)),
+            frame_mask=frame_mask,
+            blend=blend,
+            strength=strengths,
             upscale=upscale,
             background=background,
             progress=_stage(progress, 2, batch),
@@ -201,6 +226,12 @@ class FaceRestorer:
         if progress is not None and not len(faces):
             progress(_STAGES * batch, _STAGES * batch)
         return Restoration(image, covered, faces)
+
+    def _masks(self, faces: Faces, mask: Mask, progress: Progress | None) -> Mask | Tensor:
+        """The masks of the faces; left to `paste` where their pixels need not be looked at."""
+        if self.parser is None or not len(faces):
+            return mask
+        return make_masks(faces, mask, parser=self.parser, progress=progress)
 
     def _reference_crops(self, reference: Tensor, faces: Faces, border: Border) -> Tensor:
         """(1 or N, 4, S, S): what gives each face its colours; alpha says where the face is."""
@@ -333,6 +364,22 @@ def find_detector(
     return load_detector(entry.architecture, path=path, device=device)
 
 
+def find_parser(
+    parser: str | os.PathLike[str],
+    *,
+    device: torch.device | str | None = None,
+    weights: Weights | None = None,
+) -> FaceParser:
+    """A parser by its name or from its file, see `parse.load_parser`.
+
+    Raises:
+        WeightsError: it is neither, or its weights cannot be had.
+    """
+    if Path(parser).is_file():
+        return load_parser(path=parser, device=device)
+    return load_parser(os.fspath(parser), device=device, weights=weights)
+
+
 def _stage(progress: Progress | None, stage: int, frames: int) -> Progress | None:
     """The progress of one stage as a part of the whole, in thirds of frames."""
     if progress is None:
@@ -342,6 +389,11 @@ def _stage(progress: Progress | None, stage: int, frames: int) -> Progress | Non
         progress(stage * frames + done * frames // total, _STAGES * frames)
 
     return report
+
+
+def _beat(progress: Progress | None, frames: int) -> Progress | None:
+    """Reports two stages done again and again, so that parsing can be cancelled."""
+    return None if progress is None else lambda *_: progress(2 * frames, _STAGES * frames)
 
 
 def _drop_what_is_no_face(faces: Faces) -> Faces:

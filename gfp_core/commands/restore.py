@@ -29,7 +29,9 @@ from .jobs import Job, check_writable, make_folder, plan
 from .running import CannotStart, Console, load, load_weights
 
 if TYPE_CHECKING:
+    from ..blend import Blend
     from ..faces import Faces
+    from ..masks import Mask
     from ..pipeline import FaceRestorer
 
 
@@ -41,7 +43,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """
     if (options.color == "reference") != (options.reference is not None):
         raise CannotStart("--color reference and --reference FILE belong together: give both")
-    reference = None if options.reference is None else load(read_image, options.reference)
+    picture = None if options.reference is None else load(read_image, options.reference)
+    reference = None if picture is None else to_frames(picture)
+    mask, blend = load(_mask, options), load(_blend, options)
     reserved = [CROPS] * options.save_crops + [COMPARE] * options.compare
     suffix = FORMATS.get(options.format)
     jobs, problems = load(plan, options.inputs, options.output, suffix=suffix, reserved=reserved)
@@ -56,6 +60,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             FaceRestorer.load,
             options.model,
             options.detector,
+            parser=options.parser if mask.needs_parser or options.occlusion else None,
             device=options.device,
             weights=load_weights(options),
         )
@@ -63,11 +68,25 @@ def run(options: argparse.Namespace, console: Console) -> int:
     def work(job: Job, progress: Callable[[int, int], None]) -> int | None:
         if not options.overwrite and _is_finished(job, options.compare):
             return None
-        return _restore_file(job, options, restorer, reference, progress)
+        how = {"mask": mask, "blend": blend, "reference": reference}
+        return _restore_file(job, options, restorer, how, progress)
 
     again = " without --overwrite" if options.overwrite else ""
     hint = f"The same command{again} goes on with the rest."
     return console.conclude(console.work_through(jobs, work), problems, "restored", hint)
+
+
+def _mask(options: argparse.Namespace) -> Mask:
+    from ..masks import DEFAULT_PARTS, Mask
+
+    parts = DEFAULT_PARTS if options.parts is None else options.parts
+    return Mask(options.mask, options.feather, options.grow, parts, options.occlusion)
+
+
+def _blend(options: argparse.Namespace) -> Blend:
+    from ..blend import Blend
+
+    return Blend(detail=options.detail, grain=options.grain)
 
 
 def _is_finished(job: Job, compare: bool) -> bool:
@@ -79,10 +98,13 @@ def _restore_file(
     job: Job,
     options: argparse.Namespace,
     restorer: Callable[[], FaceRestorer],
-    reference: Picture | None,
+    how: dict[str, Any],
     progress: Callable[[int, int], None],
 ) -> int:
-    """Restore one file; returns the number of its faces."""
+    """Restore one file; returns the number of its faces.
+
+    ``how`` are options of `FaceRestorer.restore` that were made ready for all files.
+    """
     picture = read_image(job.source)
     _check_output(job, picture, options.upscale)
     chosen = {} if options.score is None else {"score": options.score}
@@ -91,12 +113,12 @@ def _restore_file(
         strength=options.strength,
         fidelity=options.fidelity,
         upscale=options.upscale,
-        mask=options.mask,
+        auto_strength=options.auto_strength,
         color=options.color,
         color_strength=options.color_strength,
         grey=options.grey,
-        reference=None if reference is None else to_frames(reference),
         progress=progress,
+        **how,
         **chosen,
     )
     restored = from_frames(result.frames, picture)
