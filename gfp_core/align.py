@@ -11,6 +11,7 @@ alike, so that a similarity between them is a plain 2x3 matrix without half-pixe
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -310,6 +311,26 @@ def warp(
     if fine > 1:
         sampled = cv2.resize(sampled, size, interpolation=cv2.INTER_AREA)
     return sampled
+
+
+def warp_into(
+    box: tuple[slice, slice], picture: NDArray[np.float32], back: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """A picture in [0, 1] (H, W) or (H, W, C), resampled to a box (rows, columns) of another.
+
+    ``back`` (2, 3) goes from pixels of the box to those of the picture; the result is in [0, 1].
+    """
+    height, width = (side.stop - side.start for side in box)
+    if not (height and width):
+        return np.zeros((height, width, *picture.shape[2:]), np.float32)
+    return np.clip(warp(picture, back, (width, height)), 0.0, 1.0)
+
+
+def scaling(old: Sequence[int], new: Sequence[int]) -> NDArray[np.float64]:
+    """(2, 3) from pixels of an image of (height, width) to those of its resampled form."""
+    x, y = new[1] / old[1], new[0] / old[0]
+    # The corners of the images coincide, not the centres of their corner pixels.
+    return np.array([[x, 0.0, (x - 1) / 2], [0.0, y, (y - 1) / 2]])
 
 
 def _average_down(

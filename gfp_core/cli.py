@@ -143,9 +143,60 @@ def build_parser() -> argparse.ArgumentParser:
     )
     restore.add_argument(
         "--mask",
-        choices=("ellipse", "box", "hull"),
+        choices=("ellipse", "box", "hull", "parts"),
         default="ellipse",
-        help="outline inside which a face is restored (default: %(default)s)",
+        help="outline inside which a face is restored; parts: those of --parts, which a parser "
+        "finds (default: %(default)s)",
+    )
+    restore.add_argument(
+        "--feather",
+        type=_fraction,
+        default=0.1,
+        help="width of the fade inside the outline, as a share of the face's crop (default: 0.1)",
+    )
+    restore.add_argument(
+        "--grow",
+        type=_number,
+        default=0.0,
+        help="move the outline outwards by this share of the crop; below 0 inwards (default: 0)",
+    )
+    restore.add_argument(
+        "--occlusion",
+        action="store_true",
+        help="leave glasses, hair and hands before a face as they are, where a parser sees them",
+    )
+    restore.add_argument(
+        "--parts",
+        type=_names,
+        metavar="LIST",
+        help="what is restored where a parser sees it, for --mask parts and --occlusion: some of "
+        "skin,brows,eyes,nose,mouth,ears,neck,glasses,hair,hat (default: all but neck, hair and "
+        "hat)",
+    )
+    restore.add_argument(
+        "--parser",
+        default="bisenet",
+        help="name of a face parser, or its file; loaded for --mask parts and --occlusion only "
+        "(default: %(default)s)",
+    )
+    restore.add_argument(
+        "--auto-strength",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="restore faces less the sharper they are, and tiny and doubtful ones (default: no)",
+    )
+    restore.add_argument(
+        "--detail",
+        type=_fraction,
+        default=1.0,
+        help="share of the picture's fine detail kept in faces larger than the model's crop "
+        "(default: 1)",
+    )
+    restore.add_argument(
+        "--grain",
+        type=_fraction,
+        default=0.0,
+        help="share of the picture's noise that restored faces get again (default: 0)",
     )
     restore.add_argument(
         "--color",
@@ -351,6 +402,10 @@ def _fraction(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must lie between 0 and 1, not {text}")
     return value
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _factor(text: str) -> float:

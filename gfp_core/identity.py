@@ -1,7 +1,7 @@
 """The identity guard: a face that a restorer turned into someone else's is taken back.
 
-Measured with embeddings of the crops before and after, see ``embed.py``. The restored crop is
-blended towards the input, less of it the further the face has been turned away, down to none.
+Measured with embeddings of the crops before and after, see ``embed.py``. The restored face is
+kept less the further the face has been turned away, down to not at all.
 """
 
 from __future__ import annotations
@@ -29,22 +29,21 @@ REFUSED = 1.5
 """Times the limit from which on nothing of the restored face is left."""
 
 
-class Guarded(NamedTuple):
-    """What `guard` gives."""
+class Likeness(NamedTuple):
+    """How like themselves restored faces are."""
 
-    faces: Faces
-    """The faces, with ``restored`` blended towards ``crops`` where need be."""
     angles: Tensor
-    """(N,) degrees in [0, 180]: how far the restorer turned each face, before the blending."""
+    """(N,) degrees in [0, 180]: how far the restorer turned each face."""
     strengths: Tensor
-    """(N,) in [0, 1]: the share of the restored face that was left."""
+    """(N,) in [0, 1]: the share of the restored face to keep."""
 
 
-def guard(faces: Faces, embedder: FaceEmbedder, *, limit: float = LIMIT) -> Guarded:
-    """Lower the strength of restored faces that no longer look like the input.
+def compare(faces: Faces, embedder: FaceEmbedder, *, limit: float = LIMIT) -> Likeness:
+    """Find out which restored faces no longer look like the input, and how much of them to keep.
 
-    Up to ``limit`` a face is left as it is; from there its share falls smoothly (3t^2 - 2t^3) and
-    is none from 1.5 times the limit on. A log line names the faces that were changed.
+    Up to ``limit`` all of a face is kept; from there its share falls smoothly (3t^2 - 2t^3) and
+    is none from 1.5 times the limit on. The log says how far the faces were turned, and names those
+    beyond the limit.
 
     Args:
         faces: restored faces.
@@ -52,7 +51,7 @@ def guard(faces: Faces, embedder: FaceEmbedder, *, limit: float = LIMIT) -> Guar
         limit: angle between the embeddings of the crop and the restored crop, in degrees.
 
     Returns:
-        The faces, and for each its angle and the share that was left.
+        For each face its angle and the share; `paste.paste` takes these as strengths.
 
     Raises:
         ValueError: the faces are not restored, or the limit is not above 0.
@@ -60,20 +59,38 @@ def guard(faces: Faces, embedder: FaceEmbedder, *, limit: float = LIMIT) -> Guar
     if limit <= 0:
         raise ValueError(f"the limit of the identity guard must be above 0 degrees, not {limit}")
     if not len(faces):
-        return Guarded(faces, torch.empty(0), torch.empty(0))
+        return Likeness(torch.empty(0), torch.empty(0))
     if faces.crops is None or faces.restored is None:
         raise ValueError("the identity guard compares restored faces: restore them first")
     turned = angles(embedder.embed(faces.crops), embedder.embed(faces.restored))
     t = ((turned - limit) / (limit * (REFUSED - 1))).clamp(0, 1)
     strengths = 1 - t * t * (3 - 2 * t)
     _report(faces, turned, strengths, limit)
-    weak = (strengths < 1).nonzero().squeeze(1).to(faces.restored.device)
-    if not len(weak):
-        return Guarded(faces, turned, strengths)
-    restored, before = faces.restored.clone(), faces.crops.to(faces.restored.device)[weak]
+    return Likeness(turned, strengths)
+
+
+def guard(faces: Faces, embedder: FaceEmbedder, *, limit: float = LIMIT) -> Faces:
+    """`compare`, and blend the restored crops towards the input by what it says.
+
+    For crops that are used by themselves. Where they are pasted back, give `paste.paste` the
+    strengths: a face of which nothing is kept then keeps all detail of its frame.
+
+    Args:
+        faces: restored faces.
+        embedder: tells who is who.
+        limit: see `compare`.
+
+    Raises:
+        ValueError: see `compare`.
+    """
+    strengths = compare(faces, embedder, limit=limit).strengths
+    if faces.crops is None or faces.restored is None or bool((strengths == 1).all()):
+        return faces
+    restored, before = faces.restored.clone(), faces.crops.to(faces.restored.device)
+    weak = (strengths < 1).nonzero().squeeze(1).to(restored.device)
     share = strengths.to(restored.device)[weak].view(-1, 1, 1, 1)
-    restored[weak] = before + share * (restored[weak] - before)
-    return Guarded(replace(faces, restored=restored), turned, strengths)
+    restored[weak] = before[weak] + share * (restored[weak] - before[weak])
+    return replace(faces, restored=restored)
 
 
 def _report(faces: Faces, turned: Tensor, strengths: Tensor, limit: float) -> None:

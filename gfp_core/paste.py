@@ -15,8 +15,6 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Literal, TypeAlias, get_args
 
 import cv2
 import numpy as np
@@ -25,19 +23,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .align import check_frames, face_ellipse, invert, to_numpy, transform, visible, warp
+from .align import (
+    check_frames,
+    invert,
+    scaling,
+    similarity_scale,
+    to_numpy,
+    transform,
+    visible,
+    warp,
+    warp_into,
+)
+from .blend import Blend, banded, grain, kept_detail
 from .faces import Faces, Progress
+from .masks import AnyShape, CropMasks, FrameMask, Mask
 
 logger = logging.getLogger(__name__)
 
-MaskShape: TypeAlias = Literal["ellipse", "box", "hull"]
-"""Outline of a mask: an ellipse about the mean face, the whole crop, or this face's landmarks."""
-
-# How far the hull reaches beyond the landmarks: brows and chin in steps from between the eyes to
-# between the mouth corners, the margin around all in shares of the crop's side.
-_BROWS = 0.45
-_CHIN = 0.75
-_HULL_MARGIN = 0.12
+DEFAULT_BLEND = Blend()
+_BLOCK = 8  # side of a JPEG block
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,14 @@ class _Patch:
 
     face: int
     """Its place in Faces."""
+    frame: int
+    """Index of its frame."""
     box: tuple[slice, slice]
     """Rows and columns of the result."""
     back: NDArray[np.float64]
     """(2, 3), from pixels of the box to pixels of the crop."""
     alpha: Tensor
-    """(h, w) float32 in [0, 1]: the mask times the strength."""
+    """(h, w) float32 in [0, 1]: the mask, times the strength and the frame's mask."""
     seen: Tensor
     """(3, h, w) float32 in [0, 1]."""
 
@@ -60,9 +66,10 @@ def paste(
     frames: Tensor,
     faces: Faces,
     *,
-    mask: MaskShape = "ellipse",
-    feather: float = 0.1,
-    strength: float = 1.0,
+    mask: Mask | AnyShape | Tensor = "ellipse",
+    frame_mask: Tensor | None = None,
+    blend: Blend = DEFAULT_BLEND,
+    strength: float | Tensor = 1.0,
     upscale: float = 1.0,
     background: Tensor | None = None,
     progress: Progress | None = None,
@@ -73,10 +80,13 @@ def paste(
         frames: (B, C, H, W) float RGB in [0, 1], C 3 or 4 (alpha, kept as it is). Values outside
             [0, 1] are kept; NaN and infinite pixels are replaced only under a face.
         faces: aligned and restored faces of these frames.
-        mask: the outline inside which a face is restored.
-        feather: width of the fade from the outline inwards, as a share of the crop's side, so in
-            proportion to the face; from 0 (a hard edge) to 0.5.
-        strength: share of the restored face in the middle of the mask, from 0 to 1.
+        mask: what of each crop is restored: a `Mask` or its shape's name; or (N, S, S) in [0, 1],
+            as `masks.make_masks` makes them with a parser. The crop's outermost pixels never are.
+        frame_mask: (1 or B, H, W) in [0, 1], of the frames' size or the result's: multiplied with
+            the masks of the faces.
+        blend: how restored faces go into the frames.
+        strength: share of the restored face in the middle of the mask, from 0 to 1; one for all,
+            or (N,), one a face.
         upscale: size of the result relative to the frames, which are resampled (bicubic).
         background: (B, 3 or 4, H', W'): the frames already brought to another size, instead of
             `upscale`. The result has its size. Without alpha it takes the frames'.
@@ -93,24 +103,23 @@ def paste(
     """
     check_frames(frames, faces)
     restored, matrices = _check_restored(faces)
-    if mask not in get_args(MaskShape):
-        raise ValueError(f"mask must be one of {', '.join(get_args(MaskShape))}, not {mask!r}")
-    if not 0 <= feather <= 0.5:
-        raise ValueError(f"feather must lie in 0..0.5, not {feather}")
-    if not 0 <= strength <= 1:
-        raise ValueError(f"strength must lie in 0..1, not {strength}")
+    masks = CropMasks(mask, faces, restored.shape[-1])
+    strengths = _strengths(strength, len(faces))
     image = _canvas(frames, upscale, background)
     covered = _zeros(image.shape[0], *image.shape[-2:])
-    to_result = _scaling(frames.shape[-2:], image.shape[-2:])
+    to_result = scaling(frames.shape[-2:], image.shape[-2:])
+    allowed = None if frame_mask is None else FrameMask(frame_mask, frames.shape, image.shape)
 
     done = 0
     for frame in sorted({face.frame for face in faces.faces}):
         patches = []
         for i, face in enumerate(faces.faces):
             if face.frame == frame:
-                points = transform(matrices[i], face.landmarks)
-                soft = _mask(mask, points, restored.shape[-1], feather)
-                patches.append(_place(i, matrices[i], soft, strength, to_result, image[frame]))
+                patch = _place(i, frame, matrices[i], masks[i], to_result, image[frame])
+                patch.alpha.mul_(strengths[i])
+                if allowed is not None:
+                    patch.alpha.mul_(allowed.part(frame, patch.box))
+                patches.append(patch)
         # A fixed order, so that sums are rounded alike in whatever order the faces come.
         patches.sort(key=lambda patch: faces.faces[patch.face].landmarks.tolist())
         cover, total = covered[frame], _zeros(*image.shape[-2:])
@@ -119,20 +128,20 @@ def paste(
             cover[patch.box] = torch.maximum(cover[patch.box], patch.alpha)
         for patch in patches:
             share = patch.alpha * cover[patch.box] / total[patch.box].clamp(min=1e-12)
-            _blend(image[frame], patch, restored[patch.face], share)
+            change = _change(patch, to_numpy(restored[patch.face]), share.numpy(), blend, to_result)
+            _add(image[frame], patch, torch.from_numpy(change).permute(2, 0, 1), share)
             done += 1
             if progress is not None:
                 progress(done, len(faces))
     return image, covered.to(image.device)
 
 
-def face_mask(faces: Faces, *, mask: MaskShape = "ellipse", feather: float = 0.1) -> Tensor:
+def face_mask(faces: Faces, *, mask: Mask | AnyShape | Tensor = "ellipse") -> Tensor:
     """Where `paste` would lay the faces at full strength.
 
     Args:
         faces: aligned faces of frames of one size.
-        mask: their outline, see `paste`.
-        feather: width of its fade, see `paste`.
+        mask: what of each crop is restored, see `paste`.
 
     Returns:
         (B, H, W) float32 in [0, 1], on the CPU.
@@ -144,16 +153,28 @@ def face_mask(faces: Faces, *, mask: MaskShape = "ellipse", feather: float = 0.1
         raise ValueError("frames of different sizes have no common mask")
     height, width = faces.frame_sizes[0]
     covered = _zeros(len(faces.frame_sizes), height, width)
+    if not len(faces):
+        return covered
     unseen = torch.zeros(3, 1, 1).expand(3, height, width)
+    masks = CropMasks(mask, faces, 1 if faces.crops is None else faces.crops.shape[-1])
     for i, face in enumerate(faces.faces):
         if face.matrix is None or faces.crops is None:
             raise ValueError("the faces were not aligned: call align before face_mask")
-        points = transform(face.matrix, face.landmarks)
-        soft = _mask(mask, points, faces.crops.shape[-1], feather)
-        patch = _place(i, face.matrix, soft, 1.0, np.eye(2, 3), unseen)
+        patch = _place(i, face.frame, face.matrix, masks[i], np.eye(2, 3), unseen)
         region = covered[face.frame][patch.box]
         torch.maximum(region, patch.alpha, out=region)
     return covered
+
+
+def _strengths(strength: float | Tensor, count: int) -> list[float]:
+    """One a face, in [0, 1]."""
+    many = isinstance(strength, Tensor) and strength.ndim == 1
+    values = strength.tolist() if isinstance(strength, Tensor) and many else [float(strength)]
+    if many and len(values) != count:
+        raise ValueError(f"{len(values)} strengths for {count} faces")
+    if not all(0 <= value <= 1 for value in values):
+        raise ValueError(f"strength must lie in 0..1, not {strength}")
+    return values if many else values * count
 
 
 def _zeros(*shape: int) -> Tensor:
@@ -218,13 +239,6 @@ def _resize(image: Tensor, height: int, width: int) -> Tensor:
     return resized.to(image.dtype).clamp_(low, high)
 
 
-def _scaling(old: torch.Size, new: torch.Size) -> NDArray[np.float64]:
-    """(2, 3) from pixels of an image of (height, width) to those of its resampled form."""
-    x, y = new[1] / old[1], new[0] / old[0]
-    # The corners of the images coincide, not the centres of their corner pixels.
-    return np.array([[x, 0.0, (x - 1) / 2], [0.0, y, (y - 1) / 2]])
-
-
 def _compose(after: NDArray[np.float64], before: NDArray[np.float64]) -> NDArray[np.float64]:
     """The affine map that applies `before`, then `after`."""
     linear = after[:, :2] @ before
@@ -234,9 +248,9 @@ def _compose(after: NDArray[np.float64], before: NDArray[np.float64]) -> NDArray
 
 def _place(
     index: int,
+    frame: int,
     matrix: NDArray[np.float64],
     mask: NDArray[np.float32],
-    strength: float,
     to_result: NDArray[np.float64],
     image: Tensor,
 ) -> _Patch:
@@ -252,61 +266,40 @@ def _place(
     high = np.clip(np.ceil(corners.max(axis=0)) + 2, low, limits).astype(int)
     box = (slice(low[1], high[1]), slice(low[0], high[0]))
     back = np.column_stack([to_crop[:, :2], to_crop @ (*low, 1.0)])
-    alpha = torch.from_numpy(_warp_into(box, mask, back)) * strength
+    alpha = torch.from_numpy(warp_into(box, mask, back))
     seen = visible(image[(slice(3), *box)].float()).cpu()
-    return _Patch(index, box, back, alpha, seen)
+    return _Patch(index, frame, box, back, alpha, seen)
 
 
-def _warp_into(
-    box: tuple[slice, slice], picture: NDArray[np.float32], back: NDArray[np.float64]
+def _change(
+    patch: _Patch,
+    restored: NDArray[np.float32],
+    share: NDArray[np.float32],
+    blend: Blend,
+    to_result: NDArray[np.float64],
 ) -> NDArray[np.float32]:
-    """A picture of the crop in [0, 1], resampled to a box of the result."""
-    height, width = (side.stop - side.start for side in box)
-    if not (height and width):
-        return np.zeros((height, width, *picture.shape[2:]), np.float32)
-    return np.clip(warp(picture, back, (width, height)), 0.0, 1.0)
+    """What is added to the box of a face, (h, w, 3)."""
+    warped = warp_into(patch.box, restored, patch.back)
+    if not share.any():
+        return np.zeros_like(warped)
+    seen = to_numpy(patch.seen)
+    wanted = warped
+    up, shrink = similarity_scale(to_result), similarity_scale(patch.back)
+    if blend.detail and shrink * up < 1:  # pixels of the crop for one of the frame
+        size = len(restored)
+        low = warp_into(patch.box, warp(seen, invert(patch.back), (size, size)), patch.back)
+        wanted = wanted + blend.detail * kept_detail(seen, low, up * _BLOCK)
+    if blend.grain:
+        wanted = wanted + blend.grain * grain(seen, warped, patch.frame)
+    change = (wanted if wanted is warped else np.clip(wanted, 0.0, 1.0)) - seen
+    if blend.seam:
+        return banded(change, share, len(restored) / shrink)
+    return change * share[..., None]
 
 
-def _blend(image: Tensor, patch: _Patch, restored: Tensor, share: Tensor) -> None:
-    """Adds what the restorer changed to a (C, H', W') image, in place."""
-    warped = _warp_into(patch.box, to_numpy(restored), patch.back)
-    change = share * (torch.from_numpy(warped).permute(2, 0, 1) - patch.seen)
+def _add(image: Tensor, patch: _Patch, change: Tensor, share: Tensor) -> None:
+    """Adds a change (3, h, w) to the box of a (C, H', W') image, in place."""
     region = image[(slice(3), *patch.box)]
     broken = ~region.isfinite() & (share > 0).to(image.device)
     region[broken] = patch.seen.to(image.device, image.dtype)[broken]
     region += change.to(image.device, image.dtype)
-
-
-def _mask(
-    name: MaskShape, landmarks: NDArray[np.float64], size: int, feather: float
-) -> NDArray[np.float32]:
-    """(S, S) in [0, 1], 0 along the crop's border; landmarks in pixels of the crop."""
-    if name != "hull":
-        return _fixed_mask(name, size, feather)
-    points = np.clip(landmarks, -size, 2 * size)
-    eyes, mouth = points[:2].mean(axis=0), points[3:].mean(axis=0)
-    down = mouth - eyes
-    points = np.concatenate([points, points[:2] - _BROWS * down, [mouth + _CHIN * down]])
-    hull = cv2.convexHull(points.round().astype(np.int32))
-    shape = np.zeros((size, size), np.uint8)
-    cv2.fillConvexPoly(shape, hull, 1)
-    cv2.polylines(shape, [hull], True, 1, thickness=max(1, round(2 * _HULL_MARGIN * size)))
-    return _fade(shape, feather)
-
-
-@lru_cache(maxsize=8)
-def _fixed_mask(name: MaskShape, size: int, feather: float) -> NDArray[np.float32]:
-    """The masks that are the same for every face."""
-    inside = face_ellipse(size) if name == "ellipse" else np.ones((size, size), np.bool_)
-    faded = _fade(inside.astype(np.uint8), feather)
-    faded.setflags(write=False)
-    return faded
-
-
-def _fade(shape: NDArray[np.uint8], feather: float) -> NDArray[Any]:
-    """1 deep inside a shape (S, S) of 0 and 1, and falling smoothly to 0 at its outline."""
-    shape[[0, -1], :] = 0
-    shape[:, [0, -1]] = 0
-    depth = cv2.distanceTransform(shape, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    ramp = np.minimum(depth / max(1.0, min(feather * len(shape), float(depth.max()))), 1.0)
-    return ramp * ramp * (3.0 - 2.0 * ramp)

@@ -13,18 +13,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import sharpness
 from .align import Border, align, face_ellipse, visible
+from .blend import Blend
 from .choose import LIKE, Order, Which, blurred, choose, inside, like
 from .color import ColorMode, GreyGuard, apply_color
 from .detect import DEFAULT_SCORE, FaceDetector, load_detector
 from .embed import FaceEmbedder, load_embedder
 from .faces import Faces, Preview, Progress
 from .find import drop_what_is_no_face, find_faces, find_in_order
-from .identity import guard
+from .identity import compare
+from .masks import AnyShape, Mask, make_masks
 from .networks import registry
-from .paste import MaskShape, paste
+from .parse import FaceParser, load_parser
+from .paste import DEFAULT_BLEND, paste
 from .restore import Precision, Restorer
-from .sharpness import face_sharpness
 from .track import Tracks
 from .weights import WeightsError
 from .weights.loading import load_network
@@ -57,9 +60,9 @@ class Restoration:
     faces: Faces
     """The faces found, with their crops before and after; without crops where there is none."""
     angles: Tensor | None = None
-    """(N,) degrees by which each face was turned, see `identity.guard`; None without it."""
+    """(N,) degrees by which each face was turned, see `identity.compare`; None without it."""
     strengths: Tensor | None = None
-    """(N,) in [0, 1]: the share of each restored face that the guard left; None without it."""
+    """(N,) in [0, 1]: the strength with which each face was restored."""
     tracks: Tracks | None = None
     """For the frames that follow, where frames are in order; else None."""
 
@@ -73,17 +76,23 @@ class FaceRestorer:
     """
 
     def __init__(
-        self, restorer: Restorer, detector: FaceDetector, embedder: FaceEmbedder | None = None
+        self,
+        restorer: Restorer,
+        detector: FaceDetector,
+        parser: FaceParser | None = None,
+        embedder: FaceEmbedder | None = None,
     ) -> None:
         """Join a restorer and a detector.
 
         Args:
             restorer: restores crops of its size.
             detector: finds the faces.
+            parser: tells their parts apart, for masks that leave what stands before them.
             embedder: tells who is who; only for the options ``people`` and ``identity_limit``.
         """
         self.restorer = restorer
         self.detector = detector
+        self.parser = parser
         self.embedder = embedder
 
     @classmethod
@@ -92,6 +101,7 @@ class FaceRestorer:
         model: str | os.PathLike[str] = "lite",
         detector: str | os.PathLike[str] = "retinaface_mobile025",
         *,
+        parser: str | os.PathLike[str] | None = None,
         embedder: str | os.PathLike[str] | None = None,
         device: torch.device | str | None = None,
         precision: Precision = "auto",
@@ -104,7 +114,10 @@ class FaceRestorer:
         Args:
             model: name of weights in the catalogue, or a checkpoint file of any known architecture.
             detector: name of a detector in the catalogue, or a file that holds one.
-            embedder: ``"face-descriptor"``, or its file, to compare faces; None for none.
+            parser: name of a parser in the catalogue ("bisenet"), or a file that holds one; None
+                for masks that need none.
+            embedder: name of an embedder in the catalogue ("face-descriptor"), or its file; None
+                where no faces are compared.
             device: where all run; None takes CUDA if there is one, else the CPU.
             precision: of the restorer's arithmetic, see `Restorer`.
             weights: where named weights are looked for; by default as the user's settings say.
@@ -118,21 +131,24 @@ class FaceRestorer:
         weights = Weights() if weights is None else weights
         net = load_network(*find_model(model, weights))
         found = find_detector(detector, device=place, weights=weights)
+        parsing = None if parser is None else find_parser(parser, device=place, weights=weights)
         embeds = None
         if embedder is not None:
             embeds = load_embedder(embedder, device=place, weights=weights)
-        return cls(Restorer(net, device=place, precision=precision), found, embeds)
+        return cls(Restorer(net, device=place, precision=precision), found, parsing, embeds)
 
     def restore(
         self,
         frames: Tensor,
         *,
         strength: float = 1.0,
+        auto_strength: bool = False,
         fidelity: float | None = None,
         upscale: float = 1.0,
         background: Tensor | None = None,
-        mask: MaskShape = "ellipse",
-        feather: float = 0.1,
+        mask: Mask | AnyShape = "ellipse",
+        frame_mask: Tensor | None = None,
+        blend: Blend = DEFAULT_BLEND,
         color: ColorMode = "auto",
         color_strength: float = 1.0,
         grey: GreyGuard = "auto",
@@ -165,13 +181,17 @@ class FaceRestorer:
         Args:
             frames: (B, C, H, W) float RGB or RGBA in [0, 1]; values outside are kept. Not changed.
             strength: share of the restored face in the middle of the mask, from 0 to 1.
+            auto_strength: whether sharp, tiny and doubtful faces are restored less, see
+                `sharpness.auto_strength`.
             fidelity: quality (0) or likeness to the input (1), where the network lets one choose;
                 see `Restorer.restore`.
             upscale: size of the result relative to the frames.
             background: (B, 3 or 4, H', W'): the frames already brought to another size, instead
                 of `upscale`.
-            mask: the outline inside which a face is restored.
-            feather: width of the mask's fade as a share of the crop's side, from 0 to 0.5.
+            mask: what of each face is restored, see `masks.Mask`. With a parser what stands before
+                a face is left; the shape "parts" needs one.
+            frame_mask: (1 or B, H, W) in [0, 1]: where the frames may be touched, see `paste`.
+            blend: how restored faces go into the frames, see `blend.Blend`.
             color: whose colours the faces take, see `color.apply_color` for this and the two
                 options that follow.
             color_strength: share of the correction of colours, from 0 to 1.
@@ -196,7 +216,7 @@ class FaceRestorer:
             max_sharpness: faces sharper than this, from 0 to 1, stay as they are; None restores
                 sharp ones too. See `sharpness.face_sharpness`.
             identity_limit: degrees from which on a face that is no longer itself is taken back,
-                see `identity.guard`, where `identity.LIMIT` is a good one; None does not look.
+                see `identity.compare`, where `identity.LIMIT` is a good one; None does not look.
             tracks: for frames in order: ``Tracks()`` with the first frames, and with those that
                 follow what the `Restoration` before says. Faces are followed and their landmarks
                 and colours steadied, so that they do not flicker, see `track.track`.
@@ -209,6 +229,9 @@ class FaceRestorer:
             ValueError: the frames are no such tensor, an option is out of range, or people are to
                 be compared without an embedder.
         """
+        mask = Mask(mask) if isinstance(mask, str) else mask
+        if mask.needs_parser and self.parser is None:
+            raise ValueError("the mask 'parts' needs a parser: FaceRestorer.load(parser='bisenet')")
         batch = frames.shape[0] if frames.ndim else 0
         search: dict[str, Any] = {
             "score": score,
@@ -232,8 +255,7 @@ class FaceRestorer:
             faces = like(aligned, people, self._need_embedder(), limit=people_limit)
         faces = choose(faces, order=order, which=which)
         if max_sharpness is not None:
-            faces = blurred(faces, face_sharpness(frames, faces), max_sharpness)
-        angles = strengths = None
+            faces = blurred(faces, sharpness.face_sharpness(frames, faces), max_sharpness)
         if len(faces):
             faces = align(frames, faces, self.restorer.size, border=border)
             faces = self.restorer.restore(
@@ -254,14 +276,20 @@ class FaceRestorer:
                 reference=reference,
                 smoothing=0.0 if tracks is None else COLOR_SMOOTHING,
             )
-            if identity_limit is not None:
-                faces, angles, strengths = guard(faces, self._need_embedder(), limit=identity_limit)
+        strengths = torch.full((len(faces),), strength)
+        if auto_strength:
+            strengths *= sharpness.auto_strength(frames, faces)
+        angles = None
+        if identity_limit is not None:
+            angles, shares = compare(faces, self._need_embedder(), limit=identity_limit)
+            strengths = strengths * shares
         image, covered = paste(
             frames,
             faces,
-            mask=mask,
-            feather=feather,
-            strength=strength,
+            mask=self._masks(faces, mask, _beat(progress, batch)),
+            frame_mask=frame_mask,
+            blend=blend,
+            strength=strengths,
             upscale=upscale,
             background=background,
             progress=_stage(progress, 2, batch),
@@ -292,6 +320,12 @@ class FaceRestorer:
                 "`gfp weights get face-descriptor` fetches"
             )
         return self.embedder
+
+    def _masks(self, faces: Faces, mask: Mask, progress: Progress | None) -> Mask | Tensor:
+        """The masks of the faces; left to `paste` where their pixels need not be looked at."""
+        if self.parser is None or not len(faces):
+            return mask
+        return make_masks(faces, mask, parser=self.parser, progress=progress)
 
     def _reference_crops(self, reference: Tensor, faces: Faces, border: Border) -> Tensor:
         """(1 or N, 4, S, S): what gives each face its colours; alpha says where the face is."""
@@ -408,6 +442,22 @@ def find_detector(
     return load_detector(entry.architecture, path=path, device=device)
 
 
+def find_parser(
+    parser: str | os.PathLike[str],
+    *,
+    device: torch.device | str | None = None,
+    weights: Weights | None = None,
+) -> FaceParser:
+    """A parser by its name or from its file, see `parse.load_parser`.
+
+    Raises:
+        WeightsError: it is neither, or its weights cannot be had.
+    """
+    if Path(parser).is_file():
+        return load_parser(path=parser, device=device)
+    return load_parser(os.fspath(parser), device=device, weights=weights)
+
+
 def _stage(progress: Progress | None, stage: int, frames: int) -> Progress | None:
     """The progress of one stage as a part of the whole, in thirds of frames."""
     if progress is None:
@@ -417,3 +467,8 @@ def _stage(progress: Progress | None, stage: int, frames: int) -> Progress | Non
         progress(stage * frames + done * frames // total, _STAGES * frames)
 
     return report
+
+
+def _beat(progress: Progress | None, frames: int) -> Progress | None:
+    """Reports two stages done again and again, so that parsing can be cancelled."""
+    return None if progress is None else lambda *_: progress(2 * frames, _STAGES * frames)

@@ -35,6 +35,12 @@ _OWN = 0.85
 _SHRUNK = 0.47
 
 
+# Sharpness over which the strength falls, and what is left of it above.
+_SHARP, _LEFT = (0.3, 0.8), 0.3
+_TINY = (6.0, 20.0)  # pixels of the box's shorter side
+_DOUBTFUL = (0.5, 0.9)  # scores of the detector
+
+
 def face_sharpness(frames: Tensor, faces: Faces) -> Tensor:
     """How much of a 512 px crop's resolution each face fills with detail.
 
@@ -58,6 +64,36 @@ def face_sharpness(frames: Tensor, faces: Faces) -> Tensor:
             limit = 1.0 / similarity_scale(fit_similarity(face.landmarks, _SIZE))
             measured[i] = min(1.0, limit, _resolution(to_numpy(crops[0])))
     return measured
+
+
+def auto_strength(frames: Tensor, faces: Faces) -> Tensor:
+    """How much of a restored face each face can do with.
+
+    All of it where the face is blurred; less the sharper it is, for what a restorer adds to a
+    sharp face is invented; less where there are too few pixels to go by, and where the detector
+    was not sure that it saw a face at all.
+
+    Args:
+        frames: (B, 3 or 4, H, W) float RGB in [0, 1].
+        faces: faces of these frames.
+
+    Returns:
+        (N,) float32 in [0, 1] on the CPU.
+
+    Raises:
+        ValueError: as `face_sharpness`.
+    """
+    sharp = face_sharpness(frames, faces)
+    blur = 1.0 - (1.0 - _LEFT) * _step(sharp, *_SHARP)
+    size = torch.tensor([min(face.width, face.height) for face in faces.faces])
+    score = torch.tensor([face.score for face in faces.faces])
+    return blur * _step(size, *_TINY) * (0.5 + 0.5 * _step(score, *_DOUBTFUL))
+
+
+def _step(values: Tensor, start: float, stop: float) -> Tensor:
+    """0 up to start, 1 from stop on, smooth between."""
+    ramp = ((values - start) / (stop - start)).clamp(0, 1)
+    return ramp * ramp * (3 - 2 * ramp)
 
 
 def _resolution(crop: NDArray[np.float32]) -> float:

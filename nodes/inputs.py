@@ -14,7 +14,7 @@ from ..gfp_core.choose import Order, parse_which
 from ..gfp_core.crops import resize_crops
 from ..gfp_core.detect import DEFAULT_SCORE
 from ..gfp_core.faces import Faces
-from ..gfp_core.paste import MaskShape
+from ..gfp_core.masks import MaskShape
 from ..gfp_core.restore import Precision
 from . import host
 

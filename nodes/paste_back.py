@@ -5,6 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..gfp_core.masks import Mask
 from ..gfp_core.paste import paste
 from . import host, inputs
 
@@ -58,8 +59,7 @@ class GFPPasteBack(io.ComfyNode):
         pasted, covered = paste(
             frames,
             faces.faces,
-            mask=mask,
-            feather=feather,
+            mask=Mask(mask, feather),
             strength=strength,
             background=None if upscaled is None else host.to_frames(upscaled),
             progress=host.Bar(),

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..gfp_core.color import ColorMode
 from ..gfp_core.detect import DEFAULT_SCORE
+from ..gfp_core.masks import Mask
 from ..gfp_core.pipeline import FaceRestorer
 from . import host, inputs
 
@@ -146,6 +147,8 @@ def _restore(
     rotations: str = inputs.UPRIGHT,
     seed: int = 0,
     batch: int = 0,
+    mask: Any = "ellipse",
+    feather: float = 0.1,
     upscaled: Tensor | None = None,
     **options: Any,
 ) -> io.NodeOutput:
@@ -157,6 +160,7 @@ def _restore(
         background=None if upscaled is None else host.to_frames(upscaled),
         **inputs.detection_options(score, min_size, max_size, rotations),
         fidelity=fidelity if restorer.runner.has_fidelity else None,
+        mask=Mask(mask, feather),
         seed=seed or None,
         chunk=batch or None,
         progress=bar,

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from gfp_core.align import TEMPLATE, align, transform
 from gfp_core.crops import exchange_crops, faces_from_crops, resize_crops
 from gfp_core.faces import Face, Faces
+from gfp_core.masks import Mask
 from gfp_core.paste import paste
 
 
@@ -28,7 +29,7 @@ def test_pictures_become_faces_of_frames_of_their_own():
     assert torch.equal(faces.crops, crops)
     for face in faces.faces:
         assert transform(face.matrix, face.landmarks) == pytest.approx(TEMPLATE / 4, abs=1e-4)
-    pasted, mask = paste(crops, exchange_crops(faces, 1 - crops), feather=0.0)
+    pasted, mask = paste(crops, exchange_crops(faces, 1 - crops), mask=Mask(feather=0.0))
     assert torch.allclose(pasted[:, :, 64, 64], 1 - crops[:, :, 64, 64], atol=1e-5)
     assert torch.equal(pasted[:, :, 0], crops[:, :, 0])
     assert mask[:, 64, 64].eq(1).all()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gfp_core.faces import Face, Faces
-from gfp_core.identity import guard
+from gfp_core.identity import compare, guard
 
 
 def restored(*turns: float) -> Faces:
@@ -29,16 +29,17 @@ def restored(*turns: float) -> Faces:
 def test_strength_falls_smoothly_from_the_limit_down_to_none(fake_embedder):
     turns = [0.0, 5.0, 20.0, 22.5, 25.0, 27.5, 30.0, 80.0]
     faces = restored(*turns)
-    result = guard(faces, fake_embedder, limit=20)
+    result = compare(faces, fake_embedder, limit=20)
+    kept = guard(faces, fake_embedder, limit=20)
     assert result.angles.tolist() == pytest.approx(turns, abs=0.01)
     assert result.strengths.tolist() == pytest.approx(
         [1, 1, 1, 0.84375, 0.5, 0.15625, 0, 0], abs=1e-3
     )
     for i, share in enumerate(result.strengths):
         blend = faces.crops[i] + share * (faces.restored[i] - faces.crops[i])
-        assert torch.allclose(result.faces.restored[i], blend, atol=1e-6)
-    assert torch.equal(result.faces.restored[:3], faces.restored[:3])
-    assert torch.equal(result.faces.restored[-1], faces.crops[-1])
+        assert torch.allclose(kept.restored[i], blend, atol=1e-6)
+    assert torch.equal(kept.restored[:3], faces.restored[:3])
+    assert torch.equal(kept.restored[-1], faces.crops[-1])
 
 
 def test_nothing_is_changed_in_place_and_what_was_lowered_is_said(fake_embedder, caplog):
@@ -53,7 +54,7 @@ def test_nothing_is_changed_in_place_and_what_was_lowered_is_said(fake_embedder,
 
 def test_faces_that_stay_themselves_are_the_same_object(fake_embedder):
     faces = restored(3.0, 9.0)
-    assert guard(faces, fake_embedder).faces is faces
+    assert guard(faces, fake_embedder) is faces
 
 
 def test_what_cannot_be_compared_is_refused(fake_embedder):
@@ -62,7 +63,7 @@ def test_what_cannot_be_compared_is_refused(fake_embedder):
         guard(bare, fake_embedder)
     with pytest.raises(ValueError, match="above 0 degrees"):
         guard(restored(1.0), fake_embedder, limit=0)
-    assert len(guard(bare.select([]), fake_embedder).angles) == 0
+    assert len(compare(bare.select([]), fake_embedder).angles) == 0
 
 
 @pytest.mark.slow
@@ -80,7 +81,7 @@ def test_flaw_of_identity_drift_another_person_is_refused(face_api):
     # The mouth where the eyes are: no restorer's work, but nobody's face.
     flipped = result.faces.restored.flip(2)
     wrong = replace(result.faces, restored=flipped)
-    other = guard(wrong, model.embedder)
+    other = compare(wrong, model.embedder)
     assert other.angles[0] > 26
     assert other.strengths[0] < 0.5
-    assert torch.equal(guard(wrong, model.embedder, limit=15).faces.restored, wrong.crops)
+    assert torch.equal(guard(wrong, model.embedder, limit=15).restored, wrong.crops)

@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 from gfp_core import paste as paste_module
 from gfp_core.align import TEMPLATE, align
+from gfp_core.blend import Blend
 from gfp_core.faces import Face, Faces
+from gfp_core.masks import Mask
 from gfp_core.paste import paste
 
 SHAPES = ["ellipse", "box", "hull"]
@@ -55,7 +57,8 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 def test_the_face_is_restored_and_the_rest_left() -> None:
     frame = noise(1, 3, 300, 320)
-    image, mask = paste(frame, painted(make_faces(frame, placed(0.4, 0.3, (160, 150))), 0.9))
+    faces = painted(make_faces(frame, placed(0.4, 0.3, (160, 150))), 0.9)
+    image, mask = paste(frame, faces, blend=Blend(seam=False))
     assert image.shape == (1, 3, 300, 320)
     assert mask.shape == (1, 300, 320)
     assert mask[0, 150, 160] == 1
@@ -120,7 +123,7 @@ def test_flaw_15_the_mask_is_soft_and_ends_inside_the_crop() -> None:
     frame = torch.zeros(1, 3, 512, 512)
     faces = painted(make_faces(frame, TEMPLATE, size=512), 1.0)
     for shape in SHAPES:
-        image, mask = paste(frame, faces, mask=shape)
+        image, mask = paste(frame, faces, mask=shape, blend=Blend(seam=False))
         assert max(mask[0, 0].max(), mask[0, -1].max(), mask[0, :, 0].max()) < 1e-6
         # The brows, the eyes, the mouth and nearly the chin; nowhere a visible step.
         points = [(205, 200), (205, 310), (240, 193), (240, 319), (371, 256), (430, 256)]
@@ -201,7 +204,7 @@ def test_feather_is_in_proportion_to_the_face() -> None:
     for scale in (0.3, 0.6):
         for feather in (0.05, 0.2):
             faces = painted(make_faces(frame, placed(scale, centre=(200, 200))), 1.0)
-            row = paste(frame, faces, feather=feather)[1][0, 200]
+            row = paste(frame, faces, mask=Mask(feather=feather))[1][0, 200]
             widths[scale, feather] = int(((row > 0.02) & (row < 0.98)).sum())
     assert widths[0.6, 0.2] == pytest.approx(2 * widths[0.3, 0.2], rel=0.15)
     assert widths[0.6, 0.2] == pytest.approx(4 * widths[0.6, 0.05], rel=0.2)
@@ -302,8 +305,10 @@ def test_progress_counts_faces_and_may_cancel() -> None:
     ("options", "message"),
     [
         ({"mask": "star"}, "mask must be"),
-        ({"feather": -0.1}, "feather"),
-        ({"feather": float("nan")}, "feather"),
+        ({"mask": "parts"}, "needs a parser"),
+        ({"mask": torch.ones(1, 9, 9)}, "masks of these crops"),
+        ({"frame_mask": torch.ones(1, 9, 9)}, "frame_mask"),
+        ({"strength": torch.ones(2)}, "2 strengths for 1 faces"),
         ({"strength": 1.1}, "strength"),
         ({"upscale": 0}, "upscale"),
         ({"upscale": float("inf")}, "upscale"),
@@ -352,7 +357,7 @@ def test_any_faces_anywhere_leave_the_rest_bit_identical(
 ) -> None:
     frame = noise(1, 4, 61, 83, seed=seed) * 4 - 1
     faces = painted(make_faces(frame, *(placed(*place) for place in places), size=64), 0.5)
-    image, mask = paste(frame, faces, mask=shape, feather=feather, strength=strength)
+    image, mask = paste(frame, faces, mask=Mask(shape, feather), strength=strength)
     assert 0 <= mask.min() <= mask.max() <= np.float32(strength)
     assert bool(image.isfinite().all())
     assert torch.equal(image[:, 3], frame[:, 3])

@@ -31,7 +31,9 @@ from .jobs import Job, check_writable, make_folder, plan
 from .running import CannotStart, Console, load, load_weights
 
 if TYPE_CHECKING:
+    from ..blend import Blend
     from ..faces import Faces
+    from ..masks import Mask
     from ..pipeline import FaceRestorer, Restoration
     from ..track import Tracks
 
@@ -46,11 +48,12 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """
     if (options.color == "reference") != (options.reference is not None):
         raise CannotStart("--color reference and --reference FILE belong together: give both")
-    inputs: dict[str, Any] = {}
+    mask, blend = load(_mask, options), load(_blend, options)
+    how: dict[str, Any] = {"mask": mask, "blend": blend}
     if options.reference is not None:
-        inputs["reference"] = to_frames(load(read_image, options.reference))
+        how["reference"] = to_frames(load(read_image, options.reference))
     if options.region is not None:
-        inputs["region"] = to_frames(load(read_image, options.region))[:, :3].mean(dim=1)
+        how["region"] = to_frames(load(read_image, options.region))[:, :3].mean(dim=1)
     persons = [to_frames(load(read_image, path))[0] for path in options.person or ()]
     compares = bool(persons) or options.identity is not None
     reserved = [CROPS] * options.save_crops + [COMPARE] * options.compare
@@ -70,11 +73,12 @@ def run(options: argparse.Namespace, console: Console) -> int:
             options.model,
             options.detector,
             embedder=options.embedder if compares else None,
+            parser=options.parser if mask.needs_parser or options.occlusion else None,
             device=options.device,
             weights=load_weights(options),
         )
         if persons:
-            inputs["people"] = load(loaded.describe, persons)
+            how["people"] = load(loaded.describe, persons)
         return loaded
 
     following: dict[Path, Tracks | None] = {}  # by folder; None behind frames that were skipped
@@ -85,14 +89,27 @@ def run(options: argparse.Namespace, console: Console) -> int:
             following[folder] = None
             return None
         if options.frames:
-            inputs["tracks"] = _tracks(following, folder)
-        result = _restore_file(job, options, restorer, inputs, progress)
+            how["tracks"] = _tracks(following, folder)
+        result = _restore_file(job, options, restorer, how, progress)
         following[folder] = result.tracks
         return len(result.faces)
 
     again = " without --overwrite" if options.overwrite else ""
     hint = f"The same command{again} goes on with the rest."
     return console.conclude(console.work_through(jobs, work), problems, "restored", hint)
+
+
+def _mask(options: argparse.Namespace) -> Mask:
+    from ..masks import DEFAULT_PARTS, Mask
+
+    parts = DEFAULT_PARTS if options.parts is None else options.parts
+    return Mask(options.mask, options.feather, options.grow, parts, options.occlusion)
+
+
+def _blend(options: argparse.Namespace) -> Blend:
+    from ..blend import Blend
+
+    return Blend(detail=options.detail, grain=options.grain)
 
 
 def _is_finished(job: Job, compare: bool) -> bool:
@@ -104,19 +121,22 @@ def _restore_file(
     job: Job,
     options: argparse.Namespace,
     restorer: Callable[[], FaceRestorer],
-    inputs: dict[str, Any],
+    how: dict[str, Any],
     progress: Callable[[int, int], None],
 ) -> Restoration:
-    """Restore one file; returns what became of it."""
+    """Restore one file; returns what became of it.
+
+    ``how`` are options of `FaceRestorer.restore` that were made ready for all files.
+    """
     picture = read_image(job.source)
     _check_output(job, picture, options.upscale)
     chosen = {} if options.score is None else {"score": options.score}
-    result = restorer().restore(  # loading it adds the people to the inputs
+    result = restorer().restore(  # loading it adds the people to `how`
         to_frames(picture),
         strength=options.strength,
         fidelity=options.fidelity,
         upscale=options.upscale,
-        mask=options.mask,
+        auto_strength=options.auto_strength,
         color=options.color,
         color_strength=options.color_strength,
         grey=options.grey,
@@ -128,7 +148,7 @@ def _restore_file(
         max_sharpness=options.max_sharpness,
         identity_limit=options.identity,
         progress=progress,
-        **inputs,
+        **how,
         **chosen,
     )
     restored = from_frames(result.frames, picture)

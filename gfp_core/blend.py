@@ -1,0 +1,195 @@
+"""Blending: what of a restored face goes into its photograph, frequency by frequency.
+
+All pictures here are (h, w, 3) RGB float32 boxes of the result. `side` is the side of the face's
+crop in pixels of the result, so that widths stay in proportion to the face.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Picture: TypeAlias = NDArray[np.float32]
+
+# Sigma of the Gaussians between the bands, as shares of the crop's side.
+_BANDS = (1 / 64, 1 / 32, 1 / 16)
+
+# Detail is judged in windows of this many pixels. What the tenth quietest of them hold is taken
+# for noise; the factor makes up for the tenth quietest being quieter than noise is on average.
+_WINDOW = 9
+_QUIET = 10.0
+_NOISE_FACTOR = 3.0
+# Blockiness (see `blockiness`) at which detail begins to be doubted, and at which it is refused.
+_BLOCKS = (0.1, 0.4)
+
+# Sigma in pixels of the Gaussians between the bands in which grain is measured and made.
+_GRAIN_BANDS = (0.8, 1.6, 3.2)
+
+
+@dataclass(frozen=True)
+class Blend:
+    """How restored faces are blended into their photograph."""
+
+    detail: float = 1.0
+    """Share, in 0..1, of the photograph's own detail that a face keeps where it is larger than
+    its crop: what is finer than the crop could show and is neither noise nor compression."""
+    seam: bool = True
+    """Whether low frequencies fade over a wider band inside the outline than high ones, so that a
+    difference in tone leaves no edge."""
+    grain: float = 0.0
+    """Share, in 0..1, of the photograph's noise that restored faces are given again."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range.
+
+        Raises:
+            ValueError: says what.
+        """
+        for name in ("detail", "grain"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in 0..1, not {getattr(self, name)}")
+
+
+def kept_detail(seen: Picture, low: Picture, period: float) -> Picture:
+    """The detail of a photograph that its crop could not hold, less noise and JPEG's blocks.
+
+    Local energy less that of the noise, as a share of the whole: Wiener's gain.
+
+    Args:
+        seen: the photograph.
+        low: the same, resampled to the crop and back.
+        period: side of a JPEG block in pixels, 8 times the enlargement of the result.
+    """
+    high = seen - low
+    grey = cv2.cvtColor(high, cv2.COLOR_RGB2GRAY)
+    energy = cv2.blur(grey * grey, (_WINDOW, _WINDOW))
+    noise = _NOISE_FACTOR * _quiet(energy, seen)
+    gain = np.clip(1.0 - noise / np.maximum(energy, 1e-12), 0.0, 1.0)
+    start, stop = _BLOCKS
+    doubt = np.clip((blockiness(seen, period) - start) / (stop - start), 0.0, 1.0)
+    kept: Picture = high * (cv2.blur(gain, (5, 5)) * (1.0 - doubt))[..., None]
+    return kept
+
+
+def blockiness(picture: Picture, period: float = 8.0) -> float:
+    """How much steeper steps are between JPEG blocks than elsewhere; 0: not at all.
+
+    At a block's edge a step is compared with its neighbours (Wang, Bovik and Evans, "Blind
+    measurement of blocking artifacts in images", ICIP 2000, in the pixels); where the grid begins
+    need not be known.
+    """
+    step = round(period)
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    if abs(period - step) > 1e-3 or min(grey.shape) < 4 * step:
+        return 0.0  # no grid of whole pixels, or too small to tell
+    found = []
+    for lines in (grey, grey.T):
+        edges = np.abs(np.diff(lines, axis=1)).mean(axis=0)
+        steeper = edges[1:-1] - (edges[:-2] + edges[2:]) / 2
+        usable = len(steeper) // step * step
+        phases = steeper[:usable].reshape(-1, step).mean(axis=0)
+        found.append(float(phases.max() - np.median(phases)) / max(float(edges.mean()), 1e-6))
+    return min(found)
+
+
+def banded(change: Picture, alpha: NDArray[np.float32], side: float) -> Picture:
+    """A change under a mask, whose low frequencies begin further inside than the high ones.
+
+    Multi-band blending (Burt and Adelson, "A multiresolution spline with application to image
+    mosaics", ACM TOG 2, 1983): a band fades over a width in proportion to its wavelengths. The
+    wider fades lie inside the mask, and nothing outside is touched.
+
+    Args:
+        change: restored less original.
+        alpha: (h, w) the mask in [0, 1], by which every band is multiplied.
+        side: of the crop, in pixels.
+    """
+    inside = (alpha > 0).astype(np.float32)
+    result = change.copy()
+    previous = np.ones_like(inside)
+    for share in _BANDS:
+        near = _soft(inside, share * side)
+        # 0 at a straight outline, where half of the surroundings are inside, 1 deep inside.
+        weight = np.minimum(previous, np.clip(2.0 * near - 1.0, 0.0, 1.0))
+        result -= (previous - weight)[..., None] * _soft(change, share * side)
+        previous = weight
+    result *= alpha[..., None]
+    return result
+
+
+def grain(seen: Picture, restored: Picture, seed: int) -> Picture:
+    """The noise that a photograph has and its restored face lacks, made anew.
+
+    Noise is measured band by band in luma and two colour differences, in the quietest windows.
+
+    Args:
+        seen: the photograph.
+        restored: the restored face in the same place.
+        seed: of the noise; the same seed gives the same grain.
+    """
+    noise = np.random.default_rng(seed).standard_normal(seen.shape).astype(np.float32)
+    made = np.zeros_like(seen)
+    for raw, there, now in zip(
+        _split(noise), _split(_differences(seen)), _split(_differences(restored)), strict=True
+    ):
+        for channel in range(3):
+            wanted = _quiet(_energy(there[..., channel]), seen)
+            missing = wanted - _quiet(_energy(now[..., channel]), restored)
+            own = _quiet(_energy(raw[..., channel]), np.full_like(seen, 0.5))
+            made[..., channel] += raw[..., channel] * np.sqrt(max(missing, 0.0) / max(own, 1e-12))
+    luma, red, blue = made[..., 0], made[..., 1], made[..., 2]
+    # Of Y = (R + 2 G + B) / 4, so that the three add up to it again.
+    green = -(red + blue) / 2
+    return np.stack([luma + red, luma + green, luma + blue], axis=-1)
+
+
+def _differences(picture: Picture) -> Picture:
+    # In this order, so that there is no difference at all where all three are the same.
+    luma = ((picture[..., 0] + picture[..., 2]) / 2 + picture[..., 1]) / 2
+    return np.stack([luma, picture[..., 0] - luma, picture[..., 2] - luma], axis=-1)
+
+
+def _split(picture: Picture) -> list[Picture]:
+    """The bands above each Gaussian and below the one before."""
+    bands: list[Picture] = []
+    rest: NDArray[Any] = picture
+    for sigma in _GRAIN_BANDS:
+        soft = cv2.GaussianBlur(picture, (0, 0), sigma)
+        bands.append(np.asarray(rest - soft, np.float32))
+        rest = soft
+    return bands
+
+
+def _energy(band: NDArray[Any]) -> NDArray[Any]:
+    return cv2.blur(band * band, (_WINDOW, _WINDOW))
+
+
+def _quiet(energy: NDArray[Any], picture: Picture) -> float:
+    """The energy of the quietest windows, without those that are all black or all white."""
+    grey = picture.mean(axis=-1)
+    usable = energy[(grey > 0.02) & (grey < 0.98)]
+    return float(np.percentile(usable, _QUIET)) if usable.size else 0.0
+
+
+def _soft(picture: NDArray[Any], sigma: float) -> NDArray[Any]:
+    """A Gaussian blur, on a smaller picture where it is wide.
+
+    Channel by channel: together their rounding differs, and what is grey must stay so exactly.
+    """
+    if picture.ndim == 3:
+        return np.stack([_soft(channel, sigma) for channel in np.moveaxis(picture, -1, 0)], axis=-1)
+    picture = np.ascontiguousarray(picture)
+    height, width = picture.shape[:2]
+    factor = max(1, int(sigma / 2))
+    small = (max(1, round(width / factor)), max(1, round(height / factor)))
+    smaller = cv2.resize(picture, small, interpolation=cv2.INTER_AREA) if factor > 1 else picture
+    smaller = cv2.GaussianBlur(
+        smaller, (0, 0), max(sigma / factor, 0.3), borderType=cv2.BORDER_REPLICATE
+    )
+    if factor > 1:
+        smaller = cv2.resize(smaller, (width, height), interpolation=cv2.INTER_LINEAR)
+    return smaller

@@ -1,0 +1,364 @@
+"""Masks: which part of a crop a restored face covers, as a soft mask in the crop's coordinates.
+
+A mask is an outline, faded inwards, less what stands before the face. The outline is an ellipse
+about the mean face, the crop, the hull of the landmarks, or the parts that a parsing network
+finds. What stands before the face are the pixels where the photograph and the restored face show
+different things: the restorer painted skin over glasses, hair or a hand there, and the photograph
+stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .align import face_ellipse, invert, scaling, transform, warp_into
+from .faces import Face, Faces, Progress
+from .networks.parsing import CLASSES, FacePart
+
+if TYPE_CHECKING:
+    from .parse import FaceParser
+
+MaskShape: TypeAlias = Literal["ellipse", "box", "hull"]
+"""Outline of a mask: an ellipse about the mean face, the whole crop, or this face's landmarks."""
+AnyShape: TypeAlias = Literal["ellipse", "box", "hull", "parts"]
+"""The same, or the parts of the face that a parser finds."""
+Part: TypeAlias = Literal[
+    "skin", "brows", "eyes", "nose", "mouth", "ears", "neck", "glasses", "hair", "hat"
+]
+"""What of a face can be restored or left."""
+
+PARTS: dict[Part, tuple[FacePart, ...]] = {
+    "skin": (FacePart.SKIN,),
+    "brows": (FacePart.LEFT_BROW, FacePart.RIGHT_BROW),
+    "eyes": (FacePart.LEFT_EYE, FacePart.RIGHT_EYE),
+    "nose": (FacePart.NOSE,),
+    "mouth": (FacePart.MOUTH, FacePart.UPPER_LIP, FacePart.LOWER_LIP),
+    "ears": (FacePart.LEFT_EAR, FacePart.RIGHT_EAR, FacePart.EARRING),
+    "neck": (FacePart.NECK, FacePart.NECKLACE),
+    "glasses": (FacePart.GLASSES,),
+    "hair": (FacePart.HAIR,),
+    "hat": (FacePart.HAT,),
+}
+"""The labels that make up a part."""
+DEFAULT_PARTS: tuple[Part, ...] = ("skin", "brows", "eyes", "nose", "mouth", "ears", "glasses")
+"""Without hair and hats, which restorers paint over, and the neck, which they see half of."""
+
+# What can be mistaken for one another at their edges without anything standing before the face.
+# All else is of a kind of its own; background and clothes, as a hand is labelled, are one.
+_FACE_KIND: tuple[Part, ...] = ("skin", "brows", "eyes", "nose", "mouth", "ears", "neck")
+_OWN_KINDS: tuple[Part, ...] = ("glasses", "hair", "hat")
+
+# What stands before the face is kept with a rim, for the parser's edges are not sharp, and a
+# narrow fade, in shares of the crop's side: the eyes behind glasses have no room for a wide one.
+_RIM = 0.008
+_RIM_FADE = 0.016
+
+# How far the hull reaches beyond the landmarks: brows and chin in steps from between the eyes to
+# between the mouth corners, the margin around all in shares of the crop's side.
+_BROWS = 0.45
+_CHIN = 0.75
+_HULL_MARGIN = 0.12
+
+
+@dataclass(frozen=True)
+class Mask:
+    """How the mask of a face is made; where a `Mask` is taken, the shape's name alone is too."""
+
+    shape: AnyShape = "ellipse"
+    """The outline."""
+    feather: float = 0.1
+    """Width of the fade from the outline inwards, as a share of the crop's side and so in
+    proportion to the face; from 0 (a hard edge) to 0.5."""
+    grow: float = 0.0
+    """How far the outline is moved outwards, or, below 0, inwards, as a share of the crop's side;
+    from -0.5 to 0.5. It never leaves the crop."""
+    parts: tuple[Part, ...] = DEFAULT_PARTS
+    """What is restored, where a parser tells the parts apart."""
+    occlusion: bool = True
+    """Whether, with a parser, what stands before the face is left as it is."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range.
+
+        Raises:
+            ValueError: says what.
+        """
+        if self.shape not in get_args(AnyShape):
+            names = ", ".join(get_args(AnyShape))
+            raise ValueError(f"mask must be one of {names}, not {self.shape!r}")
+        if not 0 <= self.feather <= 0.5:
+            raise ValueError(f"feather must lie in 0..0.5, not {self.feather}")
+        if not -0.5 <= self.grow <= 0.5:
+            raise ValueError(f"grow must lie in -0.5..0.5, not {self.grow}")
+        unknown = sorted(set(self.parts) - set(PARTS))
+        if unknown or isinstance(self.parts, str):
+            raise ValueError(f"parts are some of {', '.join(PARTS)}, not {unknown or self.parts}")
+        if not self.parts:
+            raise ValueError("a mask without parts would restore nothing: name at least one")
+        # A list is taken too; held as a tuple, masks can be compared and cached.
+        object.__setattr__(self, "parts", tuple(self.parts))
+
+    @property
+    def needs_parser(self) -> bool:
+        """Whether it cannot be made from landmarks alone."""
+        return self.shape == "parts"
+
+
+def make_masks(
+    faces: Faces,
+    mask: Mask | AnyShape = "ellipse",
+    *,
+    parser: FaceParser | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """The masks of faces, for `paste.paste`.
+
+    Args:
+        faces: aligned faces; with a parser restored ones, for both are looked at.
+        mask: how they are made. Without a parser `parts` and `occlusion` have no effect.
+        parser: tells the parts of a face apart. With it an outline of any shape holds the mask's
+            parts only, and, with `occlusion`, only where the crop before and after shows a thing
+            of the same kind.
+        progress: called as the parser goes on; may raise to cancel.
+
+    Returns:
+        (N, S, S) float32 in [0, 1] on the CPU, 0 along the crop's border.
+
+    Raises:
+        ValueError: the faces are not aligned, or, with a parser, not restored; or the shape needs
+            a parser and there is none.
+    """
+    mask = Mask(mask) if isinstance(mask, str) else mask
+    held = faces.crops if faces.crops is not None else faces.restored
+    if held is None:
+        if len(faces):
+            raise ValueError("the faces were not aligned: call align before their masks are made")
+        return torch.zeros(0, 1, 1)
+    size = held.shape[-1]
+    before, after = _labels(faces, mask, parser, progress)
+    if after is None:
+        outlines = CropMasks(mask, faces, size)
+        softs = [outlines[i] for i in range(len(faces))]
+    else:
+        softs = [
+            _parsed(mask, face, None if before is None else before[i], after[i])
+            for i, face in enumerate(faces.faces)
+        ]
+    masks = torch.zeros(len(faces), size, size)
+    for i, soft in enumerate(softs):
+        masks[i] = torch.from_numpy(soft)
+    return masks
+
+
+class CropMasks:
+    """The masks of faces in their crops, each made when it is asked for."""
+
+    def __init__(self, mask: Mask | AnyShape | Tensor, faces: Faces, size: int) -> None:
+        """Say what they are.
+
+        Args:
+            mask: a `Mask`, its shape's name, or the masks (N, size, size) themselves.
+            faces: aligned faces.
+            size: side of their crops.
+
+        Raises:
+            ValueError: the shape needs a parser or is none, or the masks do not fit the crops.
+        """
+        self.mask = Mask(mask) if isinstance(mask, str) else mask
+        self.faces, self.size = faces, size
+        wanted = (len(faces), size, size)
+        if isinstance(self.mask, Tensor) and len(faces) and self.mask.shape != wanted:
+            raise ValueError(f"masks of these crops must be {wanted}, not {tuple(self.mask.shape)}")
+        if isinstance(self.mask, Mask) and self.mask.needs_parser and len(faces):
+            raise ValueError(
+                "the mask 'parts' needs a parser: make it with make_masks(faces, mask, parser=...)"
+            )
+
+    def __getitem__(self, index: int) -> NDArray[np.float32]:
+        """(S, S) in [0, 1], 0 along the crop's border."""
+        if isinstance(self.mask, Mask):
+            return outline(self.mask, self.faces.faces[index], self.size)
+        # Not cpu() alone, which may give the caller's own memory.
+        given = np.array(self.mask[index].detach().float().nan_to_num(0.0).clamp(0, 1).cpu())
+        given[[0, -1], :] = given[:, [0, -1]] = 0.0
+        return given
+
+
+class FrameMask:
+    """Which pixels of the result a user allows to be touched."""
+
+    def __init__(self, mask: Tensor, frames: Sequence[int], image: Sequence[int]) -> None:
+        """Take a mask.
+
+        Args:
+            mask: (1 or B, H, W) in [0, 1], NaN counts as 0.
+            frames: shape of the frames, (B, C, H, W).
+            image: shape of the result, (B, C, H', W').
+
+        Raises:
+            ValueError: the mask has neither the frames' size nor the result's.
+        """
+        sizes = {tuple(frames[-2:]), tuple(image[-2:])}
+        if mask.ndim != 3 or len(mask) not in (1, frames[0]) or tuple(mask.shape[1:]) not in sizes:
+            raise ValueError(
+                f"frame_mask must be (1 or {frames[0]}, H, W) with (H, W) one of {sorted(sizes)}, "
+                f"not {tuple(mask.shape)}"
+            )
+        self.mask = mask
+        self.back = invert(scaling(mask.shape[-2:], image[-2:]))
+
+    def part(self, frame: int, box: tuple[slice, slice]) -> Tensor:
+        """(h, w) float32 in [0, 1] on the CPU: a box of a frame's result."""
+        mask = self.mask[frame if len(self.mask) > 1 else 0]
+        if np.array_equal(self.back, np.eye(2, 3)):
+            return mask[box].detach().float().cpu().nan_to_num(0.0).clamp(0, 1)
+        corners = [(side.start, side.stop) for side in reversed(box)]
+        first, last = transform(self.back, np.transpose(corners))
+        limits = np.array([mask.shape[1], mask.shape[0]])
+        low = np.clip(np.floor(first) - 3, 0, limits - 1).astype(int)
+        high = np.clip(np.ceil(last) + 3, low + 1, limits).astype(int)
+        piece = mask[low[1] : high[1], low[0] : high[0]].detach().float().cpu()
+        back = np.column_stack([self.back[:, :2], first - low])
+        return torch.from_numpy(warp_into(box, piece.nan_to_num(0.0).clamp(0, 1).numpy(), back))
+
+
+def outline(mask: Mask, face: Face, size: int) -> NDArray[np.float32]:
+    """The faded outline of an aligned face, without looking at its pixels.
+
+    Args:
+        mask: of a shape that needs no parser.
+        face: the face, with its matrix.
+        size: side of the crop.
+
+    Returns:
+        (size, size) in [0, 1], 0 along the crop's border; may be read only.
+
+    Raises:
+        ValueError: the face was not aligned.
+    """
+    if mask.shape != "hull":
+        return _fixed(mask.shape, size, mask.feather, mask.grow)
+    if face.matrix is None:
+        raise ValueError("the face was not aligned: call align before its mask is made")
+    return fade(_hull(transform(face.matrix, face.landmarks), size), mask.feather, mask.grow)
+
+
+def fade(inside: NDArray[np.bool_], feather: float, grow: float = 0.0) -> NDArray[np.float32]:
+    """1 deep inside a shape (S, S), and falling smoothly to 0 at its outline.
+
+    Args:
+        inside: which pixels belong to the shape.
+        feather: width of the fall as a share of S; of a piece too narrow for it, as much as fits.
+        grow: how far the outline is moved outwards before, as a share of S.
+
+    Returns:
+        (S, S) in [0, 1], 0 along the border.
+    """
+    size = len(inside)
+    if grow:
+        reach = _distance(inside if grow < 0 else ~inside)
+        inside = reach > -grow * size if grow < 0 else reach <= grow * size
+    inside = inside.copy()
+    inside[[0, -1], :] = inside[:, [0, -1]] = False
+    depth = _distance(inside)
+    count, pieces = cv2.connectedComponents(inside.astype(np.uint8))
+    deepest = np.zeros(count, np.float32)
+    np.maximum.at(deepest, np.asarray(pieces, np.intp).ravel(), depth.ravel())
+    width = np.clip(deepest, 1.0, max(1.0, feather * size))[pieces]
+    ramp = np.minimum(depth / width, 1.0)
+    soft: NDArray[np.float32] = ramp * ramp * (3.0 - 2.0 * ramp)
+    return soft
+
+
+def _distance(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Of every pixel inside to the nearest one outside; far, if there is none."""
+    if inside.all():
+        return np.full(inside.shape, 2.0 * len(inside), np.float32)
+    found: Any = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(found, np.float32)
+
+
+@lru_cache(maxsize=8)
+def _fixed(shape: AnyShape, size: int, feather: float, grow: float) -> NDArray[np.float32]:
+    """The masks that are the same for every face."""
+    inside = face_ellipse(size) if shape == "ellipse" else np.ones((size, size), np.bool_)
+    faded = fade(inside, feather, grow)
+    faded.setflags(write=False)
+    return faded
+
+
+def _hull(landmarks: NDArray[np.float64], size: int) -> NDArray[np.bool_]:
+    points = np.clip(landmarks, -size, 2 * size)
+    eyes, mouth = points[:2].mean(axis=0), points[3:].mean(axis=0)
+    down = mouth - eyes
+    points = np.concatenate([points, points[:2] - _BROWS * down, [mouth + _CHIN * down]])
+    hull = cv2.convexHull(points.round().astype(np.int32))
+    shape = np.zeros((size, size), np.uint8)
+    cv2.fillConvexPoly(shape, hull, 1)
+    cv2.polylines(shape, [hull], True, 1, thickness=max(1, round(2 * _HULL_MARGIN * size)))
+    return shape > 0
+
+
+def _labels(
+    faces: Faces, mask: Mask, parser: FaceParser | None, progress: Progress | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """The label maps (N, S, S) of the crops before and after, as far as the mask needs them."""
+    if parser is None or not (mask.occlusion or mask.needs_parser):
+        return None, None
+    if faces.crops is None or faces.restored is None:
+        raise ValueError("a mask with a parser looks at restored faces: call a restorer before")
+    total = len(faces) * (1 + mask.occlusion)
+
+    def count(start: int) -> Progress | None:
+        return None if progress is None else lambda done, _: progress(start + done, total)
+
+    after = parser.parse(faces.restored, count(0)).cpu()
+    if not mask.occlusion:
+        return None, after
+    return parser.parse(faces.crops, count(len(faces))).cpu(), after
+
+
+def _parsed(mask: Mask, face: Face, before: Tensor | None, after: Tensor) -> NDArray[np.float32]:
+    """The mask of a face from its labels (S, S) before (None: not looked at) and after."""
+    wanted = np.zeros(CLASSES, np.bool_)
+    for part in mask.parts:
+        wanted[list(PARTS[part])] = True
+    seen = after.numpy()
+    chosen, shown = wanted[seen], np.ones(seen.shape, np.bool_)
+    if before is not None:
+        kinds = _kinds()
+        chosen = chosen & wanted[before.numpy()]
+        shown = kinds[before.numpy()] == kinds[seen]
+    if mask.needs_parser:
+        soft = fade(chosen, mask.feather, mask.grow)
+    else:
+        soft = outline(mask, face, len(seen))
+        shown = shown & chosen
+    if shown.all():
+        return soft
+    # The fade's zero along the crop's border is no rim.
+    padded = np.pad(shown, 1, constant_values=True)
+    depth = _distance(padded)[1:-1, 1:-1] / len(seen)
+    ramp = np.clip((depth - _RIM) / _RIM_FADE, 0.0, 1.0)
+    kept: NDArray[np.float32] = (soft * (ramp * ramp * (3.0 - 2.0 * ramp))).astype(np.float32)
+    return kept
+
+
+@lru_cache(maxsize=1)
+def _kinds() -> NDArray[np.int64]:
+    """(19,): a number for each label; what has the same number is of a kind."""
+    kinds = np.zeros(CLASSES, np.int64)
+    for part in _FACE_KIND:
+        kinds[list(PARTS[part])] = 1
+    for number, part in enumerate(_OWN_KINDS, start=2):
+        kinds[list(PARTS[part])] = number
+    return kinds
