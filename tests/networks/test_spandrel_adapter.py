@@ -51,8 +51,13 @@ def test_a_model_for_one_picture_at_a_time() -> None:
 
     net = DnCNN(in_nc=4, out_nc=3, nc=4, nb=8, act_mode="R", mode="FDnCNN")
     adapter = from_state_dict(net.state_dict())
+    x = torch.rand(3, 3, 16, 16)
     with torch.inference_mode():
-        assert adapter(torch.zeros(3, 3, 16, 16)).shape == (3, 3, 16, 16)
+        restored = adapter(x)
+        assert restored.shape == x.shape
+        assert not adapter.descriptor.supports_half
+        with torch.autocast("cpu", torch.bfloat16):  # which the model does not bear
+            assert torch.equal(adapter(x), restored)
 
 
 def test_through_the_restorer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
