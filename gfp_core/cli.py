@@ -126,6 +126,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="share of the restored face, 0 to 1 (default: 1)",
     )
     restore.add_argument(
+        "--fidelity",
+        type=_fraction,
+        help="quality (0) or likeness to the picture (1), for models that let one choose, such as "
+        "codeformer (default: the model's)",
+    )
+    restore.add_argument(
         "--upscale",
         type=_factor,
         default=1.0,

@@ -17,6 +17,8 @@ from torch import Tensor
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called as ``progress(done, total)`` after each unit of work; it may raise to cancel."""
+Preview: TypeAlias = Callable[[Tensor], None]
+"""Called with (N, 3, S, S) restored crops in [0, 1] as soon as they are finished."""
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,36 @@ def paste(
     return image, covered.to(image.device)
 
 
+def face_mask(faces: Faces, *, mask: MaskShape = "ellipse", feather: float = 0.1) -> Tensor:
+    """Where `paste` would lay the faces at full strength.
+
+    Args:
+        faces: aligned faces of frames of one size.
+        mask: their outline, see `paste`.
+        feather: width of its fade, see `paste`.
+
+    Returns:
+        (B, H, W) float32 in [0, 1], on the CPU.
+
+    Raises:
+        ValueError: the faces were not aligned, or their frames differ in size.
+    """
+    if len(set(faces.frame_sizes)) != 1:
+        raise ValueError("frames of different sizes have no common mask")
+    height, width = faces.frame_sizes[0]
+    covered = _zeros(len(faces.frame_sizes), height, width)
+    unseen = torch.zeros(3, 1, 1).expand(3, height, width)
+    for i, face in enumerate(faces.faces):
+        if face.matrix is None or faces.crops is None:
+            raise ValueError("the faces were not aligned: call align before face_mask")
+        points = transform(face.matrix, face.landmarks)
+        soft = _mask(mask, points, faces.crops.shape[-1], feather)
+        patch = _place(i, face.matrix, soft, 1.0, np.eye(2, 3), unseen)
+        region = covered[face.frame][patch.box]
+        torch.maximum(region, patch.alpha, out=region)
+    return covered
+
+
 def _zeros(*shape: int) -> Tensor:
     """Zeros whose memory is not touched until it is used, unlike torch's: a face needs little."""
     return torch.from_numpy(np.zeros(shape, np.float32))

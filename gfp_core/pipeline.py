@@ -7,14 +7,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .align import Border, align, fit_similarity
+from .choose import Order, Which, choose
 from .color import ColorMode, apply_color
 from .detect import DEFAULT_SCORE, FaceDetector, load_detector
-from .faces import Faces, Progress
+from .faces import Faces, Preview, Progress
 from .networks import registry
 from .paste import MaskShape, paste
 from .restore import Precision, Restorer
@@ -94,6 +96,7 @@ class FaceRestorer:
         frames: Tensor,
         *,
         strength: float = 1.0,
+        fidelity: float | None = None,
         upscale: float = 1.0,
         background: Tensor | None = None,
         mask: MaskShape = "ellipse",
@@ -106,9 +109,14 @@ class FaceRestorer:
         long_side: int | None = None,
         rotations: Sequence[int] = (0,),
         flip: bool = False,
+        order: Order = "largest",
+        which: Which = "all",
+        seed: int | None = None,
+        chunk: int | None = None,
         progress: Progress | None = None,
+        preview: Preview | None = None,
     ) -> Restoration:
-        """Restore every face of a batch of frames.
+        """Restore the faces of a batch of frames.
 
         Pixels that no face touches keep their values, bit by bit, unless the frames are upscaled.
         Frames without a face come back as they are, which a log line says.
@@ -116,6 +124,8 @@ class FaceRestorer:
         Args:
             frames: (B, C, H, W) float RGB or RGBA in [0, 1]; values outside are kept. Not changed.
             strength: share of the restored face in the middle of the mask, from 0 to 1.
+            fidelity: quality (0) or likeness to the input (1), where the network lets one choose;
+                see `Restorer.restore`.
             upscale: size of the result relative to the frames.
             background: (B, 3 or 4, H', W'): the frames already brought to another size, instead
                 of `upscale`.
@@ -130,13 +140,19 @@ class FaceRestorer:
             long_side: cap of the frame's long side in detection.
             rotations: turns in which faces are looked for.
             flip: whether the mirrored frame is looked at as well.
+            order: what counts first among the faces of a frame, see `choose.choose`.
+            which: the faces that are restored, in this order.
+            seed: of the network's noise, see `Restorer.restore` for this and ``chunk``.
+            chunk: faces that go through the network at once.
             progress: called with (parts done, parts in all); may raise to cancel.
+            preview: called with restored crops as soon as they are finished.
 
         Raises:
             ValueError: the frames are no such tensor, or an option is out of range.
         """
         batch = frames.shape[0] if frames.ndim else 0
-        faces = self.detector.detect(
+        faces = find_faces(
+            self.detector,
             frames,
             score=score,
             min_size=min_size,
@@ -146,11 +162,17 @@ class FaceRestorer:
             flip=flip,
             progress=_stage(progress, 0, batch),
         )
-        _report_frames_without_face(faces)
-        faces = _drop_what_is_no_face(faces)
+        faces = choose(faces, order=order, which=which)
         if len(faces):
             faces = align(frames, faces, self.restorer.size, border=border)
-            faces = self.restorer.restore(faces, progress=_stage(progress, 1, batch))
+            faces = self.restorer.restore(
+                faces,
+                fidelity=fidelity,
+                seed=seed,
+                chunk=chunk,
+                progress=_stage(progress, 1, batch),
+                preview=preview,
+            )
             faces = apply_color(faces, color)
         image, covered = paste(
             frames,
@@ -165,6 +187,22 @@ class FaceRestorer:
         if progress is not None and not len(faces):
             progress(_STAGES * batch, _STAGES * batch)
         return Restoration(image, covered, faces)
+
+
+def find_faces(detector: FaceDetector, frames: Tensor, **options: Any) -> Faces:
+    """The faces of a batch of frames that can be aligned; the log names frames without any.
+
+    Args:
+        detector: finds them.
+        frames: (B, C, H, W), see `FaceDetector.detect`.
+        **options: of `FaceDetector.detect`.
+
+    Raises:
+        ValueError: the frames are no such tensor, or an option is out of range.
+    """
+    faces = _drop_what_is_no_face(detector.detect(frames, **options))
+    _report_frames_without_face(faces)
+    return faces
 
 
 def find_device(device: torch.device | str | None = None) -> torch.device:
@@ -186,7 +224,10 @@ def find_device(device: torch.device | str | None = None) -> torch.device:
 
 
 def find_model(
-    model: str | os.PathLike[str], weights: Weights | None = None
+    model: str | os.PathLike[str],
+    weights: Weights | None = None,
+    *,
+    progress: Progress | None = None,
 ) -> tuple[Path, str | None]:
     """The file of a model and its architecture, for `load_network`.
 
@@ -194,6 +235,7 @@ def find_model(
         model: name of weights in the catalogue, or a file. Only the catalogue's own names come
             before a file of the same name.
         weights: where named weights are looked for.
+        progress: of a download, see `Weights.get`.
 
     Returns:
         The file; and the architecture if the catalogue says it, else None.
@@ -214,7 +256,7 @@ def find_model(
     known = {row.name for row in registry.ARCHITECTURES}
     if entry.architecture not in known:
         raise WeightsError(f"{entry.name}: this version has no network {entry.architecture}")
-    return weights.get(entry.name), entry.architecture
+    return weights.get(entry.name, progress=progress), entry.architecture
 
 
 def find_detector(
@@ -222,8 +264,15 @@ def find_detector(
     *,
     device: torch.device | str | None = None,
     weights: Weights | None = None,
+    progress: Progress | None = None,
 ) -> FaceDetector:
     """A detector by its name or from its file, see `detect.load_detector`.
+
+    Args:
+        detector: name of a detector in the catalogue, or a file that holds one.
+        device: where it runs.
+        weights: where named weights are looked for.
+        progress: of a download, see `Weights.get`.
 
     Raises:
         WeightsError: it is neither, or its weights cannot be had.
@@ -239,7 +288,8 @@ def find_detector(
             return load_detector(entry.name, device=device)
         except ImportError as error:
             logger.warning("%s; using the official weights instead.", error)
-    return load_detector(entry.architecture, path=weights.get(entry.name), device=device)
+    path = weights.get(entry.name, progress=progress)
+    return load_detector(entry.architecture, path=path, device=device)
 
 
 def _stage(progress: Progress | None, stage: int, frames: int) -> Progress | None:

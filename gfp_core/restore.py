@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from .faces import Faces, Progress
+from .faces import Faces, Preview, Progress
 
 logger = logging.getLogger(__name__)
 
 Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16"]
+Forward: TypeAlias = Callable[[Tensor], Tensor]
+DEFAULT_CHUNK = 8
+"""Faces that go through a network at once on a GPU; one on a CPU, where more gain nothing."""
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -35,7 +40,8 @@ class Restorer:
         """Take a network into service: evaluation mode, on ``device``.
 
         Args:
-            net: maps (B, 3, S, S) RGB in [-1, 1] to the same; its ``out_size`` says S.
+            net: maps (B, 3, S, S) RGB in [-1, 1] to the same; its ``out_size`` says S. One whose
+                fidelity can be set has a ``default_fidelity``, and takes ``fidelity``.
             device: where to move the network; by default it stays where it is.
             precision: of the arithmetic. "auto" takes half precision (fp16) where the device
                 computes it faster (CUDA from compute capability 7.0), else float32. Weights stay
@@ -55,6 +61,8 @@ class Restorer:
         """Side of the crops in pixels."""
         self.name = type(net).__name__
         """Name of the architecture, as in `networks.registry`."""
+        self.has_fidelity = hasattr(net, "default_fidelity")
+        """Whether `restore`'s ``fidelity`` has an effect."""
 
     @property
     def device(self) -> torch.device:
@@ -62,8 +70,29 @@ class Restorer:
         parameter = next(self.net.parameters(), None)
         return torch.device("cpu") if parameter is None else parameter.device
 
+    @property
+    def bytes_per_face(self) -> int:
+        """Memory that one face needs while it goes through the network, beside its weights.
+
+        Measured in float32, where the network does not say it itself, with GFPGANClean: 0.8 GB.
+        """
+        published = 800_000_000 * self.size**2 // 512**2
+        return int(getattr(self.net, "bytes_per_face", published))
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether the network adds noise to its features, which a seed changes."""
+        return bool(_noise_buffers(self.net))
+
     def restore(
-        self, faces: Faces, *, chunk: int | None = None, progress: Progress | None = None
+        self,
+        faces: Faces,
+        *,
+        fidelity: float | None = None,
+        seed: int | None = None,
+        chunk: int | None = None,
+        progress: Progress | None = None,
+        preview: Preview | None = None,
     ) -> Faces:
         """Restore the crops of all faces.
 
@@ -74,8 +103,15 @@ class Restorer:
         Args:
             faces: aligned faces, with crops (N, 3, S, S) in [0, 1]; values outside are clamped,
                 for no network has seen them.
+            fidelity: from 0, as good a face as the network can make, to 1, as faithful to the
+                crop as it can be; None for the network's default. A network without this choice
+                (see `has_fidelity`) ignores it, which a log line says.
+            seed: of the noise that StyleGAN2 decoders add (Karras et al. 2020, section 2.1), the
+                same for every face, so that frames do not flicker; by default, and where the
+                network has none, the noise stored with its weights.
             chunk: faces to run at once; by default 1 on a CPU, 8 elsewhere.
             progress: called as ``progress(done, N)`` after each chunk; may raise to cancel.
+            preview: called with each chunk's restored crops, before ``progress``.
 
         Returns:
             The faces with ``restored`` set: (N, 3, S, S) float32 RGB in [0, 1], on the crops'
@@ -83,11 +119,12 @@ class Restorer:
 
         Raises:
             ValueError: the faces are not aligned, the crops have another size than the network,
-                or ``chunk`` is not positive.
+                ``fidelity`` lies outside [0, 1], or ``chunk`` is not positive.
             RuntimeError: the network gives NaN or infinity even in float32.
         """
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk must be at least 1, not {chunk}")
+        forward = self._forward(fidelity, seed)
         if faces.crops is None:
             if len(faces) > 0:
                 raise ValueError("the faces have no crops: align them before restoring")
@@ -105,13 +142,13 @@ class Restorer:
         device = self.device
         dtype = self._dtype(device)
         if chunk is None:
-            chunk = 1 if device.type == "cpu" else 8
+            chunk = 1 if device.type == "cpu" else DEFAULT_CHUNK
         restored = torch.empty(crops.shape, dtype=torch.float32, device=crops.device)
         done, total = 0, len(faces)
         while done < total:
             part = crops[done : done + chunk]
             try:
-                result = self._run_checked(part, device, dtype, done)
+                result = self._run_checked(forward, part, device, dtype, done)
             except (RuntimeError, MemoryError) as error:
                 if len(part) == 1 or not _is_out_of_memory(error):
                     raise
@@ -123,6 +160,8 @@ class Restorer:
                 logger.warning("out of memory on %s: now %d faces at a time", device, chunk)
                 continue
             restored[done : done + len(part)] = result
+            if preview is not None:
+                preview(restored[done : done + len(part)])
             done += len(part)
             if progress is not None:
                 progress(done, total)
@@ -135,30 +174,59 @@ class Restorer:
         # Not bf16, whose 8 bits of precision show as banding.
         return torch.float16 if fast else torch.float32
 
+    def _forward(self, fidelity: float | None, seed: int | None) -> Forward:
+        """The network with its fidelity and its noise set."""
+        if fidelity is not None and not 0 <= fidelity <= 1:
+            raise ValueError(f"fidelity must lie between 0 and 1, not {fidelity}")
+        options = {}
+        if fidelity is not None and self.has_fidelity:
+            options["fidelity"] = fidelity
+        elif fidelity is not None:
+            logger.warning("%s has no fidelity to set: %g has no effect", self.name, fidelity)
+        noise = {}
+        if seed is not None:  # drawn on the CPU, so that it is the same on every device
+            generator = torch.Generator().manual_seed(seed)
+            for name, stored in _noise_buffers(self.net).items():
+                noise[name] = torch.randn(stored.shape, generator=generator).to(stored)
+        if not noise:
+            return partial(self.net, **options)
+        return lambda x: torch.func.functional_call(self.net, noise, (x,), options)
+
     def _run_checked(
-        self, crops: Tensor, device: torch.device, dtype: torch.dtype, first: int
+        self,
+        forward: Forward,
+        crops: Tensor,
+        device: torch.device,
+        dtype: torch.dtype,
+        first: int,
     ) -> Tensor:
         """Restore crops ``first``, ``first`` + 1, ..., in float32 if ``dtype`` overflows."""
-        result = self._run(crops, device, dtype)
+        result = _run(forward, crops, device, dtype)
         indices = f"faces {first} to {first + len(crops) - 1}"
         if dtype != torch.float32 and not torch.isfinite(result).all():
             logger.warning("%s overflows in %s: %s run again in float32", self.name, dtype, indices)
-            result = self._run(crops, device, torch.float32)
+            result = _run(forward, crops, device, torch.float32)
         if not torch.isfinite(result).all():
             raise RuntimeError(
                 f"{self.name} gives NaN or infinity for {indices}: its weights must be damaged"
             )
         return ((result + 1) / 2).clamp(0, 1)
 
-    def _run(self, crops: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """(B, 3, S, S) in [0, 1] -> the same shape, float32, about [-1, 1], on ``device``."""
-        with (
-            torch.inference_mode(),
-            torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
-            _deterministic(device, allow_tf32=dtype != torch.float32),
-        ):
-            x = crops.to(device, torch.float32).clamp(0, 1) * 2 - 1
-            return self.net(x).float()
+
+def _noise_buffers(net: nn.Module) -> dict[str, Tensor]:
+    """The noise that a StyleGAN2 decoder stores for its layers, under its names."""
+    return {name: noise for name, noise in net.named_buffers() if ".noises.noise" in f".{name}"}
+
+
+def _run(forward: Forward, crops: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(B, 3, S, S) in [0, 1] -> the same shape, float32, about [-1, 1], on ``device``."""
+    with (
+        torch.inference_mode(),
+        torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
+        _deterministic(device, allow_tf32=dtype != torch.float32),
+    ):
+        x = crops.to(device, torch.float32).clamp(0, 1) * 2 - 1
+        return forward(x).float()
 
 
 def _deterministic(device: torch.device, allow_tf32: bool) -> AbstractContextManager[None]:

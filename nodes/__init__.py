@@ -2,7 +2,24 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from . import host
+from .crops import GFPCropsFromFaces, GFPFacesFromCrops
+from .detect_faces import GFPDetectFaces
+from .load import GFPLoadDetector, GFPLoadRestorer
+from .paste_back import GFPPasteBack
+from .restore_faces import GFPRestoreFaces
 from .restore_photo import GFPRestorePhoto
+
+NODES: list[type[io.ComfyNode]] = [
+    GFPRestorePhoto,
+    GFPLoadRestorer,
+    GFPLoadDetector,
+    GFPDetectFaces,
+    GFPRestoreFaces,
+    GFPPasteBack,
+    GFPCropsFromFaces,
+    GFPFacesFromCrops,
+]
 
 
 class GFPExtension(ComfyExtension):
@@ -10,4 +27,5 @@ class GFPExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The pack's nodes."""
-        return [GFPRestorePhoto]
+        host.register_folders()
+        return NODES

@@ -57,9 +57,18 @@ class FakeRestorer:
     size = 64
     name = "fake"
 
+    def __init__(self) -> None:
+        self.fidelities: list[float | None] = []
+
     def restore(
-        self, faces: Faces, *, chunk: int | None = None, progress: Progress | None = None
+        self,
+        faces: Faces,
+        *,
+        fidelity: float | None = None,
+        progress: Progress | None = None,
+        **options: Any,
     ) -> Faces:
+        self.fidelities.append(fidelity)
         assert faces.crops is not None
         if progress is not None:
             progress(len(faces), len(faces))

@@ -255,7 +255,7 @@ def test_interrupted_run_goes_on(tmp_path, loads, capsys, fake_restorer, monkeyp
     restore = fake_restorer.restorer.restore
     calls = []
 
-    def interrupt(faces, *, progress):
+    def interrupt(faces, *, progress, **options):
         calls.append(len(faces))
         if len(calls) == 2:
             raise KeyboardInterrupt
@@ -513,7 +513,7 @@ def test_unknown_model(tmp_path, capsys):
 def test_unexpected_errors_are_named_and_shown_in_full_when_asked(
     tmp_path, loads, capsys, fake_restorer, monkeypatch
 ):
-    def fail(faces, *, progress):
+    def fail(faces, **options):
         raise RuntimeError("the network is broken")
 
     monkeypatch.setattr(fake_restorer.restorer, "restore", fail)

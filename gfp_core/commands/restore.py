@@ -85,6 +85,7 @@ def _restore_file(
     result = restorer().restore(
         to_frames(picture),
         strength=options.strength,
+        fidelity=options.fidelity,
         upscale=options.upscale,
         mask=options.mask,
         color=options.color,

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .state import width_of
 from .stylegan2 import SQRT2
 
 MAPPING_LR_MUL = 0.01  # learning-rate multiplier of the equalised mapping network
@@ -44,15 +45,15 @@ def infer_hyperparameters(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """
     decoder = "stylegan_decoder."
     levels = sum(bool(re.match(rf"{decoder}to_rgbs\.\d+\.bias$", key)) for key in state)
-    num_style_feat = _width(state, f"{decoder}style_conv1.modulated_conv.modulation.weight", 1)
-    narrow = _width(state, f"{decoder}constant_input.weight", 1) / 512
+    num_style_feat = width_of(state, f"{decoder}style_conv1.modulated_conv.modulation.weight", 1)
+    narrow = width_of(state, f"{decoder}constant_input.weight", 1) / 512
     channel_multiplier: float = 2
     if levels >= 4:  # 64 px and up, where the multiplier acts
-        width = _width(state, f"{decoder}to_rgbs.3.modulated_conv.weight", 2)
+        width = width_of(state, f"{decoder}to_rgbs.3.modulated_conv.weight", 2)
         exact = width / (256 * narrow)
         whole = round(exact)
         channel_multiplier = whole if int(256 * whole * narrow) == width else exact
-    different_w = _width(state, "final_linear.weight", 0) != num_style_feat
+    different_w = width_of(state, "final_linear.weight", 0) != num_style_feat
     condition = "condition_scale.0.{}.weight".format
     return {
         "out_size": 4 * 2**levels,
@@ -62,17 +63,8 @@ def infer_hyperparameters(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "input_is_latent": different_w,
         "different_w": different_w,
         "narrow": narrow,
-        "sft_half": _width(state, condition(2), 0) == _width(state, condition(0), 0),
+        "sft_half": width_of(state, condition(2), 0) == width_of(state, condition(0), 0),
     }
-
-
-def _width(state: Mapping[str, Tensor], key: str, dimension: int) -> int:
-    if key not in state:
-        raise ValueError(f"tensor '{key}' is missing")
-    shape = state[key].shape
-    if dimension >= len(shape) or shape[dimension] == 0:
-        raise ValueError(f"tensor '{key}' cannot have the shape {tuple(shape)}")
-    return shape[dimension]
 
 
 def bilinear_to_clean(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

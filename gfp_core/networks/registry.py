@@ -13,8 +13,11 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from .codeformer import CodeFormer
 from .gfpgan import GFPGANBilinear, GFPGANClean, GFPGANv1
+from .hq_dictionary import HQDictionary
 from .lite import GFPGANLite
+from .restoreformer import RestoreFormer, RestoreFormerPlusPlus
 from .state import quote_some
 
 
@@ -51,6 +54,11 @@ class Architecture:
 
 _GFPGAN = ("stylegan_decoder.constant_input.weight", "condition_scale.0.0.weight", "toRGB.0.weight")
 _EQUALISED = ("conv_body_first.0.weight", "stylegan_decoder.style_conv1.activate.bias", *_GFPGAN)
+_RESTOREFORMER = (
+    "quantize.embedding.weight",
+    "encoder.mid.attn_1.norm2.weight",
+    "decoder.mid.attn_1.norm2.weight",
+)
 
 ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture(
@@ -77,6 +85,31 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         network=GFPGANLite,
         signature=("core.conv_body_first.weight", *(f"core.{key}" for key in _GFPGAN)),
         licence="free",
+    ),
+    Architecture(
+        name="RestoreFormerPlusPlus",
+        network=RestoreFormerPlusPlus,
+        signature=("decoder.up.4.attn.0.q.weight", *_RESTOREFORMER),
+        licence="unclear",
+    ),
+    Architecture(
+        name="RestoreFormer",
+        network=RestoreFormer,
+        signature=_RESTOREFORMER,
+        licence="unclear",
+    ),
+    Architecture(
+        name="HQDictionary",
+        network=HQDictionary,
+        signature=_RESTOREFORMER,
+        licence="unclear",
+        only_by_name=True,
+    ),
+    Architecture(
+        name="CodeFormer",
+        network=CodeFormer,
+        signature=("position_emb", "idx_pred_layer.1.weight", "quantize.embedding.weight"),
+        licence="non-commercial",
     ),
 )
 """In order of their test: the first whose signature is present is taken."""

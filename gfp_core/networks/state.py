@@ -17,6 +17,20 @@ def quote_some(names: Iterable[str], limit: int = 3) -> str:
     return shown if len(listed) <= limit else f"{shown} and {len(listed) - limit} more"
 
 
+def width_of(state: Mapping[str, Tensor], key: str, dimension: int) -> int:
+    """The size of one dimension of a tensor.
+
+    Raises:
+        ValueError: there is no such tensor or dimension, or it is empty.
+    """
+    if key not in state:
+        raise ValueError(f"tensor '{key}' is missing")
+    shape = state[key].shape
+    if dimension >= len(shape) or shape[dimension] == 0:
+        raise ValueError(f"tensor '{key}' cannot have the shape {tuple(shape)}")
+    return shape[dimension]
+
+
 def describe_difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
     """What keeps ``found`` from being loaded as ``expected``; empty if nothing does.
 

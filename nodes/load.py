@@ -1,0 +1,79 @@
+"""GFPLoadRestorer and GFPLoadDetector: networks from their weights."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from . import host, inputs
+
+
+class GFPLoadRestorer(io.ComfyNode):
+    """Loads the network that restores faces."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs of the node."""
+        return host.schema(
+            node_id="GFPLoadRestorer",
+            display_name="Load Face Restorer (GFP)",
+            category="GFP",
+            description="Loads a face restorer: from the catalogue, downloaded and checked when it "
+            "is not there yet, or one of your own files.",
+            search_aliases=["gfpgan", "codeformer", "restoreformer", "gpen", "face restore model"],
+            inputs=[inputs.restorer_choice(), inputs.precision(), inputs.device()],
+            outputs=[
+                inputs.Restorer.Output(
+                    display_name="restorer",
+                    tooltip="For the restoring nodes; kept in ComfyUI's memory management.",
+                )
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, model: Any = None, precision: Any = None, device: Any = None
+    ) -> bool | str:
+        """Refuse choices that are none before anything runs."""
+        return inputs.check(cls, model=model, precision=precision, device=device)
+
+    @classmethod
+    def fingerprint_inputs(cls, model: str, **_: Any) -> str:
+        """Load again when the user's file was replaced."""
+        return host.fingerprint("restorer", model)
+
+    @classmethod
+    def execute(cls, model: str, precision: Any = "auto", device: Any = "auto") -> io.NodeOutput:
+        """Load it."""
+        return io.NodeOutput(host.load_restorer(model, precision, device))
+
+
+class GFPLoadDetector(io.ComfyNode):
+    """Loads the network that finds faces."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs of the node."""
+        return host.schema(
+            node_id="GFPLoadDetector",
+            display_name="Load Face Detector (GFP)",
+            category="GFP",
+            description="Loads a face detector, downloaded and checked when it is not there yet.",
+            search_aliases=["retinaface", "yunet", "face detection model"],
+            inputs=[inputs.detector_choice(), inputs.device()],
+            outputs=[
+                inputs.Detector.Output(
+                    display_name="detector",
+                    tooltip="For the detecting nodes; kept in ComfyUI's memory management.",
+                )
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model: Any = None, device: Any = None) -> bool | str:
+        """Refuse choices that are none before anything runs."""
+        return inputs.check(cls, model=model, device=device)
+
+    @classmethod
+    def execute(cls, model: str, device: Any = "auto") -> io.NodeOutput:
+        """Load it."""
+        return io.NodeOutput(host.load_detector(model, device))
