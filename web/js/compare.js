@@ -6,14 +6,12 @@ import { say } from "./strings.js";
 function addCompare(node) {
   let position = 50; // percent of the width that shows before; the same for every frame
 
-  function draw(frame, stage, bar, gone) {
+  function draw(frame, { stage, fit, gone }) {
     const before = picture(frame.before, say("before"), gone);
     const after = picture(frame.after, say("after"), gone);
     before.className = "gfp-before";
     // The result may be larger; both fill the same box, which has the result's shape.
-    after.addEventListener("load", () => {
-      stage.style.setProperty("--ratio", after.naturalWidth / after.naturalHeight);
-    });
+    after.addEventListener("load", () => fit(after.naturalWidth / after.naturalHeight));
     const range = element("input", {
       type: "range",
       min: 0,
@@ -57,7 +55,7 @@ function addCompare(node) {
     move(position);
   }
 
-  addPanel(node, "gfp_compare", { empty: "queueToCompare", draw, height: () => 1 });
+  addPanel(node, "gfp_compare", { empty: "queueToCompare", draw });
 }
 
 app.registerExtension({

@@ -4,15 +4,15 @@ import { app } from "../../../scripts/app.js";
 import { addPanel, element, picture } from "./panel.js";
 import { say } from "./strings.js";
 
-/** "all", "none", "first N" or "0, 2" as a function of a face's number; null for anything else. */
+/** "all", "none", "first 2" or "0, 2" as a function of a face's number; null for anything else. */
 export function parseChoice(text) {
   const words = String(text).trim().toLowerCase();
   if (words === "all") return () => true;
   if (words === "none") return () => false;
-  const first = /^first\s+(\d+)$/.exec(words);
-  if (first) return (number) => number < Number(first[1]);
-  if (!/^\d+(\s*,\s*\d+)*$/.test(words)) return null;
-  const numbers = new Set(words.split(",").map(Number));
+  const first = /^first(?:\s+(\d+))?$/.exec(words);
+  if (first) return (number) => number < Number(first[1] ?? 1);
+  if (!/^\d+(\s*[,;\s]\s*\d+)*$/.test(words)) return null;
+  const numbers = new Set(words.match(/\d+/g).map(Number));
   return (number) => numbers.has(number);
 }
 
@@ -94,7 +94,7 @@ function addPicker(node) {
   }
 
   function landmarks({ width, height, faces }) {
-    const radius = (face) => Math.max((face.box[2] - face.box[0]) / 40, width / 400);
+    const radius = (face) => Math.max((face.box[2] - face.box[0]) / 40, width / 200);
     const points = faces.flatMap((face) =>
       face.landmarks.map(([x, y]) => `<circle cx="${x}" cy="${y}" r="${radius(face)}"/>`),
     );
@@ -103,8 +103,8 @@ function addPicker(node) {
     return svg;
   }
 
-  function draw(frame, stage, bar, gone) {
-    stage.style.setProperty("--ratio", frame.width / frame.height);
+  function draw(frame, { stage, bar, fit, gone }) {
+    fit(frame.width / frame.height);
     stage.append(picture(frame.image, "", gone), landmarks(frame));
     if (!frame.faces.length) {
       drawn = null;
@@ -146,8 +146,7 @@ function addPicker(node) {
     update();
     return result;
   };
-  const height = (frame) => frame.height / frame.width;
-  addPanel(node, "gfp_faces", { empty: "queueForFaces", draw, height });
+  addPanel(node, "gfp_faces", { empty: "queueForFaces", draw });
 }
 
 app.registerExtension({

@@ -5,8 +5,9 @@ import { app } from "../../../scripts/app.js";
 import { say } from "./strings.js";
 
 const EMPTY_HEIGHT = 64;
-const LEAST_HEIGHT = 220;
-const MOST_HEIGHT_AT_FIRST = 520;
+const LEAST_HEIGHT = 160;
+const MOST_HEIGHT_AT_FIRST = 480;
+const BAR_HEIGHT = 28;
 const MARGIN = 10; // the frontend's own, around each DOM widget
 
 const style = document.createElement("link");
@@ -52,14 +53,14 @@ function handOnToCanvas(root) {
  * @param node a node that has just been made
  * @param key the list in the node's UI output that holds one entry a frame; the property's name too
  * @param empty the key of the string shown before the first result
- * @param draw draws one entry: draw(frame, stage, bar, gone) fills the stage with the picture, sets
- *   its --ratio (width / height) once known, adds to the bar below, and calls gone() when a picture
- *   is no longer there
- * @param height the height of a frame whose width is 1, as far as known before it is drawn
+ * @param draw draws one entry: draw(frame, {stage, bar, fit, gone}) puts the picture into the stage
+ *   and what belongs below it into the bar, calls fit(ratio) with the picture's width / height, and
+ *   gone() when the picture is no longer there
  */
-export function addPanel(node, key, { empty, draw, height }) {
+export function addPanel(node, key, { empty, draw }) {
   const root = element("div", { className: "gfp-panel" });
   let index = 0;
+  let first = false; // the frame on show is the first that this node has ever shown
   const frames = () => (Array.isArray(node.properties?.[key]) ? node.properties[key] : []);
   const leastHeight = () => (frames().length ? LEAST_HEIGHT : EMPTY_HEIGHT);
 
@@ -116,28 +117,32 @@ export function addPanel(node, key, { empty, draw, height }) {
       stage.classList.add("gfp-gone");
       stage.append(element("p", { className: "gfp-note", textContent: say("gone") }));
     };
-    draw(frames()[index], stage, bar, gone);
+    const fit = (ratio) => {
+      stage.style.setProperty("--ratio", ratio);
+      if (first) grow(ratio);
+      first = false;
+    };
+    draw(frames()[index], { stage, bar, fit, gone });
     if (frames().length > 1) bar.append(stepper());
     root.replaceChildren(element("div", { className: "gfp-room" }, stage), bar);
     bar.hidden = !bar.childElementCount;
   }
 
-  /** Make room for the first result: as much as the picture wants at the node's width. */
-  function grow() {
-    const wanted = (node.size[0] - 2 * MARGIN) * height(frames()[0]) + 60;
-    const least = node.computeSize()[1];
+  /** Make room for the first picture: as much as it wants at the node's width. */
+  function grow(ratio) {
+    const wanted = (node.size[0] - 2 * MARGIN) / ratio + BAR_HEIGHT + 2 * MARGIN;
     const more = Math.max(0, Math.min(wanted, MOST_HEIGHT_AT_FIRST) - LEAST_HEIGHT);
-    node.setSize([node.size[0], Math.max(node.size[1], least + more)]);
+    node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1] + more)]);
+    node.setDirtyCanvas(true, true);
   }
 
   const executed = node.onExecuted;
   node.onExecuted = function (output) {
     executed?.apply(this, arguments);
     if (!Array.isArray(output?.[key])) return;
-    const first = !frames().length;
+    first = !frames().length;
     node.properties[key] = output[key];
     show();
-    if (first && frames().length) grow();
     node.setDirtyCanvas(true, true);
   };
 
