@@ -1,4 +1,4 @@
-"""The page in a real browser: the face picker, the slider, and what becomes of them in the graph."""
+"""The page in a real browser: the face picker and the before/after slider."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Page:
             self.js(
                 "const [id, [x, y, ...size]] = arguments;"
                 "const node = app.graph.getNodeById(id); node.pos = [x, y];"
-                "if (size.length) node.setSize(size.map((one, axis) => Math.max(one, node.size[axis])))",
+                "if (size.length) node.setSize([0, 1].map((i) => Math.max(size[i], node.size[i])))",
                 id,
                 place,
             )
@@ -402,7 +402,7 @@ def test_panel_survives_collapse_resize_copy_undo_and_reload(page: Page, comfyui
     values = page.js(f"return {node}.serialize().widgets_values")
     assert len(values) == page.js(f"return {node}.widgets.length") - 1
 
-    stored = "return Object.keys(sessionStorage).some((key) => sessionStorage[key].includes('gfp_faces'))"
+    stored = "return Object.values(sessionStorage).some((text) => text.includes('gfp_faces'))"
     page.wait(lambda: page.js(stored), "the page to store its graph")
     page.reload()
     assert page.faces(DETECT) == [False, True, True]
@@ -473,5 +473,35 @@ def test_slider_shows_before_and_after(page: Page) -> None:
     assert page.js(position, stage) == pytest.approx(26, abs=1)
     before, after = (page.one("2", css) for css in (".gfp-before", "img:not(.gfp-before)"))
     assert before.rect == after.rect
+    names = page.js("return app.graph.getNodeById(2).widgets.map((widget) => widget.name)")
+    assert names[-1] == "gfp_compare", "the core's own preview would show it twice"
     clip = page.js("return getComputedStyle(arguments[0]).clipPath", before)
     assert clip.startswith("inset(0")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("11_light_german", {"Comfy.ColorPalette": "light", "Comfy.Locale": "de"}),
+        ("12_nodes_2", {"Comfy.VueNodes.Enabled": True}),
+    ],
+)
+def test_other_palette_language_and_renderer(
+    page: Page, name: str, settings: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    request.addfinalizer(page.open)
+    page.open(**settings)
+    page.load(split_graph(), PLACES)
+    page.shot(f"{name}_empty")
+    page.queue()
+    assert page.faces(DETECT) == [True, True, True]
+    page.one(DETECT, "[data-number='0']").click()
+    assert page.widget(DETECT) == "1, 2"
+    words = "2 von 3 gewählt" if settings.get("Comfy.Locale") == "de" else "2 of 3 chosen"
+    ActionChains(page.driver).move_to_element(page.one(DETECT, ".gfp-bar")).perform()
+    page.js("document.activeElement.blur()")
+    assert page.text(DETECT) == words
+    slider = page.one(PASTE, ".gfp-stage")
+    ActionChains(page.driver).move_to_element(slider).click().perform()
+    assert min(slider.size["width"], slider.size["height"]) > 100
+    page.shot(name)

@@ -93,13 +93,13 @@ function addPicker(node) {
     return { face, button };
   }
 
+  /** Dots of a fixed size on the screen: lines without length, with round ends. */
   function landmarks({ width, height, faces }) {
-    const radius = (face) => Math.max((face.box[2] - face.box[0]) / 40, width / 200);
-    const points = faces.flatMap((face) =>
-      face.landmarks.map(([x, y]) => `<circle cx="${x}" cy="${y}" r="${radius(face)}"/>`),
-    );
+    const points = faces.flatMap((face) => face.landmarks.map(([x, y]) => `M${x} ${y}h0`)).join("");
     const svg = element("div", { className: "gfp-landmarks", attributes: { "aria-hidden": true } });
-    svg.innerHTML = `<svg viewBox="0 0 ${width} ${height}">${points.join("")}</svg>`;
+    svg.innerHTML =
+      `<svg viewBox="0 0 ${width} ${height}" preserveAspectRatio="none">` +
+      `<path class="gfp-rim" d="${points}"/><path d="${points}"/></svg>`;
     return svg;
   }
 

@@ -61,8 +61,10 @@ export function addPanel(node, key, { empty, draw }) {
   const root = element("div", { className: "gfp-panel" });
   let index = 0;
   let first = false; // the frame on show is the first that this node has ever shown
+  let running = false;
+  let live = null; // the picture that came with the progress of a run
   const frames = () => (Array.isArray(node.properties?.[key]) ? node.properties[key] : []);
-  const leastHeight = () => (frames().length ? LEAST_HEIGHT : EMPTY_HEIGHT);
+  const leastHeight = () => (frames().length || live ? LEAST_HEIGHT : EMPTY_HEIGHT);
 
   const widget = node.addDOMWidget(key, "gfp_panel", root, {
     serialize: false, // not in the prompt
@@ -105,7 +107,13 @@ export function addPanel(node, key, { empty, draw }) {
   function show() {
     index = Math.min(index, Math.max(frames().length - 1, 0));
     root.style.minHeight = `${leastHeight() - 2 * MARGIN}px`;
-    root.classList.toggle("gfp-empty", !frames().length);
+    root.classList.toggle("gfp-empty", !frames().length && !live);
+    if (live) {
+      const stage = element("div", { className: "gfp-stage" }, live);
+      stage.style.setProperty("--ratio", live.naturalWidth / live.naturalHeight);
+      root.replaceChildren(element("div", { className: "gfp-room" }, stage));
+      return;
+    }
     if (!frames().length) {
       root.replaceChildren(element("p", { textContent: say(empty) }));
       return;
@@ -136,10 +144,29 @@ export function addPanel(node, key, { empty, draw }) {
     node.setDirtyCanvas(true, true);
   }
 
+  // The core would show pictures of a run's progress in a widget of its own, which stays after it.
+  const background = node.onDrawBackground;
+  node.onDrawBackground = function () {
+    if (this.imgs?.length && running) {
+      live = this.imgs[0];
+      show();
+    }
+    this.imgs = undefined;
+    background?.apply(this, arguments);
+  };
+
+  const started = node.onExecutionStart;
+  node.onExecutionStart = function () {
+    started?.apply(this, arguments);
+    running = true;
+  };
+
   const executed = node.onExecuted;
   node.onExecuted = function (output) {
     executed?.apply(this, arguments);
     if (!Array.isArray(output?.[key])) return;
+    running = false;
+    live = null;
     first = !frames().length;
     node.properties[key] = output[key];
     show();
