@@ -180,5 +180,4 @@ export function addPanel(node, key, { empty, draw }) {
   };
 
   show();
-  return { root, show };
 }
