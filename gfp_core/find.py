@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from .align import align, fit_similarity
+from .choose import LIKE, inside, like
 from .detect import DEFAULT_SCORE, FaceDetector
 from .embed import FaceEmbedder
 from .faces import Faces
@@ -15,7 +16,55 @@ from .track import CONTINUES, Tracked, Tracks, track
 
 logger = logging.getLogger(__name__)
 
+EMBEDDER_ADVICE = (
+    'FaceRestorer.load(embedder="face-descriptor"), with weights that '
+    "`gfp weights get face-descriptor` fetches"
+)
+"""How to come by an embedder."""
 _CROP = 256  # enough for an embedding, which sees 150 pixels of it
+
+
+def find_candidates(
+    detector: FaceDetector,
+    frames: Tensor,
+    *,
+    tracks: Tracks | None = None,
+    region: Tensor | None = None,
+    people: Tensor | None = None,
+    people_limit: float = LIKE,
+    embedder: FaceEmbedder | None = None,
+    **options: Any,
+) -> tuple[Faces, Tracks | None]:
+    """The faces among which is chosen: those of a region and of certain people, if asked for.
+
+    Args:
+        detector: finds them.
+        frames: (B, C, H, W), see `FaceDetector.detect`.
+        tracks: for frames in order, see `find_in_order`; else None.
+        region: see `choose.inside`; None for the whole frame.
+        people: (R, D) embeddings, see `choose.like`; None for everybody.
+        people_limit: how far from them a face may be, in degrees.
+        embedder: needed for people.
+        **options: of `FaceDetector.detect`.
+
+    Returns:
+        The faces, and what must be known for the frames that follow, if they are in order.
+
+    Raises:
+        ValueError: frames or region are none, an option is out of range, or people are to be
+            found without an embedder.
+    """
+    if tracks is None:
+        faces = find_faces(detector, frames, **options)
+    else:
+        faces, _, tracks = find_in_order(detector, frames, tracks, embedder=embedder, **options)
+    if region is not None:
+        faces = inside(faces, region)
+    if people is not None:
+        if embedder is None:
+            raise ValueError(f"finding certain people needs an embedder: {EMBEDDER_ADVICE}")
+        faces = like(align(frames, faces, _CROP), people, embedder, limit=people_limit)
+    return faces, tracks
 
 
 def find_faces(detector: FaceDetector, frames: Tensor, **options: Any) -> Faces:

@@ -16,12 +16,12 @@ from torch.nn import functional as F
 from . import sharpness
 from .align import Border, align, face_ellipse, visible
 from .blend import Blend
-from .choose import LIKE, Order, Which, blurred, choose, inside, like
+from .choose import LIKE, Order, Which, blurred, choose
 from .color import ColorMode, GreyGuard, apply_color
 from .detect import DEFAULT_SCORE, FaceDetector, load_detector
 from .embed import FaceEmbedder, load_embedder
 from .faces import Faces, Preview, Progress
-from .find import drop_what_is_no_face, find_faces, find_in_order
+from .find import EMBEDDER_ADVICE, drop_what_is_no_face, find_candidates, find_faces
 from .identity import compare
 from .masks import AnyShape, Mask, make_masks
 from .networks import registry
@@ -242,17 +242,16 @@ class FaceRestorer:
             "flip": flip,
             "progress": _stage(progress, 0, batch),
         }
-        if tracks is None:
-            faces = find_faces(self.detector, frames, **search)
-        else:
-            faces, _, tracks = find_in_order(
-                self.detector, frames, tracks, embedder=self.embedder, **search
-            )
-        if region is not None:
-            faces = inside(faces, region)
-        if people is not None:
-            aligned = align(frames, faces, self.restorer.size, border=border)
-            faces = like(aligned, people, self._need_embedder(), limit=people_limit)
+        faces, tracks = find_candidates(
+            self.detector,
+            frames,
+            tracks=tracks,
+            region=region,
+            people=people,
+            people_limit=people_limit,
+            embedder=self.embedder,
+            **search,
+        )
         faces = choose(faces, order=order, which=which)
         if max_sharpness is not None:
             faces = blurred(faces, sharpness.face_sharpness(frames, faces), max_sharpness)
@@ -315,9 +314,7 @@ class FaceRestorer:
     def _need_embedder(self) -> FaceEmbedder:
         if self.embedder is None:
             raise ValueError(
-                "comparing faces (people, identity_limit) needs an embedder: "
-                'FaceRestorer.load(embedder="face-descriptor"), with weights that '
-                "`gfp weights get face-descriptor` fetches"
+                f"comparing faces (people, identity_limit) needs an embedder: {EMBEDDER_ADVICE}"
             )
         return self.embedder
 

@@ -6,7 +6,9 @@ from . import host
 from .color_enhance import GFPColorEnhance
 from .crops import GFPCropsFromFaces, GFPFacesFromCrops
 from .detect_faces import GFPDetectFaces
-from .load import GFPLoadDetector, GFPLoadRestorer
+from .face_masks import GFPFaceMasks
+from .identity_guard import GFPIdentityGuard
+from .load import GFPLoadDetector, GFPLoadEmbedder, GFPLoadParser, GFPLoadRestorer
 from .paste_back import GFPPasteBack
 from .restore_faces import GFPRestoreFaces
 from .restore_photo import GFPRestorePhoto
@@ -21,6 +23,10 @@ NODES: list[type[io.ComfyNode]] = [
     GFPPasteBack,
     GFPCropsFromFaces,
     GFPFacesFromCrops,
+    GFPFaceMasks,
+    GFPIdentityGuard,
+    GFPLoadParser,
+    GFPLoadEmbedder,
 ]
 
 

@@ -6,11 +6,13 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..gfp_core.align import align
-from ..gfp_core.choose import choose, parse_which, rank, sort
+from ..gfp_core.choose import blurred, choose, parse_which, rank, sort
 from ..gfp_core.detect import DEFAULT_SCORE
 from ..gfp_core.faces import Faces
+from ..gfp_core.find import find_candidates
 from ..gfp_core.paste import face_mask
-from ..gfp_core.pipeline import find_faces
+from ..gfp_core.sharpness import face_sharpness
+from ..gfp_core.track import Tracks
 from . import host, inputs
 
 
@@ -44,6 +46,7 @@ class GFPDetectFaces(io.ComfyNode):
                         "cuts its own from the image.",
                     )
                 ),
+                *inputs.choosing_more(),
             ],
             outputs=[
                 inputs.FacesType.Output(
@@ -89,13 +92,31 @@ class GFPDetectFaces(io.ComfyNode):
         order: Any = "largest",
         which: str = "all",
         crop_size: int = 512,
+        max_sharpness: float = 1.0,
+        video: bool = False,
+        region: Tensor | None = None,
+        people: Tensor | None = None,
+        embedder: host.Managed[Any] | None = None,
     ) -> io.NodeOutput:
         """Detect in (B, H, W, C) float RGB(A) in [0, 1]; the image given is not changed."""
         frames = host.to_frames(image)
         options = inputs.detection_options(score, min_size, max_size, rotations)
-        found = find_faces(detector.ready(), frames, **options, progress=host.Bar())
+        find = detector.ready()
+        known = host.people(people, embedder, find)
+        found, _ = find_candidates(
+            find,
+            frames,
+            tracks=Tracks() if video else None,
+            region=region,
+            **known,
+            **options,
+            progress=host.Bar(),
+        )
         found = sort(found, order)
-        chosen = align(frames, choose(found, order=order, which=which), crop_size)
+        chosen = choose(found, order=order, which=which)
+        if max_sharpness < 1:
+            chosen = blurred(chosen, face_sharpness(frames, chosen), max_sharpness)
+        chosen = align(frames, chosen, crop_size)
         return io.NodeOutput(
             inputs.FacesOfImage(chosen, frames),
             host.crops_to_image(chosen, chosen.crops),

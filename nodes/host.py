@@ -23,8 +23,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..gfp_core.detect import FaceDetector
+from ..gfp_core.embed import FaceEmbedder, load_embedder
 from ..gfp_core.faces import Faces
 from ..gfp_core.networks import registry
+from ..gfp_core.parse import FaceParser, load_parser
 from ..gfp_core.pipeline import find_detector, find_model
 from ..gfp_core.restore import DEFAULT_CHUNK, Precision, Restorer
 from ..gfp_core.weights.catalogue import Entry
@@ -32,13 +34,15 @@ from ..gfp_core.weights.loading import load_network
 from ..gfp_core.weights.settings import Settings
 from ..gfp_core.weights.store import Weights
 
-Role = Literal["restorer", "detector"]
+Role = Literal["restorer", "detector", "parser", "embedder"]
 DevicePolicy = Literal["auto", "cpu"]
 Runner = TypeVar("Runner")
 
 FOLDERS: dict[Role, tuple[str, ...]] = {
     "restorer": ("facerestore_models",),
     "detector": ("facedetection", "detection"),
+    "parser": ("facedetection",),
+    "embedder": ("facedetection",),
 }
 """ComfyUI's names of the folders with weights, by role; downloads go to the first."""
 _ENDINGS = {".safetensors", ".pth", ".pt", ".ckpt", ".onnx"}
@@ -111,7 +115,7 @@ def choices(role: Role) -> list[str]:
 
 
 def _files(role: Role) -> list[str]:
-    if role == "detector":  # its folders hold detectors of every kind, for other packs
+    if role != "restorer":  # the other folders hold files of every kind, for other packs
         return []
     return [name for folder in FOLDERS[role] for name in folder_paths.get_filename_list(folder)]
 
@@ -194,6 +198,42 @@ def load_detector(choice: str, policy: DevicePolicy) -> Managed[FaceDetector]:
     """
     found = find_detector(choice, device="cpu", weights=weights("detector"), progress=Bar())
     return _manage(found, policy)
+
+
+def load_parsing(choice: str, policy: DevicePolicy) -> Managed[FaceParser]:
+    """Read a face parser; it is downloaded first if need be.
+
+    Raises:
+        ValueError: it cannot be had or read; says why and what to do.
+    """
+    parser = load_parser(choice, device="cpu", weights=weights("parser"))
+    return _manage(parser, policy)
+
+
+def load_embedding(choice: str, policy: DevicePolicy) -> Managed[FaceEmbedder]:
+    """Read a face embedder; it is downloaded first if need be.
+
+    Raises:
+        ValueError: it cannot be had or read; says why and what to do.
+    """
+    embedder = load_embedder(choice, device="cpu", weights=weights("embedder"))
+    return _manage(embedder, policy)
+
+
+def people(
+    pictures: Tensor | None, embedder: Managed[FaceEmbedder] | None, detector: FaceDetector
+) -> dict[str, Any]:
+    """The people in pictures (R, H, W, C), if there are any, as `find_candidates` takes them.
+
+    Raises:
+        ValueError: there are pictures but no embedder, or one of them shows no face.
+    """
+    ready = None if embedder is None else embedder.ready()
+    if pictures is None:
+        return {"people": None, "embedder": ready}
+    if ready is None:
+        raise ValueError("people: connect an embedder, from Load Face Embedder (GFP), as well.")
+    return {"people": ready.describe(list(to_frames(pictures)), detector), "embedder": ready}
 
 
 def working_memory(restorer: Managed[Restorer], batch: int) -> float:

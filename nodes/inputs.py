@@ -21,6 +21,8 @@ from . import host
 Restorer = io.Custom("GFP_RESTORER")
 Detector = io.Custom("GFP_DETECTOR")
 FacesType = io.Custom("GFP_FACES")
+Parser = io.Custom("GFP_PARSER")
+Embedder = io.Custom("GFP_EMBEDDER")
 BoundingBox = io.Custom("BOUNDING_BOX")  # the core's, which older versions have no class for
 
 
@@ -76,6 +78,17 @@ def detector_choice(id: str = "model") -> Any:
         default=default,
         tooltip="Found in models/facedetection or models/detection, or downloaded and checked.\n"
         + host.describe("detector"),
+    )
+
+
+def model_choice(role: host.Role, default: str) -> Any:
+    """Which weights of a role whose files are found by the catalogue alone."""
+    names = host.choices(role) or [default]  # where all are hidden, loading says why
+    return io.Combo.Input(
+        "model",
+        options=names,
+        default=default if default in names else names[0],
+        tooltip="Found in models/facedetection, or downloaded and checked.\n" + host.describe(role),
     )
 
 
@@ -232,6 +245,93 @@ def outline() -> list[Any]:
                 step=0.01,
                 tooltip="Width of the mask's fade, as a share of the crop's side.",
             )
+        ),
+    ]
+
+
+def allowed() -> Any:
+    """Where the image may be touched."""
+    return io.Mask.Input(
+        "frame_mask",
+        optional=True,
+        tooltip="Where the image may be touched at all: painted by you or made by other nodes. Of "
+        "the image's size or the result's; one for all frames, or one each.",
+    )
+
+
+def blending() -> list[Any]:
+    """How restored faces go into the image."""
+    return [
+        host.advanced(
+            io.Float.Input(
+                "detail",
+                default=1.0,
+                min=0.0,
+                max=1.0,
+                step=0.05,
+                tooltip="Of faces larger than the restorer's crop: share of the image's own fine "
+                "detail that they keep, without its noise and JPEG blocks.",
+            )
+        ),
+        host.advanced(
+            io.Float.Input(
+                "grain",
+                default=0.0,
+                min=0.0,
+                max=1.0,
+                step=0.05,
+                tooltip="Share of the image's grain that restored faces are given again, so that "
+                "they do not look smoother than the rest.",
+            )
+        ),
+        host.advanced(
+            io.Boolean.Input(
+                "auto_strength",
+                default=False,
+                tooltip="Restore faces less that are sharp already, tiny, or hardly sure to be "
+                "faces.",
+            )
+        ),
+    ]
+
+
+def choosing_more() -> list[Any]:
+    """Which faces are counted at all."""
+    return [
+        host.advanced(
+            io.Float.Input(
+                "max_sharpness",
+                default=1.0,
+                min=0.0,
+                max=1.0,
+                step=0.05,
+                tooltip="Leave out faces sharper than this: 1 leaves out none, 0.5 those with more "
+                "detail than half a crop of 512 pixels can show.",
+            )
+        ),
+        host.advanced(
+            io.Boolean.Input(
+                "video",
+                default=False,
+                tooltip="The images of the batch are frames of a video in order: follow the faces "
+                "and steady them, so that they do not flicker.",
+            )
+        ),
+        io.Mask.Input(
+            "region",
+            optional=True,
+            tooltip="Only faces whose middle, or half of whose box, lies in this mask.",
+        ),
+        io.Image.Input(
+            "people",
+            optional=True,
+            tooltip="Only the faces of these people: one picture of each (the largest face "
+            "counts). Needs an embedder.",
+        ),
+        Embedder.Input(
+            "embedder",
+            optional=True,
+            tooltip="From Load Face Embedder (GFP): tells who is who.",
         ),
     ]
 

@@ -77,3 +77,70 @@ class GFPLoadDetector(io.ComfyNode):
     def execute(cls, model: str, device: Any = "auto") -> io.NodeOutput:
         """Load it."""
         return io.NodeOutput(host.load_detector(model, device))
+
+
+class GFPLoadParser(io.ComfyNode):
+    """Loads the network that tells the parts of a face apart."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs of the node."""
+        return host.schema(
+            node_id="GFPLoadParser",
+            display_name="Load Face Parser (GFP)",
+            category="GFP",
+            description="Loads a face parser, downloaded and checked when it is not there yet. "
+            "With it, masks follow the parts of a face and leave what stands before it.",
+            search_aliases=["bisenet", "parsenet", "face parsing model"],
+            inputs=[inputs.model_choice("parser", "bisenet"), inputs.device()],
+            outputs=[
+                inputs.Parser.Output(
+                    display_name="parser",
+                    tooltip="For masks; kept in ComfyUI's memory management.",
+                )
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model: Any = None, device: Any = None) -> bool | str:
+        """Refuse choices that are none before anything runs."""
+        return inputs.check(cls, model=model, device=device)
+
+    @classmethod
+    def execute(cls, model: str, device: Any = "auto") -> io.NodeOutput:
+        """Load it."""
+        return io.NodeOutput(host.load_parsing(model, device))
+
+
+class GFPLoadEmbedder(io.ComfyNode):
+    """Loads the network that tells who is who."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs of the node."""
+        return host.schema(
+            node_id="GFPLoadEmbedder",
+            display_name="Load Face Embedder (GFP)",
+            category="GFP",
+            description="Loads a face embedder, downloaded and checked when it is not there yet: "
+            "to choose the faces of certain people, and to guard identities.",
+            search_aliases=["face recognition model", "face descriptor"],
+            inputs=[inputs.model_choice("embedder", "face-descriptor"), inputs.device()],
+            outputs=[
+                inputs.Embedder.Output(
+                    display_name="embedder",
+                    tooltip="For choosing people and the identity guard; kept in ComfyUI's memory "
+                    "management.",
+                )
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model: Any = None, device: Any = None) -> bool | str:
+        """Refuse choices that are none before anything runs."""
+        return inputs.check(cls, model=model, device=device)
+
+    @classmethod
+    def execute(cls, model: str, device: Any = "auto") -> io.NodeOutput:
+        """Load it."""
+        return io.NodeOutput(host.load_embedding(model, device))

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..gfp_core.blend import Blend
 from ..gfp_core.masks import Mask
 from ..gfp_core.paste import paste
+from ..gfp_core.sharpness import auto_strength as strengths_of
 from . import host, inputs
 
 
@@ -30,6 +33,14 @@ class GFPPasteBack(io.ComfyNode):
                 inputs.strength(),
                 *inputs.outline(),
                 inputs.upscaled(),
+                *inputs.blending(),
+                inputs.allowed(),
+                io.Mask.Input(
+                    "face_masks",
+                    optional=True,
+                    tooltip="A mask for each face, in its crop, from Face Masks (GFP); in place of "
+                    "mask and feather.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The image with restored faces."),
@@ -53,14 +64,26 @@ class GFPPasteBack(io.ComfyNode):
         mask: Any = "ellipse",
         feather: float = 0.1,
         upscaled: Tensor | None = None,
+        detail: float = 1.0,
+        grain: float = 0.0,
+        auto_strength: bool = False,
+        frame_mask: Tensor | None = None,
+        face_masks: Tensor | None = None,
     ) -> io.NodeOutput:
         """Paste into (B, H, W, C) float RGB(A) in [0, 1]; the image given is not changed."""
         frames = host.to_frames(image)
+        shares = torch.full((len(faces.faces),), strength)
+        if auto_strength:
+            shares *= strengths_of(frames, faces.faces)
+        if face_masks is not None:
+            face_masks = face_masks[: len(faces.faces)]  # one empty mask stands for no face
         pasted, covered = paste(
             frames,
             faces.faces,
-            mask=Mask(mask, feather),
-            strength=strength,
+            mask=Mask(mask, feather) if face_masks is None else face_masks,
+            frame_mask=frame_mask,
+            blend=Blend(detail=detail, grain=grain),
+            strength=shares,
             background=None if upscaled is None else host.to_frames(upscaled),
             progress=host.Bar(),
         )

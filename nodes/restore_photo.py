@@ -6,10 +6,13 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 from torch import Tensor
 
+from ..gfp_core.blend import Blend
 from ..gfp_core.color import ColorMode
 from ..gfp_core.detect import DEFAULT_SCORE
+from ..gfp_core.identity import LIMIT
 from ..gfp_core.masks import Mask
 from ..gfp_core.pipeline import FaceRestorer
+from ..gfp_core.track import Tracks
 from . import host, inputs
 
 COLORS = [mode for mode in get_args(ColorMode) if mode != "reference"]
@@ -55,6 +58,26 @@ class GFPRestorePhoto(io.ComfyNode):
                     "detector",
                     optional=True,
                     tooltip="A loaded detector, in place of the one named by detector_model.",
+                ),
+                *inputs.blending(),
+                *inputs.choosing_more(),
+                host.advanced(
+                    io.Float.Input(
+                        "identity_limit",
+                        default=0.0,
+                        min=0.0,
+                        max=180.0,
+                        step=0.5,
+                        tooltip="Degrees from which on a face that became someone else is taken "
+                        f"back; {LIMIT:g} is a good limit. Needs an embedder. 0: no guard.",
+                    )
+                ),
+                inputs.allowed(),
+                inputs.Parser.Input(
+                    "parser",
+                    optional=True,
+                    tooltip="From Load Face Parser (GFP): masks leave the glasses, hands and hair "
+                    "before a face.",
                 ),
             ],
             outputs=[
@@ -150,13 +173,33 @@ def _restore(
     mask: Any = "ellipse",
     feather: float = 0.1,
     upscaled: Tensor | None = None,
+    detail: float = 1.0,
+    grain: float = 0.0,
+    max_sharpness: float = 1.0,
+    identity_limit: float = 0.0,
+    video: bool = False,
+    people: Tensor | None = None,
+    embedder: host.Managed[Any] | None = None,
+    parser: host.Managed[Any] | None = None,
     **options: Any,
 ) -> io.NodeOutput:
     frames = host.to_frames(image)
     bar = host.Bar()
-    both = FaceRestorer(restorer.ready(host.working_memory(restorer, batch)), detector.ready())
-    restored = both.restore(
+    find = detector.ready()
+    known = host.people(people, embedder, find)
+    together = FaceRestorer(
+        restorer.ready(host.working_memory(restorer, batch)),
+        find,
+        parser=None if parser is None else parser.ready(),
+        embedder=known["embedder"],
+    )
+    restored = together.restore(
         frames,
+        people=known["people"],
+        blend=Blend(detail=detail, grain=grain),
+        max_sharpness=max_sharpness if max_sharpness < 1 else None,
+        identity_limit=identity_limit or None,
+        tracks=Tracks() if video else None,
         background=None if upscaled is None else host.to_frames(upscaled),
         **inputs.detection_options(score, min_size, max_size, rotations),
         fidelity=fidelity if restorer.runner.has_fidelity else None,

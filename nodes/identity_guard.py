@@ -1,0 +1,61 @@
+"""GFPIdentityGuard: restored faces that became someone else are taken back."""
+
+from dataclasses import replace
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..gfp_core.identity import LIMIT, compare, take_back
+from . import host, inputs
+
+
+class GFPIdentityGuard(io.ComfyNode):
+    """Compares restored faces with what they were."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs of the node."""
+        return host.schema(
+            node_id="GFPIdentityGuard",
+            display_name="Guard Identity (GFP)",
+            category="GFP",
+            description="Measures how far each restored face has turned from the person it was, and "
+            "takes it back beyond a limit, smoothly, down to the input.",
+            search_aliases=["face similarity", "identity"],
+            inputs=[
+                inputs.FacesType.Input("faces", tooltip="Restored faces."),
+                inputs.Embedder.Input("embedder", tooltip="From Load Face Embedder (GFP)."),
+                io.Float.Input(
+                    "limit",
+                    default=LIMIT,
+                    min=1.0,
+                    max=180.0,
+                    step=0.5,
+                    tooltip="Degrees from which on a face is taken back; from 1.5 times this on "
+                    "nothing of the restored face is left.",
+                ),
+            ],
+            outputs=[
+                inputs.FacesType.Output(
+                    display_name="faces", tooltip="The faces, restored as far as they are alike."
+                ),
+                io.String.Output(
+                    display_name="report", tooltip="A line for each face: degrees and share kept."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, faces: inputs.FacesOfImage, embedder: host.Managed[Any], limit: float
+    ) -> io.NodeOutput:
+        """Compare; the faces given are not changed."""
+        likeness = compare(faces.faces, embedder.ready(), limit=limit)
+        lines = [
+            f"face {i}, frame {face.frame}: {angle:.1f} degrees, {share:.0%} kept"
+            for i, (face, angle, share) in enumerate(
+                zip(faces.faces.faces, *(one.tolist() for one in likeness), strict=True)
+            )
+        ]
+        guarded = take_back(faces.faces, likeness.strengths)
+        return io.NodeOutput(replace(faces, faces=guarded), "\n".join(lines))
