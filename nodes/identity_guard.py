@@ -19,7 +19,7 @@ class GFPIdentityGuard(io.ComfyNode):
             node_id="GFPIdentityGuard",
             display_name="Guard Identity (GFP)",
             category="GFP",
-            description="Measures how far each restored face has turned from the person it was, and "
+            description="Measures how far each restored face has turned from whom it showed, and "
             "takes it back beyond a limit, smoothly, down to the input.",
             search_aliases=["face similarity", "identity"],
             inputs=[
