@@ -84,17 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("inputs", nargs="+", metavar="INPUT", help="picture, or folder of pictures")
-    common.add_argument(
-        "--detector",
-        default="retinaface_mobile025",
-        help="name of a face detector, see `gfp weights list`, or its file (default: %(default)s)",
-    )
-    common.add_argument(
-        "--score",
-        type=_fraction,
-        help="confidence above which a detection is a face, 0 to 1 (default: the detector's)",
-    )
-    common.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: CUDA if there is one)")
+    _add_detection(common)
     talk = argparse.ArgumentParser(add_help=False)
     talk.add_argument(
         "--no-download", action="store_true", help="fail rather than download weights"
@@ -289,8 +279,49 @@ def build_parser() -> argparse.ArgumentParser:
     )
     detect.add_argument("--json", action="store_true", help="print one JSON list, for programs")
     detect.set_defaults(run=_detect)
+
+    compare = commands.add_parser(
+        "compare",
+        parents=[talk],
+        help="restore the same faces in several ways, side by side",
+        description="Restore the faces of a picture with several models or settings, write a "
+        "picture that shows them side by side, and print how long each took.",
+    )
+    compare.add_argument("input", type=Path, metavar="INPUT", help="picture")
+    compare.add_argument(
+        "-m",
+        "--model",
+        dest="models",
+        action="append",
+        required=True,
+        metavar="MODEL[:OPTION=VALUE,...]",
+        help="name of weights or checkpoint file, and options: fidelity, seed, color, precision "
+        '("codeformer:fidelity=0.7,color=match"); give it several times',
+    )
+    compare.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="the picture to write"
+    )
+    compare.add_argument(
+        "--which", default="all", metavar="FACES", help='all, "first 2", or places by size: "0, 2"'
+    )
+    _add_detection(compare)
+    compare.set_defaults(run=_compare)
     _add_weights(commands, talk)
     return parser
+
+
+def _add_detection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--detector",
+        default="retinaface_mobile025",
+        help="name of a face detector, see `gfp weights list`, or its file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--score",
+        type=_fraction,
+        help="confidence above which a detection is a face, 0 to 1 (default: the detector's)",
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: CUDA if there is one)")
 
 
 def _add_choice(restore: argparse.ArgumentParser) -> None:
@@ -389,6 +420,12 @@ def _detect(options: argparse.Namespace, console: Console) -> int:
     from .commands import detect
 
     return detect.run(options, console)
+
+
+def _compare(options: argparse.Namespace, console: Console) -> int:
+    from .commands import compare
+
+    return compare.run(options, console)
 
 
 def _weights(options: argparse.Namespace, console: Console) -> int:

@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import host
 from .color_enhance import GFPColorEnhance
+from .compare_restorers import GFPCompareRestorers
 from .crops import GFPCropsFromFaces, GFPFacesFromCrops
 from .detect_faces import GFPDetectFaces
 from .face_masks import GFPFaceMasks
@@ -25,6 +26,7 @@ NODES: list[type[io.ComfyNode]] = [
     GFPFacesFromCrops,
     GFPFaceMasks,
     GFPIdentityGuard,
+    GFPCompareRestorers,
     GFPLoadParser,
     GFPLoadEmbedder,
 ]

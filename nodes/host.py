@@ -155,6 +155,8 @@ def fingerprint(role: Role, choice: str) -> str:
 class Managed(Generic[Runner]):
     """A network that ComfyUI moves to its device for use, and away when others need the memory."""
 
+    name: str
+    """As the loader lists it."""
     runner: Runner
     patcher: comfy.model_patcher.ModelPatcher | None
     """None for what does not run in PyTorch."""
@@ -169,14 +171,14 @@ class Managed(Generic[Runner]):
         return self.runner
 
 
-def _manage(runner: Runner, policy: DevicePolicy) -> Managed[Runner]:
+def _manage(name: str, runner: Runner, policy: DevicePolicy) -> Managed[Runner]:
     net = getattr(runner, "net", None)
     if not isinstance(net, torch.nn.Module):
-        return Managed(runner, None)
+        return Managed(name, runner, None)
     cpu = torch.device("cpu")
     load = cpu if policy == "cpu" else comfy.model_management.get_torch_device()
     # Not CoreModelPatcher: the dynamic one of newer versions leaves our layers where they are.
-    return Managed(runner, comfy.model_patcher.ModelPatcher(net, load, cpu))
+    return Managed(name, runner, comfy.model_patcher.ModelPatcher(net, load, cpu))
 
 
 def load_restorer(choice: str, precision: Precision, policy: DevicePolicy) -> Managed[Restorer]:
@@ -187,7 +189,7 @@ def load_restorer(choice: str, precision: Precision, policy: DevicePolicy) -> Ma
     """
     path = find_file("restorer", choice)
     found = find_model(path or choice, weights("restorer"), progress=Bar())
-    return _manage(Restorer(load_network(*found), precision=precision), policy)
+    return _manage(choice, Restorer(load_network(*found), precision=precision), policy)
 
 
 def load_detector(choice: str, policy: DevicePolicy) -> Managed[FaceDetector]:
@@ -197,7 +199,7 @@ def load_detector(choice: str, policy: DevicePolicy) -> Managed[FaceDetector]:
         ValueError: it cannot be had or read; says why and what to do.
     """
     found = find_detector(choice, device="cpu", weights=weights("detector"), progress=Bar())
-    return _manage(found, policy)
+    return _manage(choice, found, policy)
 
 
 def load_parsing(choice: str, policy: DevicePolicy) -> Managed[FaceParser]:
@@ -207,7 +209,7 @@ def load_parsing(choice: str, policy: DevicePolicy) -> Managed[FaceParser]:
         ValueError: it cannot be had or read; says why and what to do.
     """
     parser = load_parser(choice, device="cpu", weights=weights("parser"))
-    return _manage(parser, policy)
+    return _manage(choice, parser, policy)
 
 
 def load_embedding(choice: str, policy: DevicePolicy) -> Managed[FaceEmbedder]:
@@ -217,7 +219,7 @@ def load_embedding(choice: str, policy: DevicePolicy) -> Managed[FaceEmbedder]:
         ValueError: it cannot be had or read; says why and what to do.
     """
     embedder = load_embedder(choice, device="cpu", weights=weights("embedder"))
-    return _manage(embedder, policy)
+    return _manage(choice, embedder, policy)
 
 
 def people(
