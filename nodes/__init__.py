@@ -12,6 +12,7 @@ from .identity_guard import GFPIdentityGuard
 from .load import GFPLoadDetector, GFPLoadEmbedder, GFPLoadParser, GFPLoadRestorer
 from .paste_back import GFPPasteBack
 from .restore_faces import GFPRestoreFaces
+from .restore_options import GFPRestoreOptions
 from .restore_photo import GFPRestorePhoto
 
 NODES: list[type[io.ComfyNode]] = [
@@ -24,6 +25,7 @@ NODES: list[type[io.ComfyNode]] = [
     GFPPasteBack,
     GFPCropsFromFaces,
     GFPFacesFromCrops,
+    GFPRestoreOptions,
     GFPFaceMasks,
     GFPIdentityGuard,
     GFPCompareRestorers,

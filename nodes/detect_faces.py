@@ -102,13 +102,15 @@ class GFPDetectFaces(io.ComfyNode):
         frames = host.to_frames(image)
         options = inputs.detection_options(score, min_size, max_size, rotations)
         find = detector.ready()
-        known = host.people(people, embedder, find)
+        if people is not None and embedder is None:
+            raise ValueError(inputs.NEEDS_EMBEDDER)
         found, _ = find_candidates(
             find,
             frames,
             tracks=Tracks() if video else None,
             region=region,
-            **known,
+            people=host.people(people, embedder, find),
+            embedder=None if embedder is None else embedder.ready(),
             **options,
             progress=host.Bar(),
         )

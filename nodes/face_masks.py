@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 from comfy_api.latest import io
 
-from ..gfp_core.masks import DEFAULT_PARTS, PARTS, AnyShape, Mask, Occlusion, make_masks
+from ..gfp_core.masks import AnyShape, Mask, make_masks
 from . import host, inputs
 
 
@@ -45,33 +45,9 @@ class GFPFaceMasks(io.ComfyNode):
                     step=0.01,
                     tooltip="Width of the fade inside the outline, as a share of the crop's side.",
                 ),
-                io.Float.Input(
-                    "grow",
-                    default=0.0,
-                    min=-0.5,
-                    max=0.5,
-                    step=0.01,
-                    tooltip="Moves the outline outwards, or inwards below 0: share of the crop's "
-                    "side.",
-                ),
-                io.Combo.Input(
-                    "occlusion",
-                    options=list(get_args(Occlusion)),
-                    default="auto",
-                    tooltip="Leave what stands before the face, such as hands, hair and glasses "
-                    "that the restorer erased. auto: if there is a parser. on: without one too, by "
-                    "what differs too much. off: no.",
-                ),
-                *(
-                    host.advanced(
-                        io.Boolean.Input(
-                            part,
-                            default=part in DEFAULT_PARTS,
-                            tooltip=f"Restore the {part}, where a parser finds them.",
-                        )
-                    )
-                    for part in PARTS
-                ),
+                inputs.grow(),
+                inputs.occlusion(),
+                *inputs.parts(),
             ],
             outputs=[
                 io.Mask.Output(
@@ -92,13 +68,13 @@ class GFPFaceMasks(io.ComfyNode):
         faces: inputs.FacesOfImage,
         shape: Any,
         feather: float,
-        grow: float,
-        occlusion: Any,
+        grow: float = 0.0,
+        occlusion: Any = "auto",
         parser: host.Managed[Any] | None = None,
         **parts: bool,
     ) -> io.NodeOutput:
         """Make the masks; the faces given are not changed."""
-        chosen = tuple(part for part in PARTS if parts.get(part, part in DEFAULT_PARTS))
+        chosen = inputs.chosen_parts(parts)
         masks = make_masks(
             faces.faces,
             Mask(shape, feather, grow, chosen, occlusion),

@@ -224,18 +224,15 @@ def load_embedding(choice: str, policy: DevicePolicy) -> Managed[FaceEmbedder]:
 
 def people(
     pictures: Tensor | None, embedder: Managed[FaceEmbedder] | None, detector: FaceDetector
-) -> dict[str, Any]:
-    """The people in pictures (R, H, W, C), if there are any, as `find_candidates` takes them.
+) -> Tensor | None:
+    """The embeddings of the people in pictures (R, H, W, C), if there are any.
 
     Raises:
-        ValueError: there are pictures but no embedder, or one of them shows no face.
+        ValueError: one of them shows no face.
     """
-    ready = None if embedder is None else embedder.ready()
-    if pictures is None:
-        return {"people": None, "embedder": ready}
-    if ready is None:
-        raise ValueError("people: connect an embedder, from Load Face Embedder (GFP), as well.")
-    return {"people": ready.describe(list(to_frames(pictures)), detector), "embedder": ready}
+    if pictures is None or embedder is None:
+        return None
+    return embedder.ready().describe(list(to_frames(pictures)), detector)
 
 
 def working_memory(restorer: Managed[Restorer], batch: int) -> float:

@@ -14,7 +14,7 @@ from ..gfp_core.choose import Order, parse_which
 from ..gfp_core.crops import resize_crops
 from ..gfp_core.detect import DEFAULT_SCORE
 from ..gfp_core.faces import Faces
-from ..gfp_core.masks import MaskShape
+from ..gfp_core.masks import DEFAULT_PARTS, PARTS, MaskShape, Occlusion, Part
 from ..gfp_core.restore import Precision
 from . import host
 
@@ -23,6 +23,9 @@ Detector = io.Custom("GFP_DETECTOR")
 FacesType = io.Custom("GFP_FACES")
 Parser = io.Custom("GFP_PARSER")
 Embedder = io.Custom("GFP_EMBEDDER")
+Options = io.Custom("GFP_OPTIONS")
+
+NEEDS_EMBEDDER = "Comparing faces needs an embedder: connect Load Face Embedder (GFP) as well."
 BoundingBox = io.Custom("BOUNDING_BOX")  # the core's, which older versions have no class for
 
 
@@ -257,6 +260,51 @@ def allowed() -> Any:
         tooltip="Where the image may be touched at all: painted by you or made by other nodes. Of "
         "the image's size or the result's; one for all frames, or one each.",
     )
+
+
+def grow() -> Any:
+    """Larger or smaller masks."""
+    return io.Float.Input(
+        "grow",
+        optional=True,
+        default=0.0,
+        min=-0.5,
+        max=0.5,
+        step=0.01,
+        tooltip="Moves the mask's outline outwards, or inwards below 0: share of the crop's side.",
+    )
+
+
+def occlusion() -> Any:
+    """What stands before a face."""
+    return io.Combo.Input(
+        "occlusion",
+        options=list(get_args(Occlusion)),
+        optional=True,
+        default="auto",
+        tooltip="Leave what stands before the face, such as hands, hair and glasses that the "
+        "restorer erased. auto: if there is a parser. on: without one too, by what differs too "
+        "much. off: no.",
+    )
+
+
+def parts() -> list[Any]:
+    """A switch for each part of a face."""
+    return [
+        host.advanced(
+            io.Boolean.Input(
+                part,
+                default=part in DEFAULT_PARTS,
+                tooltip=f"Restore the {part}, where a parser tells the parts apart.",
+            )
+        )
+        for part in PARTS
+    ]
+
+
+def chosen_parts(switches: dict[str, bool]) -> tuple[Part, ...]:
+    """The parts that the switches of `parts` leave on."""
+    return tuple(part for part in PARTS if switches.get(part, part in DEFAULT_PARTS))
 
 
 def blending() -> list[Any]:

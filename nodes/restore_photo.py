@@ -1,19 +1,17 @@
 """GFPRestorePhoto: image in, image with restored faces out."""
 
+from dataclasses import replace
 from typing import Any, get_args
 
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 from torch import Tensor
 
-from ..gfp_core.blend import Blend
 from ..gfp_core.color import ColorMode
 from ..gfp_core.detect import DEFAULT_SCORE
-from ..gfp_core.identity import LIMIT
-from ..gfp_core.masks import Mask
 from ..gfp_core.pipeline import FaceRestorer
-from ..gfp_core.track import Tracks
 from . import host, inputs
+from .restore_options import NO_OPTIONS, RestoreOptions
 
 COLORS = [mode for mode in get_args(ColorMode) if mode != "reference"]
 
@@ -59,25 +57,11 @@ class GFPRestorePhoto(io.ComfyNode):
                     optional=True,
                     tooltip="A loaded detector, in place of the one named by detector_model.",
                 ),
-                *inputs.blending(),
-                *inputs.choosing_more(),
-                host.advanced(
-                    io.Float.Input(
-                        "identity_limit",
-                        default=0.0,
-                        min=0.0,
-                        max=180.0,
-                        step=0.5,
-                        tooltip="Degrees from which on a face that became someone else is taken "
-                        f"back; {LIMIT:g} is a good limit. Needs an embedder. 0: no guard.",
-                    )
-                ),
-                inputs.allowed(),
-                inputs.Parser.Input(
-                    "parser",
+                inputs.Options.Input(
+                    "options",
                     optional=True,
-                    tooltip="From Load Face Parser (GFP): masks leave the glasses, hands and hair "
-                    "before a face.",
+                    tooltip="From Restore Options (GFP): masks by parts, blending, certain people, "
+                    "frames of a video, the identity guard.",
                 ),
             ],
             outputs=[
@@ -173,42 +157,31 @@ def _restore(
     mask: Any = "ellipse",
     feather: float = 0.1,
     upscaled: Tensor | None = None,
-    detail: float = 1.0,
-    grain: float = 0.0,
-    max_sharpness: float = 1.0,
-    identity_limit: float = 0.0,
-    video: bool = False,
-    people: Tensor | None = None,
-    embedder: host.Managed[Any] | None = None,
-    parser: host.Managed[Any] | None = None,
-    **options: Any,
+    options: RestoreOptions = NO_OPTIONS,
+    **more: Any,
 ) -> io.NodeOutput:
     frames = host.to_frames(image)
     bar = host.Bar()
     find = detector.ready()
-    known = host.people(people, embedder, find)
     together = FaceRestorer(
         restorer.ready(host.working_memory(restorer, batch)),
         find,
-        parser=None if parser is None else parser.ready(),
-        embedder=known["embedder"],
+        parser=None if options.parser is None else options.parser.ready(),
+        embedder=None if options.embedder is None else options.embedder.ready(),
     )
     restored = together.restore(
         frames,
-        people=known["people"],
-        blend=Blend(detail=detail, grain=grain),
-        max_sharpness=max_sharpness if max_sharpness < 1 else None,
-        identity_limit=identity_limit or None,
-        tracks=Tracks() if video else None,
+        people=host.people(options.people, options.embedder, find),
         background=None if upscaled is None else host.to_frames(upscaled),
         **inputs.detection_options(score, min_size, max_size, rotations),
         fidelity=fidelity if restorer.runner.has_fidelity else None,
-        mask=Mask(mask, feather),
+        mask=replace(options.mask, shape=mask, feather=feather),
         seed=seed or None,
         chunk=batch or None,
         progress=bar,
         preview=bar.preview,
-        **options,
+        **options.given,
+        **more,
     )
     return io.NodeOutput(
         host.to_image(restored.frames),
