@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gfp_core.choose import choose, sort
+from gfp_core.choose import sort
 from gfp_core.color import apply_color
 from gfp_core.draw import draw_faces
 from gfp_core.enhance import enhance
@@ -153,8 +153,6 @@ def many(model: FaceRestorer, picture: Pixels) -> None:
     save("detected", draw_faces(before, faces.faces))
     save("crops", column([row(crops(faces, after), 190) for after in (False, True)]))
 
-    two = choose(faces, order="largest", which="0, 2")
-    save("chosen", pixels(paste(frames(before), two)[0]))
     shown = []
     for shape in get_args(MaskShape):
         if shape not in ("ellipse", "box", "hull"):
