@@ -99,9 +99,9 @@ def test_pictures_are_there_small_and_used() -> None:
 def test_loaders_state_the_terms_of_the_catalogue(node: str, role: str, language: str) -> None:
     head = {"en": "model", "de": "Modell"}[language]
     text = page(node, language).split("## ", 1)[1]  # below the table of inputs
-    stated = [row[:3] for row in table(text, head)]
+    stated = [[name, terms.split("; ")[0]] for name, terms in table(text, head)]
     assert stated == [
-        [f"`{entry.name}`", entry.licence, COMMERCIAL[language][entry.commercial]]
+        [f"`{entry.name}`", f"**{COMMERCIAL[language][entry.commercial]}**, {entry.licence}"]
         for entry in read_catalogue(BUILT_IN).entries
         if entry.role == role
     ]
