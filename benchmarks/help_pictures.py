@@ -79,10 +79,11 @@ def worn(picture: Pixels, factor: float, quality: int) -> Pixels:
     return cv2.resize(decoded, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
 
 
-def astronaut(side: int = 380) -> Pixels:
-    """Head and shoulders."""
-    whole = skimage.data.astronaut().astype(np.float32)[:270, 90:360] / 255
-    return cv2.resize(whole, (side, side), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+def astronaut(shoulders: bool = False) -> Pixels:
+    """Her head, or head and shoulders, as (380, 380, 3)."""
+    part = np.s_[:270, 90:360] if shoulders else np.s_[10:230, 114:334]
+    whole = skimage.data.astronaut()[part].astype(np.float32) / 255
+    return cv2.resize(whole, (380, 380), interpolation=cv2.INTER_CUBIC).clip(0, 1)
 
 
 def frames(picture: Pixels) -> Tensor:
@@ -137,7 +138,7 @@ def crops(faces: Faces, restored: bool) -> list[Pixels]:
 
 def photo(model: FaceRestorer) -> None:
     """A photo before and after; the same in grey."""
-    before = worn(astronaut(), 2.6, 60)
+    before = worn(astronaut(), 3.6, 60)
     save("photo", row([before, pixels(model.restore(frames(before)).frames)]))
     sepia = before @ np.array([[0.30], [0.59], [0.11]], np.float32)
     sepia = (sepia * np.array([1.0, 0.90, 0.74], np.float32)).astype(np.float32)
@@ -163,16 +164,17 @@ def many(model: FaceRestorer, picture: Pixels) -> None:
 
 
 def color(model: FaceRestorer) -> None:
-    """Modes on one face whose restorer has other colours, and an image enhanced as a whole."""
-    before = worn(astronaut(), 2.6, 60)
+    """What auto does with a restorer of other colours, enhance, and an image as a whole."""
+    before = worn(astronaut(), 3.6, 60)
     restored = model.restore(frames(before), color="restorer").faces
     assert restored.restored is not None
     tinted = (restored.restored * torch.tensor([1.12, 0.96, 0.78]).view(1, 3, 1, 1)).clamp(0, 1)
     shifted = replace(restored, restored=tinted)
     sheet = [crops(shifted, False), crops(shifted, True)]
-    sheet += [crops(apply_color(shifted, mode), True) for mode in ("auto", "enhance")]
+    sheet += [crops(apply_color(shifted, "auto"), True)]
+    sheet += [crops(apply_color(restored, "enhance"), True)]
     save("color_faces", row([one[0] for one in sheet], 240))
-    faded = (astronaut() * np.array([0.55, 0.55, 0.42], np.float32) + 0.22).astype(np.float32)
+    faded = (astronaut(shoulders=True) * np.array([0.55, 0.55, 0.42], np.float32) + 0.22).astype(np.float32)
     save("color_image", row([faded, pixels(enhance(frames(faded), 1.0))]))
 
 
