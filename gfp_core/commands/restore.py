@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -28,11 +27,11 @@ from ..images import (
     write_image,
 )
 from .jobs import Job, check_writable, make_folder, plan
-from .running import CannotStart, Console, load, load_weights
+from .running import CannotStart, Console, Steps, load, load_weights
 
 if TYPE_CHECKING:
     from ..blend import Blend
-    from ..faces import Faces
+    from ..faces import Faces, Progress
     from ..masks import Mask
     from ..pipeline import FaceRestorer, Restoration
     from ..track import Tracks
@@ -81,22 +80,34 @@ def run(options: argparse.Namespace, console: Console) -> int:
             how["people"] = load(loaded.describe, persons)
         return loaded
 
-    following: dict[Path, Tracks | None] = {}  # by folder; None behind frames that were skipped
+    before = {job.source: earlier.source for earlier, job in zip(jobs, jobs[1:], strict=False)}
+    skipped: set[Path] = set()  # what `read` found finished, which runs ahead of `work`
+    following: dict[Path, Tracks | None] = {}  # what is known of the frames so far, by folder
 
-    def work(job: Job, progress: Callable[[int, int], None]) -> int | None:
-        folder = job.source.parent
+    def read(job: Job) -> Picture | None:
         if not options.overwrite and _is_finished(job, options.compare):
-            following[folder] = None
+            skipped.add(job.source)
             return None
+        picture = read_image(job.source)
+        _check_output(job, picture, options.upscale)
+        return picture
+
+    def work(job: Job, picture: Picture, progress: Progress) -> tuple[Picture, Restoration]:
+        folder = job.source.parent
         if options.frames:
-            how["tracks"] = _tracks(following, folder)
-        result = _restore_file(job, options, restorer, how, progress)
+            how["tracks"] = _tracks(following, folder, before.get(job.source) in skipped)
+        result = _restore(picture, options, restorer(), how, progress)
         following[folder] = result.tracks
-        return len(result.faces)
+        return picture, result
+
+    def write(job: Job, done: tuple[Picture, Restoration]) -> int:
+        return _write(job, *done, options)
 
     again = " without --overwrite" if options.overwrite else ""
     hint = f"The same command{again} goes on with the rest."
-    return console.conclude(console.work_through(jobs, work), problems, "restored", hint)
+    return console.conclude(
+        console.work_through(jobs, Steps(read, work, write)), problems, "restored", hint
+    )
 
 
 def _mask(options: argparse.Namespace) -> Mask:
@@ -117,21 +128,16 @@ def _is_finished(job: Job, compare: bool) -> bool:
     return job.target.exists() and (not compare or job.beside(COMPARE).exists())
 
 
-def _restore_file(
-    job: Job,
+def _restore(
+    picture: Picture,
     options: argparse.Namespace,
-    restorer: Callable[[], FaceRestorer],
+    restorer: FaceRestorer,
     how: dict[str, Any],
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> Restoration:
-    """Restore one file; returns what became of it.
-
-    ``how`` are options of `FaceRestorer.restore` that were made ready for all files.
-    """
-    picture = read_image(job.source)
-    _check_output(job, picture, options.upscale)
+    """Restore one picture; ``how`` are options of `FaceRestorer.restore` ready for all files."""
     chosen = {} if options.score is None else {"score": options.score}
-    result = restorer().restore(  # loading it adds the people to `how`
+    return restorer.restore(
         to_frames(picture),
         strength=options.strength,
         fidelity=options.fidelity,
@@ -151,6 +157,10 @@ def _restore_file(
         **how,
         **chosen,
     )
+
+
+def _write(job: Job, picture: Picture, result: Restoration, options: argparse.Namespace) -> int:
+    """Write what became of one file; returns the number of its faces."""
     restored = from_frames(result.frames, picture)
     if options.save_crops:
         _save_crops(result.faces, job.beside(CROPS))
@@ -171,15 +181,14 @@ def _in_order(job: Job) -> tuple[Path, list[tuple[int, str]]]:
     return job.source.parent, [(int(part) if part.isdigit() else -1, part) for part in parts]
 
 
-def _tracks(following: dict[Path, Tracks | None], folder: Path) -> Tracks:
-    """What is known of the frames of a folder before the next."""
+def _tracks(following: dict[Path, Tracks | None], folder: Path, skipped: bool) -> Tracks:
+    """What is known of the frames of a folder before the next; nothing, if the last was skipped."""
     from ..track import Tracks
 
-    known = following.get(folder, Tracks())
-    if known is None:
-        logger.info("The frames before were finished earlier: faces are followed from here on.")
-        return Tracks()
-    return known
+    if not skipped:
+        return following.get(folder) or Tracks()
+    logger.info("The frames before were finished earlier: faces are followed from here on.")
+    return Tracks()
 
 
 def _check_output(job: Job, picture: Picture, upscale: float) -> None:
