@@ -109,7 +109,7 @@ class FaceRestorer:
         frames: Tensor,
         *,
         strength: float = 1.0,
-        auto_strength: bool = False,
+        auto_strength: bool = True,
         fidelity: float | None = None,
         upscale: float = 1.0,
         background: Tensor | None = None,
