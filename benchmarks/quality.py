@@ -37,6 +37,8 @@ from gfp_core.pipeline import FaceRestorer
 from gfp_core.training.data import split_people
 from gfp_core.training.degradations import degrade
 
+from . import quality_faces
+
 logger = logging.getLogger("quality")
 
 QUALITY = 85
@@ -46,19 +48,23 @@ QUALITY = 85
 class Bench:
     """The photos, the bundled model, and where the pictures go."""
 
-    def __init__(self, photos: Sequence[Path], measured: Sequence[Path], out: Path) -> None:
+    def __init__(
+        self, photos: Sequence[Path], measured: Sequence[Path], out: Path, embedder: str
+    ) -> None:
         """Load the model and the photos.
 
         Args:
             photos: portraits for the pictures.
             measured: folders of portraits for the figures; none, no figures.
             out: folder of the pictures.
+            embedder: tells people apart; loaded where it is needed.
         """
         self.model = FaceRestorer.load(device="cpu")
         astronaut = torch.from_numpy(skimage.data.astronaut()).permute(2, 0, 1)[None].float() / 255
         self.photos = [astronaut, *(to_frames(read_image(path))[:, :3] for path in photos)]
         self.measured = [path for folder in measured for path in sorted(folder.glob("*.jpg"))]
         self.out = out
+        self.embedder = embedder
 
     def clean(self, photo: Tensor) -> Faces:
         """The largest face of a photo (1, 3, H, W), aligned."""
@@ -198,7 +204,12 @@ def _errors(crops: Tensor, clean: Tensor) -> tuple[float, float]:
     return float(-10 * torch.log10(error)), float(distance)
 
 
-SECTIONS: dict[str, Callable[[Bench], None]] = {"color": color}
+SECTIONS: dict[str, Callable[[Bench], None]] = {
+    "color": color,
+    "choosing": quality_faces.choosing,
+    "identity": quality_faces.identity,
+    "frames": quality_faces.frames,
+}
 """The sections of docs/quality.md, in its order."""
 
 
@@ -208,6 +219,9 @@ def main() -> None:
     parser.add_argument("sections", nargs="*", help=f"of {', '.join(SECTIONS)}; by default all")
     parser.add_argument("--photos", type=Path, nargs="*", default=[], help="portraits to show")
     parser.add_argument("--measure", type=Path, nargs="*", default=[], help="folders of portraits")
+    parser.add_argument(
+        "--embedder", default="face-descriptor", help="name or file; tells people apart"
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -215,7 +229,7 @@ def main() -> None:
     unknown = set(options.sections) - set(SECTIONS)
     if unknown:
         parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
-    bench = Bench(options.photos, options.measure, options.out)
+    bench = Bench(options.photos, options.measure, options.out, options.embedder)
     for name, section in SECTIONS.items():
         if name in (options.sections or SECTIONS):
             section(bench)

@@ -152,28 +152,29 @@ def build_parser() -> argparse.ArgumentParser:
     )
     restore.add_argument(
         "--occlusion",
-        action="store_true",
-        help="leave glasses, hair and hands before a face as they are, where a parser sees them",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="leave glasses, hair and hands before a face as they are; auto: with --parser; on: "
+        "without it too, less surely (default: %(default)s)",
     )
     restore.add_argument(
         "--parts",
         type=_names,
         metavar="LIST",
-        help="what is restored where a parser sees it, for --mask parts and --occlusion: some of "
+        help="what is restored, with --parser or --mask parts: some of "
         "skin,brows,eyes,nose,mouth,ears,neck,glasses,hair,hat (default: all but neck, hair and "
         "hat)",
     )
     restore.add_argument(
         "--parser",
-        default="bisenet",
-        help="name of a face parser, or its file; loaded for --mask parts and --occlusion only "
-        "(default: %(default)s)",
+        help="name of a face parser, such as bisenet, or its file (default: bisenet with --mask "
+        "parts, else none)",
     )
     restore.add_argument(
         "--auto-strength",
         action=argparse.BooleanOptionalAction,
-        default=False,
-        help="restore faces less the sharper they are, and tiny and doubtful ones (default: no)",
+        default=True,
+        help="restore faces less the sharper they are, and tiny and doubtful ones (default: yes)",
     )
     restore.add_argument(
         "--detail",

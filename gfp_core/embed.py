@@ -13,19 +13,22 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .align import align
-from .detect import FaceDetector
 from .devices import deterministic
 from .faces import Progress
 from .networks.face_descriptor import FaceDescriptor, inner_face
 from .weights import WeightsError
 from .weights.packages import read_member
 from .weights.store import Weights
+
+if TYPE_CHECKING:
+    from .detect import FaceDetector
 
 logger = logging.getLogger(__name__)
 

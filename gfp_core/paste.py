@@ -286,8 +286,7 @@ def _change(
     wanted = warped
     up, shrink = similarity_scale(to_result), similarity_scale(patch.back)
     if blend.detail and shrink * up < 1:  # pixels of the crop for one of the frame
-        size = len(restored)
-        low = warp_into(patch.box, warp(seen, invert(patch.back), (size, size)), patch.back)
+        low = _shown(seen, patch, len(restored))
         wanted = wanted + blend.detail * kept_detail(seen, low, up * _BLOCK)
     if blend.grain:
         wanted = wanted + blend.grain * grain(seen, warped, patch.frame)
@@ -295,6 +294,18 @@ def _change(
     if blend.seam:
         return banded(change, share, len(restored) / shrink)
     return change * share[..., None]
+
+
+def _shown(seen: NDArray[np.float32], patch: _Patch, size: int) -> NDArray[np.float32]:
+    """The box (h, w, 3) as a crop of a size shows it, in the resolution of the box again.
+
+    Channel by channel: together their rounding differs, and what is grey must stay so exactly.
+    """
+    channels = []
+    for channel in np.moveaxis(seen, -1, 0):
+        crop = warp(np.ascontiguousarray(channel), invert(patch.back), (size, size))
+        channels.append(warp_into(patch.box, crop, patch.back))
+    return np.stack(channels, axis=-1)
 
 
 def _add(image: Tensor, patch: _Patch, change: Tensor, share: Tensor) -> None:

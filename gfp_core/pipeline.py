@@ -142,7 +142,7 @@ class FaceRestorer:
         frames: Tensor,
         *,
         strength: float = 1.0,
-        auto_strength: bool = False,
+        auto_strength: bool = True,
         fidelity: float | None = None,
         upscale: float = 1.0,
         background: Tensor | None = None,
@@ -232,6 +232,8 @@ class FaceRestorer:
         mask = Mask(mask) if isinstance(mask, str) else mask
         if mask.needs_parser and self.parser is None:
             raise ValueError("the mask 'parts' needs a parser: FaceRestorer.load(parser='bisenet')")
+        if people is not None or identity_limit is not None:
+            self._need_embedder()
         batch = frames.shape[0] if frames.ndim else 0
         search: dict[str, Any] = {
             "score": score,

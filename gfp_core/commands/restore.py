@@ -71,8 +71,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
             FaceRestorer.load,
             options.model,
             options.detector,
+            parser=options.parser or ("bisenet" if mask.needs_parser else None),
             embedder=options.embedder if compares else None,
-            parser=options.parser if mask.needs_parser or options.occlusion else None,
             device=options.device,
             weights=load_weights(options),
         )
