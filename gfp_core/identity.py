@@ -38,24 +38,6 @@ class Likeness(NamedTuple):
     """(N,) in [0, 1]: the share of the restored face to keep."""
 
 
-def take_back(faces: Faces, strengths: Tensor) -> Faces:
-    """The faces with their restored crops blended towards the input.
-
-    Args:
-        faces: restored faces.
-        strengths: (N,) in [0, 1], the share of the restored face to keep, from `compare`.
-
-    Raises:
-        ValueError: the faces are not restored.
-    """
-    if not len(faces):
-        return faces
-    if faces.crops is None or faces.restored is None:
-        raise ValueError("only restored faces can be taken back: restore them first")
-    shares = strengths.to(faces.restored)[:, None, None, None]
-    return replace(faces, restored=faces.crops.to(faces.restored).lerp(faces.restored, shares))
-
-
 def compare(faces: Faces, embedder: FaceEmbedder, *, limit: float = LIMIT) -> Likeness:
     """Find out which restored faces no longer look like the input, and how much of them to keep.
 
@@ -101,7 +83,11 @@ def guard(faces: Faces, embedder: FaceEmbedder, *, limit: float = LIMIT) -> Face
     Raises:
         ValueError: see `compare`.
     """
-    strengths = compare(faces, embedder, limit=limit).strengths
+    return take_back(faces, compare(faces, embedder, limit=limit).strengths)
+
+
+def take_back(faces: Faces, strengths: Tensor) -> Faces:
+    """Blend restored crops towards the input, by the strengths (N,) in [0, 1] of `compare`."""
     if faces.crops is None or faces.restored is None or bool((strengths == 1).all()):
         return faces
     restored, before = faces.restored.clone(), faces.crops.to(faces.restored.device)

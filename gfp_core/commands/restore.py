@@ -7,6 +7,7 @@ import logging
 import re
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             how["people"] = load(loaded.describe, persons)
         return loaded
 
-    before = {job.source: earlier.source for earlier, job in zip(jobs, jobs[1:], strict=False)}
+    before = {job.source: earlier.source for earlier, job in pairwise(jobs)}
     skipped: set[Path] = set()  # what `read` found finished, which runs ahead of `work`
     following: dict[Path, Tracks | None] = {}  # what is known of the frames so far, by folder
 
@@ -172,7 +173,7 @@ def _write(job: Job, picture: Picture, result: Restoration, options: argparse.Na
         copy_image(job.source, job.target)  # as it is: not even encoded once more
     else:
         write_image(job.target, restored)
-    return result
+    return len(result.faces)
 
 
 def _in_order(job: Job) -> tuple[Path, list[tuple[int, str]]]:
