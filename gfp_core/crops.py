@@ -103,6 +103,15 @@ def resize_crops(faces: Faces, size: int) -> Faces:
     )
 
 
+def resize_masks(masks: Tensor, faces: Faces) -> Tensor:
+    """Masks of crops (N, S, S) in [0, 1], brought to the size of the faces' crops if need be."""
+    held = faces.restored if faces.restored is not None else faces.crops
+    if held is None or not len(masks) or masks.shape[1:] == held.shape[2:]:
+        return masks
+    size = (held.shape[2], held.shape[3])
+    return F.interpolate(masks[:, None], size, mode="bilinear", antialias=True)[:, 0]
+
+
 def _check(crops: Tensor) -> None:
     if crops.ndim != 4 or crops.shape[1] != 3 or crops.shape[2] != crops.shape[3]:
         raise ValueError(

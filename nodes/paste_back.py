@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..gfp_core.blend import Blend
+from ..gfp_core.crops import resize_masks
 from ..gfp_core.masks import Mask
 from ..gfp_core.paste import paste
 from ..gfp_core.sharpness import auto_strength as strengths_of
@@ -76,7 +77,8 @@ class GFPPasteBack(io.ComfyNode):
         if auto_strength:
             shares *= strengths_of(frames, faces.faces)
         if face_masks is not None:
-            face_masks = face_masks[: len(faces.faces)]  # one empty mask stands for no face
+            # One empty mask stands for no face.
+            face_masks = resize_masks(face_masks[: len(faces.faces)], faces.faces)
         pasted, covered = paste(
             frames,
             faces.faces,

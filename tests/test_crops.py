@@ -7,7 +7,7 @@ from skimage import data
 from torch.nn import functional as F
 
 from gfp_core.align import TEMPLATE, align, transform
-from gfp_core.crops import exchange_crops, faces_from_crops, resize_crops
+from gfp_core.crops import exchange_crops, faces_from_crops, resize_crops, resize_masks
 from gfp_core.faces import Face, Faces
 from gfp_core.masks import Mask
 from gfp_core.paste import paste
@@ -61,6 +61,17 @@ def test_matrices_follow_the_size(photo):
     # Edges of pictures coincide: pixel x of one is 2x + 0.5 of the other.
     assert transform(resized.faces[0].matrix, [(200, 100)]) == pytest.approx(2 * corner + 0.5)
     assert faces.crops.shape[-1] == 256
+
+
+def test_masks_follow_the_size_of_the_crops(photo):
+    _, faces = photo
+    masks = torch.zeros(1, 64, 64)
+    masks[:, 16:48] = 1
+    larger = resize_masks(masks, faces)
+    assert larger.shape == (1, 256, 256)
+    assert larger[0, :60].max() == 0
+    assert larger[0, 68:188].min() == 1
+    assert resize_masks(larger, faces) is larger
 
 
 def test_no_faces_are_fine_at_any_size():
