@@ -174,7 +174,9 @@ def color(model: FaceRestorer) -> None:
     sheet += [crops(apply_color(shifted, "auto"), True)]
     sheet += [crops(apply_color(restored, "enhance"), True)]
     save("color_faces", row([one[0] for one in sheet], 240))
-    faded = (astronaut(shoulders=True) * np.array([0.55, 0.55, 0.42], np.float32) + 0.22).astype(np.float32)
+    faded = (astronaut(shoulders=True) * np.array([0.55, 0.55, 0.42], np.float32) + 0.22).astype(
+        np.float32
+    )
     save("color_image", row([faded, pixels(enhance(frames(faded), 1.0))]))
 
 
