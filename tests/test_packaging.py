@@ -27,7 +27,9 @@ def test_torch_is_not_pinned() -> None:
     ]
 
 
-@pytest.mark.parametrize("needed", ["gfp_core/weights", "nodes", "web", "__init__.py", "NOTICE"])
+@pytest.mark.parametrize(
+    "needed", ["gfp_core/weights", "nodes", "web", "locales", "__init__.py", "NOTICE"]
+)
 def test_the_archive_of_the_registry_holds_what_the_pack_needs(needed: str) -> None:
     ignored = (ROOT / ".comfyignore").read_text().split()
     assert (ROOT / needed).exists()

@@ -124,6 +124,8 @@ def loaded_pictures(page: Any) -> list[int]:
 def test_every_node_is_drawn_with_what_it_found(
     page: Any, comfyui: Any, graph: dict[str, Any]
 ) -> None:
+    drawn = {node["class_type"] for node in graph.values()}
+    assert drawn >= {name for name in comfyui.object_info() if name.startswith("GFP")}
     page.open(**{"Comfy.NodeBadge.NodeSourceBadgeMode": "None"})
     page.load(graph, PLACES)
     page.queue(300)
@@ -168,5 +170,7 @@ def test_help_opens_with_its_pictures(
         assert len(widths) == len(re.findall(r"!\[", text))
         assert all(widths), f"{name}: a picture is missing"
         page.shot(f"help_{language}_{name}")
+    # English is what the page falls back to, after it has asked for en.md.
+    assert all("/en.md" in complaint for complaint in page.complaints())
     title = page.js("return app.graph.getNodeById(arguments[0]).title", WHOLE)
     assert title == ("Restore Photo (GFP)" if language == "en" else "Foto restaurieren (GFP)")
