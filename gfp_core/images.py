@@ -396,9 +396,7 @@ def _levels(picture: Picture, kind: str) -> NDArray[Any]:
 
 
 def _is_grey(samples: NDArray[Any]) -> bool:
-    """Whether the channels are the same but for what rounding makes of the smallest difference."""
-    colours = samples[..., :3]
-    return bool((colours.max(axis=-1) - colours.min(axis=-1) <= 1).all())
+    return bool((samples[..., :1] == samples[..., 1:3]).all())
 
 
 def _save(samples: NDArray[np.uint8], kind: str, options: dict[str, Any]) -> bytes:

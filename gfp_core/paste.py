@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_BLEND = Blend()
 _BLOCK = 8  # side of a JPEG block
+_ROUNDING = 1e-5  # of arithmetic with colours
 
 
 @dataclass(frozen=True)
@@ -283,6 +284,8 @@ def _change(
     if not share.any():
         return np.zeros_like(warped)
     seen = to_numpy(patch.seen)
+    if not np.ptp(seen, axis=-1).any() and np.ptp(warped, axis=-1).max() < _ROUNDING:
+        warped = np.repeat(warped[..., 1:2], 3, axis=-1)  # what is grey stays so, to the last bit
     wanted = warped
     up, shrink = similarity_scale(to_result), similarity_scale(patch.back)
     if blend.detail and shrink * up < 1:  # pixels of the crop for one of the frame

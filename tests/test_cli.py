@@ -483,6 +483,21 @@ def test_nan_and_infinite_pixels(tmp_path, loads):
     assert files(tmp_path / "out") == ["a.tif"]
 
 
+def test_masks_and_blending_have_their_options(tmp_path, loads):
+    photo(tmp_path / "a.png")
+    arguments = ("restore", tmp_path / "a.png", "-o", tmp_path / "out", "--overwrite")
+    for options in (
+        ("--mask", "hull", "--grow", "-0.05", "--feather", "0.05", "--occlusion", "on"),
+        ("--detail", "0", "--grain", "1", "--no-auto-strength"),
+        ("--parser", "bisenet", "--parts", "skin, nose"),
+    ):
+        assert run(*arguments, *options) == 0
+    assert loads[-1][-1]["parser"] == "bisenet"
+    assert loads[0][-1]["parser"] is None
+    for options in (("--parts", "tail"), ("--grow", "2"), ("--feather", "0.9")):
+        assert run(*arguments, *options) == 2
+
+
 @pytest.mark.slow
 def test_huge_picture(tmp_path, loads):
     Image.new("L", (8192, 8192), 200).save(tmp_path / "a.png", compress_level=1)

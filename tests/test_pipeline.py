@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from gfp_core import color, masks
 from gfp_core.detect import FaceDetector
 from gfp_core.networks import registry
+from gfp_core.networks.parsing import FacePart
 from gfp_core.pipeline import FaceRestorer, find_device, find_model
 from gfp_core.track import Tracks
 
@@ -355,3 +356,43 @@ def test_a_file_of_another_network_restores_a_photograph(name, tmp_path, caplog)
     untouched = (result.mask == 0)[:, None].expand_as(frames)
     assert torch.equal(result.frames[untouched], frames[untouched])
     assert (result.frames - frames)[~untouched].abs().mean() > 0.02
+
+
+def test_flaw_15_a_parser_keeps_what_stands_before_the_face(fake_restorer):
+    class HandInTheMiddle:
+        """Sees a hand where the crop was not restored, and skin where it was."""
+
+        def parse(self, crops, progress=None):
+            labels = torch.full((len(crops), 64, 64), int(FacePart.SKIN), dtype=torch.uint8)
+            if crops is not restored[0]:
+                labels[:, 24:40, 24:40] = FacePart.BACKGROUND
+            if progress is not None:
+                progress(len(crops), len(crops))
+            return labels
+
+    restored = []
+    restore = fake_restorer.restorer.restore
+
+    def remember(faces, **options):
+        faces = restore(faces, **options)
+        restored[:] = [faces.restored]
+        return faces
+
+    fake_restorer.restorer.restore = remember
+    frames = photo()
+    with pytest.raises(ValueError, match="needs a parser"):
+        fake_restorer.restore(frames, mask="parts")
+    both = FaceRestorer(fake_restorer.restorer, fake_restorer.detector, HandInTheMiddle())
+    calls = []
+    options = {"color": "restorer", "progress": lambda *call: calls.append(call)}
+    for mask in ("parts", "ellipse"):
+        result = both.restore(frames, mask=mask, **options)
+        middle = (slice(44, 52), slice(36, 44))
+        assert result.mask[0][middle].max() == 0
+        assert result.mask.max() > 0.5
+        assert torch.equal(result.frames[0][:, 44:52, 36:44], frames[0][:, 44:52, 36:44])
+    assert calls[-1] == (3, 3)
+    off = both.restore(frames, mask=masks.Mask(occlusion="off"), **options)
+    assert off.mask[0][middle].min() > 0.5
+    allowed = torch.zeros(1, *frames.shape[2:])
+    assert torch.equal(both.restore(frames, frame_mask=allowed).frames, frames)
