@@ -37,6 +37,11 @@ TEMPLATE: NDArray[np.float64] = np.array(
 """(5, 2): the landmarks of an aligned face in a crop of 512 px (the mean face of FFHQ)."""
 TEMPLATE.setflags(write=False)
 
+# The mean face in a crop, in shares of its side (FFHQ): brows at 0.38, chin at 0.92, cheeks at
+# 0.26 and 0.75. The fade of the mask's default feather runs just outside of them.
+_ELLIPSE_CENTRE = (0.5, 0.545)
+_ELLIPSE_RADII = (0.31, 0.45)
+
 _TEMPLATE_SIZE = 512
 
 # A landmark is doubted by how far it lies from where the other four put it, in units of how well
@@ -146,6 +151,14 @@ def invert(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         raise ValueError(f"matrix has no inverse: {matrix.tolist()}")
     linear = np.linalg.inv(matrix[:, :2])
     return np.column_stack([linear, -linear @ matrix[:, 2]])
+
+
+def face_ellipse(size: int) -> NDArray[np.bool_]:
+    """(size, size): which pixels of a crop lie on the ellipse about the mean face."""
+    y, x = np.mgrid[:size, :size] / max(1, size - 1)
+    (cx, cy), (rx, ry) = _ELLIPSE_CENTRE, _ELLIPSE_RADII
+    inside: NDArray[np.bool_] = ((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 <= 1
+    return inside
 
 
 def align(frames: Tensor, faces: Faces, size: int = 512, *, border: Border = "replicate") -> Faces:

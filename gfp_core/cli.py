@@ -145,9 +145,43 @@ def build_parser() -> argparse.ArgumentParser:
     )
     restore.add_argument(
         "--color",
-        choices=("auto", "input", "restorer"),
+        choices=(
+            "auto",
+            "restorer",
+            "input",
+            "lightness",
+            "match",
+            "mean_std",
+            "low_frequency",
+            "reference",
+            "enhance",
+        ),
         default="auto",
-        help="whose colours the faces take (default: %(default)s)",
+        help="colours of the faces. restorer: as the model gives them; match, mean_std: with the "
+        "statistics of the picture's face (auto: match); low_frequency: with the picture's "
+        "colours, smoothed; input: with the picture's chroma; lightness: with the picture's "
+        "lightness; reference: with the statistics of --reference; enhance: contrast and "
+        "saturation strengthened (default: %(default)s)",
+    )
+    restore.add_argument(
+        "--color-strength",
+        type=_fraction,
+        default=1.0,
+        help="share of the correction of --color, 0 to 1 (default: 1)",
+    )
+    restore.add_argument(
+        "--grey",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="which faces keep the picture's chroma: those in black and white, sepia and the like "
+        "(auto; but none with --color restorer), all (on) or none (off) (default: %(default)s)",
+    )
+    restore.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FILE",
+        help="picture for --color reference: its largest face gives the colours, or all of it if "
+        "it shows no face",
     )
     restore.add_argument(
         "--format",
@@ -188,7 +222,7 @@ def _add_weights(
 ) -> None:
     weights = commands.add_parser(
         "weights",
-        help="list, fetch, check and convert weights",
+        help="list, fetch, check, inspect and convert weights",
         description="The weight files of models and detectors: which there are and on what terms, "
         "where they lie, and how to get them.",
     )
@@ -206,6 +240,9 @@ def _add_weights(
     add("get", "fetch weights that are not on this machine, and print their files", "+")
     add("verify", "read files again and check them (default: all that are here)", "*")
     add("where", "print where files lie (default: the folders searched)", "*")
+    inspect = add("inspect", "say what checkpoints are, and how one can tell")
+    inspect.add_argument("files", nargs="+", type=Path, metavar="FILE", help="checkpoint")
+    inspect.add_argument("--json", action="store_true", help="print one JSON list, for programs")
     convert = add("convert", "convert checkpoints to safetensors")
     convert.add_argument("files", nargs="+", type=Path, metavar="FILE", help="checkpoint")
     convert.add_argument(

@@ -1,12 +1,13 @@
 """Colour: whose colours a restored face keeps, the restorer's or the photograph's.
 
-Restorers were trained on colour photographs and paint skin tones over grey ones. In CIE Lab
-(CIE 15:2018, D65 white) lightness and colour part ways: a restored face can take the restorer's
-L* and the input's a* and b*.
+Restorers shift colours a little, and paint skin tones over grey photographs. A restored face can
+take the statistics of the photograph's colours inside the face, their low frequencies, or its
+chroma, pixel by pixel.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Literal, TypeAlias, get_args
 
@@ -14,24 +15,44 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .colorspaces import lab_to_rgb, rgb_to_lab
+from .enhance import enhance
 from .faces import Faces
-
-ColorMode: TypeAlias = Literal["auto", "input", "restorer"]
-"""Whose colours a restored face takes; auto: the input's where it is monochrome."""
-
-# IEC 61966-2-1: linear sRGB to CIE XYZ.
-_XYZ_FROM_RGB = torch.tensor(
-    [
-        [0.4124564, 0.3575761, 0.1804375],
-        [0.2126729, 0.7151522, 0.0721750],
-        [0.0193339, 0.1191920, 0.9503041],
-    ],
-    dtype=torch.float64,
+from .filters import guided_filter
+from .transfer import (
+    apply_map,
+    colour_statistics,
+    face_weights,
+    link_faces,
+    mean_and_deviation,
+    monge_kantorovitch,
+    smooth_over_time,
+    smooth_statistics,
 )
-# Relative to its white, so that grey has a* = b* = 0 to the last bit that float32 allows.
-_XYZ_FROM_RGB /= _XYZ_FROM_RGB.sum(dim=1, keepdim=True)
-_RGB_FROM_XYZ = torch.linalg.inv(_XYZ_FROM_RGB)
-_DELTA = 6 / 29
+
+logger = logging.getLogger(__name__)
+
+ColorMode: TypeAlias = Literal[
+    "auto",
+    "restorer",
+    "input",
+    "lightness",
+    "match",
+    "mean_std",
+    "low_frequency",
+    "reference",
+    "enhance",
+]
+"""Whose colours a restored face takes, see `apply_color`."""
+
+GreyGuard: TypeAlias = Literal["auto", "on", "off"]
+"""Which faces keep the chroma of the photograph: those without colour, all, or none."""
+
+# The low frequencies are found on crops of this size, in windows of a sixteenth of it to each
+# side. A variance of L* below eps is flat: skin, but not the edge of a face or of hair.
+_LOW_SIZE = 128
+_LOW_RADIUS = _LOW_SIZE // 16
+_LOW_EPS = 100.0
 
 # Crops are judged at this size, in the rows and columns the mean face fills. The tint of a pixel
 # is the mean over those that come next to it by lightness; what is left is averaged over small
@@ -46,40 +67,90 @@ _GREY_LIMIT = 1.65
 _GREY_LIGHTNESS, _GREY_DARKEST = 60.0, 10.0
 
 
-def apply_color(faces: Faces, mode: ColorMode = "auto") -> Faces:
+def apply_color(
+    faces: Faces,
+    mode: ColorMode = "auto",
+    *,
+    strength: float = 1.0,
+    grey: GreyGuard = "auto",
+    reference: Tensor | None = None,
+    smoothing: float = 0.0,
+) -> Faces:
     """Gives every restored face the colours it should have.
+
+    The modes:
+
+    - "restorer": its colours as they are.
+    - "auto": the same as "match", the best on degraded portraits: colours come back to those of
+      the photograph however the restorer shifts them, without its noise and blocks.
+    - "match": an affine map of RGB gives the restored face the mean and covariance that the input
+      has on the ellipse about the mean face (linear Monge-Kantorovitch; Pitié & Kokaram 2007).
+    - "mean_std": the same with mean and deviation of each channel of Lab (Reinhard et al. 2001).
+    - "low_frequency": Lab of the restored face plus the smoothed difference to the input's, place
+      by place. Smoothing is a guided filter (He et al. 2013) along the restored lightness, so
+      that colours do not bleed over edges as halos. Also brings back the input's uneven light.
+    - "input": the restorer's L* with the input's a* and b*: exact, with its noise and blocks.
+    - "lightness": the input's L* with the restorer's a* and b*, to colour or clean a face only.
+    - "reference": as "match", to the colours of another picture.
+    - "enhance": contrast and saturation by `enhance`. No white balance: a face by itself is not
+      grey on average, in no light.
+
+    Statistics are of means over blocks of 1/16 of the crop, which noise, JPEG artefacts and blur
+    hardly touch.
 
     Args:
         faces: aligned and restored faces.
-        mode: "restorer" keeps the restorer's colours. "input" keeps its lightness and takes the
-            chroma of the input crop, so that a grey face stays grey and a sepia one sepia. "auto"
-            decides for each face: "input" where `is_grey` finds the crop monochrome, "restorer"
-            elsewhere.
+        mode: whose colours the faces take.
+        strength: share of the correction, from 0 (the restorer's colours) to 1.
+        grey: "auto": a face whose crop `is_grey` (black and white, sepia, yellowed) keeps the
+            input's chroma as in "input", in every mode but "restorer", and before "enhance". "on":
+            every face does, in all modes. "off": none.
+        reference: (1 or N, 3 or 4, H, W) float RGB or RGBA in [0, 1], for "reference": one picture
+            for all faces, or one for each in their order. All of it counts, and pixels with alpha
+            as much as their alpha: give a cut-out face for the colours of a face.
+        smoothing: for frames of a video in order: share of the past, from 0 to 1, in the
+            statistics of "match", "mean_std" and "reference" and in the judgement of grey
+            (exponential smoothing). A face continues the one of the frame before whose centre is
+            nearest and not further than half its width away; where there is none, it starts anew.
 
     Returns:
-        The faces with new ``restored`` crops in [0, 1].
+        The faces with new ``restored`` crops in [0, 1], of their type.
 
     Raises:
-        ValueError: an unknown mode, or faces without crops or restored crops of one size.
+        ValueError: an unknown mode or guard, an option out of range, faces without crops or
+            restored crops of one size, or a reference that is missing, not asked for or of
+            another shape.
     """
-    if mode not in get_args(ColorMode):
-        raise ValueError(f"mode must be one of {', '.join(get_args(ColorMode))}, not {mode!r}")
-    if not len(faces) or mode == "restorer":
+    for name, value, choices in (("mode", mode, ColorMode), ("grey", grey, GreyGuard)):
+        if value not in get_args(choices):
+            raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, not {value!r}")
+    for name, share in (("strength", strength), ("smoothing", smoothing)):
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name} must lie in 0..1, not {share}")
+    _check_reference(reference, mode, len(faces))
+    if not len(faces) or strength == 0 or (mode == "restorer" and grey != "on"):
         return faces
-    if faces.crops is None or faces.restored is None:
-        raise ValueError("the faces were not aligned and restored: do so before apply_color")
-    if faces.crops.shape != faces.restored.shape:
-        raise ValueError(
-            f"crops {tuple(faces.crops.shape)} and restored crops {tuple(faces.restored.shape)} "
-            "must have the same size"
+    crops, restored = _check_crops(faces)
+    links = link_faces(faces.faces) if smoothing else []
+
+    if grey == "auto":
+        guarded = smooth_over_time(_tint_spread(crops), links, smoothing) < _GREY_LIMIT
+    else:
+        guarded = torch.full((len(faces),), grey == "on")
+    if guarded.any() and grey == "auto":
+        logger.info("%d of %d faces are monochrome and stay so.", int(guarded.sum()), len(faces))
+    chosen = guarded.to(restored.device)[:, None, None, None]
+    kept = torch.where(chosen, _mixed(restored, crops), restored) if guarded.any() else restored
+    if mode == "enhance":
+        colored = enhance(kept, white_balance=False)
+    elif mode == "restorer" or guarded.all():
+        colored = kept
+    else:
+        colored = torch.where(
+            chosen, kept, _corrected(restored, crops, mode, reference, links, smoothing)
         )
-    chosen = is_grey(faces.crops) if mode == "auto" else torch.ones(len(faces), dtype=torch.bool)
-    colored = faces.restored.clone()
-    for i in chosen.nonzero().flatten().tolist():
-        lab = rgb_to_lab(faces.crops[i : i + 1].to(colored))
-        lab[:, 0] = rgb_to_lab(faces.restored[i : i + 1])[:, 0]
-        colored[i] = lab_to_rgb(lab)[0].clamp(0.0, 1.0)
-    return replace(faces, restored=colored)
+    colored = restored.lerp(colored.clamp(0.0, 1.0), strength)
+    return replace(faces, restored=colored.to(faces.restored))
 
 
 def is_grey(crops: Tensor) -> Tensor:
@@ -94,6 +165,11 @@ def is_grey(crops: Tensor) -> Tensor:
     Returns:
         (N,) bool on the CPU.
     """
+    return _tint_spread(crops) < _GREY_LIMIT
+
+
+def _tint_spread(crops: Tensor) -> Tensor:
+    """(N,) on the CPU: how far the chroma of crops is from a function of their lightness."""
     small = F.interpolate(crops.detach().float(), (_GREY_SIZE, _GREY_SIZE), mode="area")
     lab = rgb_to_lab(small[:, :, _GREY_ROWS, _GREY_COLUMNS])
     light, chroma = lab[:, 0].flatten(1), lab[:, 1:].flatten(2)  # [N, P], [N, 2, P]
@@ -103,25 +179,86 @@ def is_grey(crops: Tensor) -> Tensor:
     rest = torch.zeros_like(chroma).scatter(2, order, ranked - tint).view_as(lab[:, 1:])
     spread = F.avg_pool2d(rest, _GREY_BLOCK).square().sum(dim=1).mean(dim=(1, 2)).sqrt()
     exposure = light.mean(dim=1).clamp(min=_GREY_DARKEST) / _GREY_LIGHTNESS
-    return (spread / exposure < _GREY_LIMIT).cpu()
+    return (spread / exposure).cpu()
 
 
-def rgb_to_lab(rgb: Tensor) -> Tensor:
-    """SRGB (N, 3, H, W) in [0, 1] to L* in 0..100, a* and b*, of the same shape."""
-    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb.clamp(min=0) + 0.055) / 1.055) ** 2.4)
-    xyz = torch.einsum("ij,njhw->nihw", _XYZ_FROM_RGB.to(rgb), linear)
-    cube_root = xyz.clamp(min=0) ** (1 / 3)
-    f = torch.where(xyz > _DELTA**3, cube_root, xyz / (3 * _DELTA**2) + 4 / 29)
-    x, y, z = f.unbind(dim=1)
-    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
+def _corrected(
+    restored: Tensor,
+    crops: Tensor,
+    mode: ColorMode,
+    reference: Tensor | None,
+    links: list[tuple[int, int]],
+    smoothing: float,
+) -> Tensor:
+    """Restored crops (N, 3, S, S) with other colours; may reach beyond [0, 1]."""
+    if mode == "input":
+        return _mixed(restored, crops)
+    if mode == "lightness":
+        return _mixed(crops, restored)
+    if mode == "low_frequency":
+        return _with_low_frequencies(restored, crops)
+
+    lab = mode == "mean_std"
+    space = rgb_to_lab if lab else None
+    face = face_weights(restored.shape[-1])
+    target, weights = crops, face
+    if reference is not None:
+        target, weights = reference[:, :3], reference[:, 3:]
+        if not weights.shape[1]:
+            weights = torch.ones_like(target[:, :1])
+    source, wanted = (
+        colour_statistics(pictures.float(), counted.float(), space)
+        for pictures, counted in ((restored, face), (target, weights))
+    )
+    source = smooth_statistics(source, links, smoothing)
+    if len(wanted.mean) == len(restored):
+        wanted = smooth_statistics(wanted, links, smoothing)
+    find_map = mean_and_deviation if lab else monge_kantorovitch
+    moved = apply_map(rgb_to_lab(restored) if lab else restored, *find_map(source, wanted))
+    return lab_to_rgb(moved) if lab else moved
 
 
-def lab_to_rgb(lab: Tensor) -> Tensor:
-    """Lab (N, 3, H, W) to sRGB of the same shape; outside [0, 1] where sRGB lacks the colour."""
-    light, a, b = lab.unbind(dim=1)
-    y = (light + 16) / 116
-    f = torch.stack([y + a / 500, y, y - b / 200], dim=1)
-    xyz = torch.where(f > _DELTA, f**3, 3 * _DELTA**2 * (f - 4 / 29))
-    linear = torch.einsum("ij,njhw->nihw", _RGB_FROM_XYZ.to(lab), xyz)
-    curved = 1.055 * linear.clamp(min=0) ** (1 / 2.4) - 0.055
-    return torch.where(linear <= 0.0031308, linear * 12.92, curved)
+def _mixed(light: Tensor, chroma: Tensor) -> Tensor:
+    """L* of one picture (N, 3, H, W) with a* and b* of another, in sRGB."""
+    return lab_to_rgb(torch.cat([rgb_to_lab(light)[:, :1], rgb_to_lab(chroma)[:, 1:]], dim=1))
+
+
+def _with_low_frequencies(restored: Tensor, crops: Tensor) -> Tensor:
+    """Restored crops (N, 3, S, S) with the low frequencies of Lab of the input crops."""
+    lab = rgb_to_lab(restored)
+    shrink = max(1, restored.shape[-1] // _LOW_SIZE)
+    difference = rgb_to_lab(crops) - lab
+    radius = max(1, _LOW_RADIUS * restored.shape[-1] // (_LOW_SIZE * shrink))
+    return lab_to_rgb(lab + guided_filter(difference, lab[:, :1], radius, _LOW_EPS, shrink=shrink))
+
+
+def _check_reference(reference: Tensor | None, mode: ColorMode, count: int) -> None:
+    if (mode == "reference") != (reference is not None):
+        raise ValueError(
+            'mode "reference" needs a reference picture'
+            if reference is None
+            else f'a reference picture is given, but mode is {mode!r}: choose "reference"'
+        )
+    if reference is None:
+        return
+    if reference.ndim != 4 or reference.shape[1] not in (3, 4) or 0 in reference.shape[2:]:
+        raise ValueError(f"reference must be (1 or N, 3 or 4, H, W), not {tuple(reference.shape)}")
+    if not reference.is_floating_point():
+        raise ValueError(f"reference must be floating point in 0..1, not {reference.dtype}")
+    if count and reference.shape[0] not in (1, count):
+        raise ValueError(
+            f"{reference.shape[0]} reference pictures for {count} faces: give one, or one for each"
+        )
+
+
+def _check_crops(faces: Faces) -> tuple[Tensor, Tensor]:
+    """The crops and the restored crops (N, 3, S, S) float32 in [0, 1] on one device."""
+    if faces.crops is None or faces.restored is None:
+        raise ValueError("the faces were not aligned and restored: do so before apply_color")
+    if faces.crops.shape != faces.restored.shape:
+        raise ValueError(
+            f"crops {tuple(faces.crops.shape)} and restored crops {tuple(faces.restored.shape)} "
+            "must have the same size"
+        )
+    restored = faces.restored.float()
+    return faces.crops.to(restored), restored

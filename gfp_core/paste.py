@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .align import check_frames, invert, to_numpy, transform, visible, warp
+from .align import check_frames, face_ellipse, invert, to_numpy, transform, visible, warp
 from .faces import Faces, Progress
 
 logger = logging.getLogger(__name__)
@@ -33,10 +33,6 @@ logger = logging.getLogger(__name__)
 MaskShape: TypeAlias = Literal["ellipse", "box", "hull"]
 """Outline of a mask: an ellipse about the mean face, the whole crop, or this face's landmarks."""
 
-# In shares of the crop's side, from the mean face of FFHQ crops: brows at 0.38, chin at 0.92,
-# cheeks at 0.26 and 0.75. The fade of the default feather runs just outside of them.
-_ELLIPSE_CENTRE = (0.5, 0.545)
-_ELLIPSE_RADII = (0.31, 0.45)
 # How far the hull reaches beyond the landmarks: brows and chin in steps from between the eyes to
 # between the mouth corners, the margin around all in shares of the crop's side.
 _BROWS = 0.45
@@ -301,12 +297,8 @@ def _mask(
 @lru_cache(maxsize=8)
 def _fixed_mask(name: MaskShape, size: int, feather: float) -> NDArray[np.float32]:
     """The masks that are the same for every face."""
-    shape = np.ones((size, size), np.uint8)
-    if name == "ellipse":
-        y, x = np.mgrid[:size, :size] / max(1, size - 1)
-        (cx, cy), (rx, ry) = _ELLIPSE_CENTRE, _ELLIPSE_RADII
-        shape[((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 > 1] = 0
-    faded = _fade(shape, feather)
+    inside = face_ellipse(size) if name == "ellipse" else np.ones((size, size), np.bool_)
+    faded = _fade(inside.astype(np.uint8), feather)
     faded.setflags(write=False)
     return faded
 

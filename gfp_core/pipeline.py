@@ -7,14 +7,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from .align import Border, align, fit_similarity
+from .align import Border, align, face_ellipse, fit_similarity, visible
 from .choose import Order, Which, choose
-from .color import ColorMode, apply_color
+from .color import ColorMode, GreyGuard, apply_color
 from .detect import DEFAULT_SCORE, FaceDetector, load_detector
 from .faces import Faces, Preview, Progress
 from .networks import registry
@@ -102,6 +103,9 @@ class FaceRestorer:
         mask: MaskShape = "ellipse",
         feather: float = 0.1,
         color: ColorMode = "auto",
+        color_strength: float = 1.0,
+        grey: GreyGuard = "auto",
+        reference: Tensor | None = None,
         border: Border = "replicate",
         score: float = DEFAULT_SCORE,
         min_size: float = 0.0,
@@ -131,7 +135,13 @@ class FaceRestorer:
                 of `upscale`.
             mask: the outline inside which a face is restored.
             feather: width of the mask's fade as a share of the crop's side, from 0 to 0.5.
-            color: whose colours the faces take, see `color.apply_color`.
+            color: whose colours the faces take, see `color.apply_color` for this and the two
+                options that follow.
+            color_strength: share of the correction of colours, from 0 to 1.
+            grey: which faces keep the chroma of the frames.
+            reference: (1 or B, 3 or 4, H, W) pictures as the frames, for the colour "reference":
+                one for all frames, or one for each. The colours are those of the largest face in
+                it, or of the whole picture where there is none, which a log line says.
             border: what the network is shown beyond the frame's edge, see `align.align`.
             score: confidence above which a detection counts, see `FaceDetector.detect` for this
                 and the options that follow.
@@ -173,7 +183,11 @@ class FaceRestorer:
                 progress=_stage(progress, 1, batch),
                 preview=preview,
             )
-            faces = apply_color(faces, color)
+            if reference is not None:
+                reference = self._reference_crops(reference, faces, border)
+            faces = apply_color(
+                faces, color, strength=color_strength, grey=grey, reference=reference
+            )
         image, covered = paste(
             frames,
             faces,
@@ -187,6 +201,33 @@ class FaceRestorer:
         if progress is not None and not len(faces):
             progress(_STAGES * batch, _STAGES * batch)
         return Restoration(image, covered, faces)
+
+    def _reference_crops(self, reference: Tensor, faces: Faces, border: Border) -> Tensor:
+        """(1 or N, 4, S, S): what gives each face its colours; alpha says where the face is."""
+        frames, size = len(faces.frame_sizes), self.restorer.size
+        if reference.ndim != 4 or reference.shape[0] not in (1, frames):
+            raise ValueError(
+                f"reference must be (1 or {frames}, 3 or 4, H, W), not {tuple(reference.shape)}"
+            )
+        found = _drop_what_is_no_face(self.detector.detect(reference))
+        crops = []
+        for index in range(len(reference)):
+            picture = reference[index : index + 1]
+            places = [i for i, face in enumerate(found.faces) if face.frame == index]
+            if places:
+                largest = max(places, key=lambda i: found.faces[i].width * found.faces[i].height)
+                aligned = align(reference, found.select([largest]), size, border=border)
+                crop = cast(Tensor, aligned.crops)
+                alpha = torch.from_numpy(face_ellipse(size)).to(reference)[None, None]
+            else:
+                logger.info("No face found in reference %d: all its colours count.", index)
+                picture = F.interpolate(visible(picture.float()), (size, size), mode="area")
+                crop, alpha = picture[:, :3], picture[:, 3:]
+                alpha = alpha if alpha.shape[1] else torch.ones_like(crop[:, :1])
+            crops.append(torch.cat([crop, alpha.to(crop)], dim=1))
+        if len(crops) > 1:
+            crops = [crops[face.frame] for face in faces.faces]
+        return torch.cat(crops)
 
 
 def find_faces(detector: FaceDetector, frames: Tensor, **options: Any) -> Faces:

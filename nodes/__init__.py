@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from . import host
+from .color_enhance import GFPColorEnhance
 from .crops import GFPCropsFromFaces, GFPFacesFromCrops
 from .detect_faces import GFPDetectFaces
 from .load import GFPLoadDetector, GFPLoadRestorer
@@ -16,6 +17,7 @@ NODES: list[type[io.ComfyNode]] = [
     GFPLoadDetector,
     GFPDetectFaces,
     GFPRestoreFaces,
+    GFPColorEnhance,
     GFPPasteBack,
     GFPCropsFromFaces,
     GFPFacesFromCrops,

@@ -17,6 +17,7 @@ import comfy.utils
 import folder_paths
 import torch
 from comfy_api.latest import io, ui
+from comfy_execution.graph_utils import ExecutionBlocker
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -235,6 +236,11 @@ def to_image(frames: Tensor) -> Tensor:
 def to_mask(mask: Tensor) -> Tensor:
     """A mask (B, H, W) where ComfyUI keeps what nodes hand on."""
     return mask.to(comfy.model_management.intermediate_device())
+
+
+def nothing(reason: str) -> ExecutionBlocker:
+    """For an output that has nothing to give: nodes that use it stop with this message."""
+    return ExecutionBlocker(f"This output of the node is empty, for {reason}.")
 
 
 def crops_to_image(faces: Faces, crops: Tensor | None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -270,6 +271,21 @@ def fidelity() -> Any:
         step=0.05,
         tooltip="Only for networks that have it (CodeFormer): 0 the finest face, 1 the most "
         "faithful to the input. Others ignore it.",
+    )
+
+
+def color_mode(id: str, modes: Sequence[str]) -> Any:
+    """Whose colours restored faces take."""
+    return io.Combo.Input(
+        id,
+        options=list(modes),
+        default="auto",
+        tooltip="Whose colours the faces take. auto: the photograph's, without its noise. "
+        "restorer: the network's own. input: exactly the photograph's chroma. lightness: the "
+        "photograph's lightness with the network's colours. match, mean_std, low_frequency: the "
+        "photograph's as a whole, by its covariance, by its deviation, or place by place. "
+        + ("reference: those of another picture. " if "reference" in modes else "")
+        + "enhance: livelier ones.",
     )
 
 

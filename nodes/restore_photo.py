@@ -11,6 +11,8 @@ from ..gfp_core.detect import DEFAULT_SCORE
 from ..gfp_core.pipeline import FaceRestorer
 from . import host, inputs
 
+COLORS = [mode for mode in get_args(ColorMode) if mode != "reference"]
+
 
 class GFPRestorePhoto(io.ComfyNode):
     """Finds the faces of an image, restores them and pastes them back."""
@@ -35,14 +37,7 @@ class GFPRestorePhoto(io.ComfyNode):
                 inputs.strength(),
                 inputs.upscale(),
                 host.advanced(inputs.fidelity()),
-                host.advanced(
-                    io.Combo.Input(
-                        "color",
-                        options=list(get_args(ColorMode)),
-                        default="auto",
-                        tooltip="Whose colours the faces take.",
-                    )
-                ),
+                host.advanced(inputs.color_mode("color", COLORS)),
                 *map(host.advanced, inputs.choosing()),
                 *map(host.advanced, inputs.detection()),
                 *inputs.outline(),

@@ -94,9 +94,14 @@ def test_module_and_version():
         (["restore", "-o", "out"], "INPUT"),
         (["restore", "a.png", "-o", "b", "--strength", "1.5"], "between 0 and 1"),
         (["restore", "a.png", "-o", "b", "--strength", "nan"], "must be a number"),
+        (["restore", "a.png", "-o", "b", "--fidelity", "-0.1"], "between 0 and 1"),
         (["restore", "a.png", "-o", "b", "--upscale", "0"], "above 0"),
         (["restore", "a.png", "-o", "b", "--format", "gif"], "--format"),
         (["restore", "a.png", "-o", "b", "--mask", "hat"], "--mask"),
+        (["restore", "a.png", "-o", "b", "--color", "sepia"], "--color"),
+        (["restore", "a.png", "-o", "b", "--color-strength", "2"], "between 0 and 1"),
+        (["restore", "a.png", "-o", "b", "--reference", "c.png"], "belong together"),
+        (["restore", "a.png", "-o", "b", "--color", "reference"], "belong together"),
         (["restore", "a.png", "-o", "b", "-q", "-v"], "not allowed with"),
     ],
 )
@@ -119,6 +124,23 @@ def test_one_file_keeps_its_format(tmp_path, loads, name, capsys):
     assert np.abs(difference)[40:56, 32:48].mean() > 30
     assert np.abs(difference)[80:, :16].mean() < 12
     assert "1 file: 1 restored (1 face), 0 without a face, 0 failed." in capsys.readouterr().err
+
+
+def test_colours_from_a_reference(tmp_path, loads, capsys):
+    source, reference = photo(tmp_path / "a.png"), tmp_path / "red.png"
+    Image.new("RGB", (64, 64), (250, 90, 60)).save(reference)
+    options = ("--color", "reference", "--reference", reference, "--grey", "off")
+    assert run("restore", source, "-o", tmp_path / "red", *options) == 0
+    assert run("restore", source, "-o", tmp_path / "plain", "--color", "restorer") == 0
+    red, plain = (
+        np.asarray(Image.open(tmp_path / out / "a.png"), float)[40:56, 32:48].mean(axis=(0, 1))
+        for out in ("red", "plain")
+    )
+    assert red[0] - red[2] > 60 + plain[0] - plain[2]
+    missing = tmp_path / "missing.png"
+    options = ("--color", "reference", "--reference", missing)
+    assert run("restore", source, "-o", tmp_path / "out", *options) == 2
+    assert "missing.png" in capsys.readouterr().err
 
 
 def test_one_file_to_one_file(tmp_path, loads):
@@ -229,6 +251,13 @@ def test_options_change_the_result(tmp_path, loads, fake_restorer):
     assert [call.get("score") for call in fake_restorer.detector.calls][-1] == 0.3
 
 
+def test_fidelity_reaches_the_restorer(tmp_path, loads, fake_restorer):
+    source = photo(tmp_path / "a.png")
+    for number, options in enumerate(([], ["--fidelity", "0"], ["--fidelity", "0.7"])):
+        assert run("restore", source, "-o", tmp_path / f"{number}.png", *options) == 0
+    assert fake_restorer.restorer.fidelities == [None, 0, 0.7]
+
+
 # Resuming
 
 
@@ -259,7 +288,7 @@ def test_interrupted_run_goes_on(tmp_path, loads, capsys, fake_restorer, monkeyp
         calls.append(len(faces))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return restore(faces, progress=progress)
+        return restore(faces, **options)
 
     monkeypatch.setattr(fake_restorer.restorer, "restore", interrupt)
     arguments = ("restore", tmp_path / "in", "-o", tmp_path / "out")
@@ -291,6 +320,7 @@ def test_crops_and_comparison(tmp_path, loads):
     photo(tmp_path / "in" / "sub" / "a.jpg")
     photo(tmp_path / "in" / "b.png", face=False)
     arguments = ("restore", tmp_path / "in", "-o", tmp_path / "out", "--save-crops", "--compare")
+    arguments += ("--color", "restorer")
     assert run(*arguments, "--upscale", "1.5") == 0
     crops = [f"sub/a.{x}.face0.{y}.png" for x in ("jpg", "png") for y in ("input", "restored")]
     assert files(tmp_path / "out" / "crops") == crops

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gfp_core import color, paste
 from gfp_core.detect import FaceDetector
+from gfp_core.networks import registry
 from gfp_core.pipeline import FaceRestorer, find_device, find_model
 
 
@@ -104,6 +105,12 @@ def test_options_reach_the_detector(fake_restorer):
     assert fake_restorer.detector.calls == [options]
 
 
+def test_fidelity_reaches_the_restorer(fake_restorer):
+    fake_restorer.restore(photo())
+    fake_restorer.restore(photo(), fidelity=0.25)
+    assert fake_restorer.restorer.fidelities == [None, 0.25]
+
+
 @pytest.mark.parametrize("face", [True, False])
 def test_progress_rises_to_its_end_and_can_cancel(fake_restorer, face):
     seen = []
@@ -167,7 +174,8 @@ def test_unknown_model_and_device(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("option", "choices"), [("mask", paste.MaskShape), ("color", color.ColorMode)]
+    ("option", "choices"),
+    [("mask", paste.MaskShape), ("color", color.ColorMode), ("grey", color.GreyGuard)],
 )
 def test_choices_of_the_command_line_are_those_of_the_steps(option, choices, capsys):
     from gfp_core.cli import main
@@ -190,6 +198,43 @@ def test_grey_input_stays_grey(fake_restorer):
     assert (kept - kept.mean(dim=1, keepdim=True)).abs().max() < 0.01
     painted = fake_restorer.restore(frames, color="restorer").frames
     assert (painted - painted.mean(dim=1, keepdim=True)).abs().max() > 0.05
+
+
+def test_colour_options_reach_their_step(fake_restorer):
+    frames = photo()
+    frames[0, :, 0, 0] = 0.9
+    plain, matched = (fake_restorer.restore(frames, color=c).frames for c in ("restorer", "match"))
+    half = fake_restorer.restore(frames, color="match", color_strength=0.5).frames
+    torch.testing.assert_close(half, (plain + matched) / 2, atol=1e-4, rtol=0)
+    forced = fake_restorer.restore(frames, color="restorer", grey="on").frames
+    taken = fake_restorer.restore(frames, color="input").frames
+    assert torch.equal(forced, taken)
+    assert not torch.equal(forced, plain)
+
+
+def test_the_colours_of_a_references_face(fake_restorer, caplog):
+    frames = photo().repeat(2, 1, 1, 1)
+    frames[:, :, 0, 0] = 0.9
+    tints = torch.tensor([[1.0, 0.7, 0.5], [0.5, 0.7, 1.0]])
+    reference = frames * tints[:, :, None, None]
+    reference[:, :, 0, 0] = 0.9  # a face
+
+    def tint(reference):
+        faces = fake_restorer.restore(frames, color="reference", reference=reference).faces
+        middle = faces.restored[:, :, 20:50, 24:40].mean(dim=(2, 3))
+        return middle[:, 0] / middle[:, 2]
+
+    one, each = tint(reference[:1]), tint(reference)
+    assert min(one) > 1.2
+    assert each[0] > 1.2 > 0.9 > each[1]
+    caplog.set_level("INFO")
+    reference[:, :, 0, 0] = 0.1  # none: all of it counts
+    assert min(tint(reference[:1])) > 1.2
+    assert "No face found in reference 0" in caplog.text
+    with pytest.raises(ValueError, match="1 or 2, 3 or 4"):
+        tint(reference.repeat(2, 1, 1, 1))
+    with pytest.raises(ValueError, match="needs a reference"):
+        tint(None)
 
 
 # With the real networks
@@ -215,3 +260,34 @@ def test_real_networks_restore_a_photograph():
     # What is no face is left alone.
     turned = frames[:, :, 256:, 256:]
     assert torch.equal(restorer.restore(turned).frames, turned)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["RestoreFormer", "CodeFormer"])
+def test_a_file_of_another_network_restores_a_photograph(name, tmp_path, caplog):
+    """Random weights: what matters is that the file is found out, and its face pasted."""
+    from skimage.data import astronaut
+
+    network = next(row.network for row in registry.ARCHITECTURES if row.name == name)
+    torch.manual_seed(0)
+    net = network()
+    with torch.no_grad():
+        net.quantize.embedding.weight.normal_()
+    torch.save({"params_ema": net.state_dict()}, tmp_path / "net.pth")
+    restorer = FaceRestorer.load(tmp_path / "net.pth", device="cpu")
+    assert restorer.restorer.name == name
+    assert restorer.restorer.size == 512
+    assert restorer.restorer.has_fidelity == (name == "CodeFormer")
+    frames = torch.from_numpy(astronaut().transpose(2, 0, 1)[None].astype(np.float32) / 255)
+    result = restorer.restore(frames, fidelity=1.0)
+    assert ("RestoreFormer has no fidelity" in caplog.text) == (name == "RestoreFormer")
+    assert result.faces.restored.shape == (1, 3, 512, 512)
+    with torch.inference_mode():
+        expected = (net.eval()(result.faces.crops * 2 - 1) + 1) / 2
+    if name == "RestoreFormer":
+        torch.testing.assert_close(result.faces.restored, expected.clamp(0, 1), rtol=0, atol=1e-5)
+    else:  # that was of its default fidelity
+        assert not torch.allclose(result.faces.restored, expected.clamp(0, 1), rtol=0, atol=1e-3)
+    untouched = (result.mask == 0)[:, None].expand_as(frames)
+    assert torch.equal(result.frames[untouched], frames[untouched])
+    assert (result.frames - frames)[~untouched].abs().mean() > 0.02

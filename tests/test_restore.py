@@ -136,6 +136,55 @@ def test_wrong_input_is_refused() -> None:
         Restorer(Negative(), precision="fp8")  # type: ignore[arg-type]
 
 
+# ------------------------------------------------------------------------------------- fidelity
+
+
+class Faithful(nn.Module):
+    """As much of the picture as the fidelity says."""
+
+    out_size = SIZE
+    default_fidelity = 0.25
+
+    def forward(self, x: Tensor, fidelity: float = default_fidelity) -> Tensor:
+        return x * fidelity
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, 0.25), (0.0, 0.0), (0.7, 0.7), (1, 1.0)])
+def test_fidelity(given: float | None, used: float, caplog: pytest.LogCaptureFixture) -> None:
+    crops = crops_of(3)
+    assert Restorer(Faithful()).has_fidelity
+    restored = restored_by(Faithful(), crops, fidelity=given, chunk=2)
+    torch.testing.assert_close(restored, ((crops * 2 - 1) * used + 1) / 2)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("net", [Faithful(), Negative()])
+@pytest.mark.parametrize("fidelity", [-0.01, 1.5, float("nan")])
+def test_a_fidelity_out_of_range_is_refused(net: nn.Module, fidelity: float) -> None:
+    with pytest.raises(ValueError, match="fidelity must lie between 0 and 1"):
+        restored_by(net, crops_of(1), fidelity=fidelity)
+
+
+def test_a_fidelity_without_effect_is_said_once_and_the_face_restored(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    crops = crops_of(3)
+    assert not Restorer(Negative()).has_fidelity
+    torch.testing.assert_close(restored_by(Negative(), crops, fidelity=0.5), 1 - crops)
+    assert [record.getMessage() for record in caplog.records] == [
+        "Negative has no fidelity to set: 0.5 has no effect"
+    ]
+
+
+def test_an_error_in_the_network_never_becomes_an_unrestored_face() -> None:
+    class Refuses(Faithful):
+        def forward(self, x: Tensor, w: float = 0.5) -> Tensor:  # type: ignore[override]
+            return x
+
+    with pytest.raises(TypeError, match="fidelity"):
+        restored_by(Refuses(), crops_of(1), fidelity=0.5)
+
+
 # -------------------------------------------------------------------------------- out of memory
 
 
@@ -277,3 +326,52 @@ def test_cuda(precision: str) -> None:
     assert torch.equal(first, restorer.restore(faces_with(crops), chunk=2).restored)
     tolerance = 1e-4 if precision == "fp32" else 0.02
     torch.testing.assert_close(first, expected, rtol=0, atol=tolerance)
+
+
+def noisy_net() -> GFPGANClean:
+    torch.manual_seed(0)
+    net = GFPGANClean(out_size=64, num_style_feat=16, channel_multiplier=1, narrow=0.05)
+    for layer in (net.stylegan_decoder.style_conv1, *net.stylegan_decoder.style_convs):
+        nn.init.constant_(layer.weight, 0.5)
+    return net
+
+
+def test_a_seed_draws_noise_anew_and_the_same_for_every_face() -> None:
+    restorer = Restorer(noisy_net())
+    assert restorer.has_noise
+    crops = torch.rand(1, 3, 64, 64).repeat(3, 1, 1, 1)
+    stored = restorer.net.state_dict()["stylegan_decoder.noises.noise0"].clone()
+    plain, one, again, other = (
+        restorer.restore(faces_with(crops), seed=seed, chunk=2).restored for seed in (None, 1, 1, 2)
+    )
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    assert not torch.equal(one, plain)
+    torch.testing.assert_close(one[0], one[2])  # of another chunk
+    assert torch.equal(restorer.net.state_dict()["stylegan_decoder.noises.noise0"], stored)
+
+
+def test_a_network_without_noise_ignores_the_seed() -> None:
+    assert not Restorer(Negative()).has_noise
+    crops = crops_of(1)
+    assert torch.equal(restored_by(Negative(), crops, seed=5), restored_by(Negative(), crops))
+
+
+def test_finished_faces_are_shown_before_progress_is_told() -> None:
+    events: list[object] = []
+    restored = restored_by(
+        Negative(),
+        crops_of(3),
+        chunk=2,
+        preview=lambda crops: events.append(crops.clone()),
+        progress=lambda done, total: events.append((done, total)),
+    )
+    assert events[1::2] == [(2, 3), (3, 3)]
+    assert torch.equal(torch.cat(events[::2]), restored)  # type: ignore[arg-type]
+
+
+def test_a_network_may_say_its_memory() -> None:
+    net = Negative()
+    assert Restorer(net).bytes_per_face == 800_000_000 * SIZE**2 // 512**2
+    net.bytes_per_face = 5  # type: ignore[assignment]
+    assert Restorer(net).bytes_per_face == 5

@@ -26,7 +26,7 @@ from ..images import (
     write_image,
 )
 from .jobs import Job, check_writable, make_folder, plan
-from .running import Console, load, load_weights
+from .running import CannotStart, Console, load, load_weights
 
 if TYPE_CHECKING:
     from ..faces import Faces
@@ -39,6 +39,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
     Raises:
         CannotStart: the command makes no sense, or the networks cannot be loaded.
     """
+    if (options.color == "reference") != (options.reference is not None):
+        raise CannotStart("--color reference and --reference FILE belong together: give both")
+    reference = None if options.reference is None else load(read_image, options.reference)
     reserved = [CROPS] * options.save_crops + [COMPARE] * options.compare
     suffix = FORMATS.get(options.format)
     jobs, problems = load(plan, options.inputs, options.output, suffix=suffix, reserved=reserved)
@@ -60,7 +63,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     def work(job: Job, progress: Callable[[int, int], None]) -> int | None:
         if not options.overwrite and _is_finished(job, options.compare):
             return None
-        return _restore_file(job, options, restorer, progress)
+        return _restore_file(job, options, restorer, reference, progress)
 
     again = " without --overwrite" if options.overwrite else ""
     hint = f"The same command{again} goes on with the rest."
@@ -76,6 +79,7 @@ def _restore_file(
     job: Job,
     options: argparse.Namespace,
     restorer: Callable[[], FaceRestorer],
+    reference: Picture | None,
     progress: Callable[[int, int], None],
 ) -> int:
     """Restore one file; returns the number of its faces."""
@@ -89,6 +93,9 @@ def _restore_file(
         upscale=options.upscale,
         mask=options.mask,
         color=options.color,
+        color_strength=options.color_strength,
+        grey=options.grey,
+        reference=None if reference is None else to_frames(reference),
         progress=progress,
         **chosen,
     )

@@ -6,16 +6,19 @@ import argparse
 import json
 import os
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..cli import FAILED, OK
 from ..weights import WeightsError
 from ..weights.catalogue import Entry
 from ..weights.store import Weights
 from .running import Console, load, load_weights
+
+if TYPE_CHECKING:
+    from ..weights.inspection import Inspection
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -32,6 +35,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         "get": _get,
         "verify": _verify,
         "where": _where,
+        "inspect": _inspect,
         "convert": _convert,
         "publish": _publish,
     }
@@ -97,6 +101,68 @@ def _where(options: argparse.Namespace, console: Console, weights: Weights) -> i
     return _each(options.names, where, console)
 
 
+def _inspect(options: argparse.Namespace, console: Console, weights: Weights) -> int:
+    from ..weights.inspection import inspect
+
+    found: list[Inspection] = []
+
+    def look(file: Path) -> None:
+        inspection = inspect(file, weights)
+        found.append(inspection)
+        if not options.json:
+            for name, text in _lines(inspection):
+                print(
+                    textwrap.fill(
+                        text, 96, initial_indent=f"{name:16} ", subsequent_indent=" " * 17
+                    )
+                )
+            print()
+        if inspection.role is None:
+            raise WeightsError(f"{file}: not recognised: {inspection.reason}")
+
+    code = _each(options.files, look, console)
+    if options.json:
+        print(json.dumps([one.as_dict() for one in found], indent=1))
+    return code
+
+
+def _lines(one: Inspection) -> Iterator[tuple[str, str]]:
+    """What is said of a file: names and texts, those that do not apply left out."""
+    yield "file", one.file
+    if one.role is None:
+        yield "what it is", "unknown"
+    else:
+        size = f", crops of {one.size} px" if one.size else ""
+        yield "what it is", f"{one.role}, {one.architecture}"
+        yield "known because", one.reason
+        if one.takes:
+            yield "takes", f"{one.takes}{size}"
+    if one.hyperparameters:
+        yield (
+            "hyper-parameters",
+            ", ".join(f"{key} {value}" for key, value in one.hyperparameters.items()),
+        )
+    packed = one.format
+    if one.wrappers:
+        packed += f", tensors under {' and in it '.join(map(repr, one.wrappers))}"
+    if one.prefixes:
+        packed += f", prefix {' and '.join(map(repr, one.prefixes))} removed from their names"
+    if one.left_out:
+        packed += f", {one.left_out} tensors beside the network left out"
+    yield "format", packed
+    if one.tensors is not None:
+        types = ", ".join(f"{count} {name}" for name, count in one.dtypes.items())
+        yield "tensors", f"{one.tensors} of {one.numbers:,} numbers (in the file: {types})"
+    if one.parameters is not None:
+        yield "parameters", f"{one.parameters:,}"
+    yield "size", f"{one.bytes:,} bytes"
+    yield "SHA-256", one.sha256
+    yield "catalogue", one.catalogue or "knows no file of this hash"
+    yield "licence", f"{one.licence}; commercial use: {one.commercial}"
+    for key, value in one.metadata.items():
+        yield "metadata", f"{key}: {value}"
+
+
 def _convert(options: argparse.Namespace, console: Console, weights: Weights) -> int:
     def convert(file: Path) -> None:
         from ..weights.convert import convert
@@ -124,8 +190,7 @@ def _known(weights: Weights, file: Path) -> Entry | None:
     """The row of the catalogue whose file this is, by its hash."""
     if not file.is_file():
         return None
-    digest = weights.hashes.sha256_of(file)
-    return next((entry for entry in weights.catalogue.entries if entry.sha256 == digest), None)
+    return weights.by_hash(weights.hashes.sha256_of(file))
 
 
 def _unknown(file: Path) -> Entry:

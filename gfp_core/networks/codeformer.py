@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .state import load_exactly, width_of
-from .vqgan import Attention, Downsample, ResBlock, Upsample, VectorQuantizer, norm
+from .vqgan import Attention, Downsample, ResBlock, Upsample, VectorQuantizer, full_precision, norm
 
 LATENT = 16
 """Side of the map of codes; one token of the transformer each."""
@@ -219,8 +219,7 @@ class CodeFormer(nn.Module):
             x = block(x)
             if i in self.encoder.taps and fidelity > 0:
                 encoded[self.encoder.taps[i]] = x
-        # In float32 whatever the precision around it: a wrong code is another face.
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             z = x.to(self.position_emb.dtype)
             indices = self.predict(z).argmax(dim=-1).unflatten(1, z.shape[-2:])
             values = self.quantize.look_up(indices)

@@ -5,7 +5,7 @@ Source: Wang et al., "Towards Real-World Blind Face Restoration with Generative 
 generator (3.3), and features at every resolution, from which channel-split spatial feature
 transforms (CS-SFT, 3.4, eq. 3 and 4) modulate the generator's features.
 
-Three forms with the same function space and different parameters (`stylegan2.Form`):
+Three forms with the same function space and different parameters (`equalised.Form`):
 
 - `GFPGANClean`: plain convolutions; releases v1.2, v1.3 and v1.4.
 - `GFPGANv1`: equalised layers and FIR resampling; the paper's network, release v1.
@@ -25,52 +25,23 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .gfpgan_state import infer_hyperparameters
-from .state import load_exactly
-from .stylegan2 import (
+from .equalised import (
     SQRT2,
-    CleanConv2d,
-    ConstantInput,
-    Downsample,
-    EqualConv2d,
-    EqualConvUp,
     Form,
-    FusedLeakyReLU,
+    ResBlock,
     ScaledLeakyReLU,
-    StyleConv,
-    ToRGB,
     conv_layer,
     linear,
     plain_conv,
-    style_mlp,
 )
+from .gfpgan_state import infer_hyperparameters
+from .state import load_exactly
+from .stylegan2 import ConstantInput, StyleConv, ToRGB, channel_table, style_mlp
 
 Conditions = Sequence[tuple[Tensor, Tensor]]
 """A (scale, shift) pair for each resolution from 8 up, each (B, C/2, H, W); C without a split."""
 
 Net = TypeVar("Net", bound="GFPGAN")
-
-
-def resolutions(out_size: int) -> list[int]:
-    """4, 8, ..., ``out_size``.
-
-    Raises:
-        ValueError: ``out_size`` is not a power of two of at least 8.
-    """
-    if out_size < 8 or out_size & (out_size - 1):
-        raise ValueError(f"out_size must be a power of two of at least 8, not {out_size}")
-    return [2**level for level in range(2, out_size.bit_length())]
-
-
-def channel_table(out_size: int, narrow: float, channel_multiplier: float) -> dict[int, int]:
-    """Channels at each resolution: 512 up to 32 px, then 256, 128, ... times the multiplier.
-
-    Both are scaled by ``narrow``; the U-Net uses half the generator's ``narrow``.
-    """
-    return {
-        size: int(narrow * (512 if size <= 32 else channel_multiplier * (16384 // size)))
-        for size in resolutions(out_size)
-    }
 
 
 def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -83,58 +54,6 @@ def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     if kept == 0:
         return x * scale + shift
     return torch.cat([x[:, :kept], x[:, kept:] * scale + shift], dim=1)
-
-
-class ResBlock(nn.Module):
-    """Residual block that halves (``scale`` 0.5) or doubles (2) the resolution.
-
-    Two 3x3 convolutions with activations, the resampling between them, and a 1x1 convolution as
-    the skip. The equalised form divides the sum by sqrt(2); the clean form has it in its weights.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, scale: float, form: Form) -> None:
-        super().__init__()
-        self.equalised = form.equalised
-        self.conv1 = conv_layer(in_channels, in_channels, 3, form)
-        self.conv2: nn.Module
-        self.skip: nn.Module
-        if not form.equalised:
-            self.conv2 = CleanConv2d(in_channels, out_channels, 3, scale=scale)
-            self.skip = CleanConv2d(
-                in_channels,
-                out_channels,
-                1,
-                scale=scale,
-                activate=False,
-                bias=False,
-                gain=1 / SQRT2,
-            )
-        elif scale == 2.0:
-            self.conv2 = EqualConvUp(in_channels, out_channels, 3, activate=True)
-            self.skip = EqualConvUp(in_channels, out_channels, 1, activate=False)
-        else:
-            strided = form.resample == "fir"  # else Downsample has already halved
-            self.conv2 = nn.Sequential(
-                Downsample(form.resample, 3),
-                EqualConv2d(
-                    in_channels,
-                    out_channels,
-                    3,
-                    stride=2 if strided else 1,
-                    padding=0 if strided else 1,
-                    bias=False,
-                ),
-                FusedLeakyReLU(out_channels),
-            )
-            self.skip = nn.Sequential(
-                Downsample(form.resample, 1),
-                EqualConv2d(in_channels, out_channels, 1, stride=2 if strided else 1, bias=False),
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, I, H, W) -> (B, O, H * scale, W * scale)."""
-        y = self.conv2(self.conv1(x)) + self.skip(x)
-        return y / SQRT2 if self.equalised else y
 
 
 class CSFTDecoder(nn.Module):

@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
+from .equalised import SQRT2
 from .state import width_of
-from .stylegan2 import SQRT2
+from .stylegan2 import multiplier_of
 
 MAPPING_LR_MUL = 0.01  # learning-rate multiplier of the equalised mapping network
 
@@ -50,9 +51,7 @@ def infer_hyperparameters(state: Mapping[str, Tensor]) -> dict[str, Any]:
     channel_multiplier: float = 2
     if levels >= 4:  # 64 px and up, where the multiplier acts
         width = width_of(state, f"{decoder}to_rgbs.3.modulated_conv.weight", 2)
-        exact = width / (256 * narrow)
-        whole = round(exact)
-        channel_multiplier = whole if int(256 * whole * narrow) == width else exact
+        channel_multiplier = multiplier_of(width, narrow)
     different_w = width_of(state, "final_linear.weight", 0) != num_style_feat
     condition = "condition_scale.0.{}.weight".format
     return {

@@ -13,13 +13,14 @@ CS-SFT), not the paper's model. Three things make it small and quick to train on
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import gfpgan_state
 from .gfpgan import GFPGANClean
-from .gfpgan_state import infer_hyperparameters
 from .state import load_exactly
 
 PHASES = 2
@@ -63,14 +64,8 @@ class GFPGANLite(nn.Module):
         Raises:
             ValueError: tensors are missing, too many or of another shape; says which.
         """
-        core = infer_hyperparameters({key.removeprefix("core."): state[key] for key in state})
         with torch.device("meta"):
-            net = cls(
-                out_size=core["out_size"] * PHASES,
-                num_style_feat=core["num_style_feat"],
-                channel_multiplier=core["channel_multiplier"],
-                narrow=core["narrow"],
-            )
+            net = cls(**infer_hyperparameters(state))
         return load_exactly(net, state)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -89,3 +84,20 @@ class GFPGANLite(nn.Module):
         image, pyramid = self.core.forward_with_pyramid(F.pixel_unshuffle(x, PHASES))
         heads = [F.pixel_shuffle(head, PHASES) for head in pyramid]
         return x + F.pixel_shuffle(image, PHASES), heads
+
+
+def infer_hyperparameters(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The constructor arguments of `GFPGANLite`, read from names and shapes.
+
+    Raises:
+        ValueError: a tensor that is needed for this is missing or of a shape that makes no sense.
+    """
+    core = gfpgan_state.infer_hyperparameters(
+        {key.removeprefix("core."): tensor for key, tensor in state.items()}
+    )
+    return {
+        "out_size": core["out_size"] * PHASES,
+        "num_style_feat": core["num_style_feat"],
+        "channel_multiplier": core["channel_multiplier"],
+        "narrow": core["narrow"],
+    }

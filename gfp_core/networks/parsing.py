@@ -3,21 +3,95 @@
 Two networks trained on CelebAMask-HQ (Lee et al., "MaskGAN", CVPR 2020), in the form of their
 PyTorch releases: BiSeNet (Yu et al., ECCV 2018) and the ParseNet of Chen et al. ("Progressive
 Semantic-Aware Style Transformation for Blind Face Restoration", CVPR 2021). The layers are
-facexlib's.
+facexlib's. The two want their input normalised in different ways and number the parts differently;
+`FaceParsing` makes them one.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from enum import IntEnum
+from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from .state import describe_difference
 
-CLASSES = 19
-"""Parts that are told apart: 0 is the background."""
-NAMES = ("BiSeNet", "ParseNet")
+
+class FacePart(IntEnum):
+    """The parts that are told apart, numbered as CelebAMask-HQ numbers them (its g_mask.py).
+
+    Left and right are as in the data set. The public training code of BiSeNet mirrors pictures
+    without exchanging them, so do not rely on the side that it gives: take both.
+    """
+
+    BACKGROUND = 0
+    SKIN = 1
+    NOSE = 2
+    GLASSES = 3
+    LEFT_EYE = 4
+    RIGHT_EYE = 5
+    LEFT_BROW = 6
+    RIGHT_BROW = 7
+    LEFT_EAR = 8
+    RIGHT_EAR = 9
+    MOUTH = 10
+    """Inside of the mouth, without the lips."""
+    UPPER_LIP = 11
+    LOWER_LIP = 12
+    HAIR = 13
+    HAT = 14
+    EARRING = 15
+    NECKLACE = 16
+    NECK = 17
+    CLOTHES = 18
+
+
+CLASSES = len(FacePart)
+"""Number of parts, the background among them."""
+
+
+class _Convention(NamedTuple):
+    """What a network takes and gives."""
+
+    mean: tuple[float, float, float]  # of RGB in [0, 1], subtracted
+    deviation: tuple[float, float, float]  # divided by
+    order: tuple[FacePart, ...]  # part that each channel of the scores stands for
+
+
+# Source of both: facexlib's inference_parsing.py for BiSeNet (the order of
+# zllrunning/face-parsing.PyTorch), inference_parsing_parsenet.py for ParseNet (CelebAMask-HQ's).
+_CONVENTIONS = {
+    "BiSeNet": _Convention(
+        (0.485, 0.456, 0.406),  # ImageNet's
+        (0.229, 0.224, 0.225),
+        (
+            FacePart.BACKGROUND,
+            FacePart.SKIN,
+            FacePart.LEFT_BROW,
+            FacePart.RIGHT_BROW,
+            FacePart.LEFT_EYE,
+            FacePart.RIGHT_EYE,
+            FacePart.GLASSES,
+            FacePart.LEFT_EAR,
+            FacePart.RIGHT_EAR,
+            FacePart.EARRING,
+            FacePart.NOSE,
+            FacePart.MOUTH,
+            FacePart.UPPER_LIP,
+            FacePart.LOWER_LIP,
+            FacePart.NECK,
+            FacePart.NECKLACE,
+            FacePart.CLOTHES,
+            FacePart.HAIR,
+            FacePart.HAT,
+        ),
+    ),
+    "ParseNet": _Convention((0.5,) * 3, (0.5,) * 3, tuple(FacePart)),
+}
+NAMES = tuple(_CONVENTIONS)
 """The networks there are."""
 _SIGNATURES = {
     "BiSeNet": ("cp.resnet.conv1.weight", "ffm.convblk.conv.weight"),
@@ -34,11 +108,11 @@ def identify(state: Mapping[str, Tensor]) -> str | None:
 
 
 def build(name: str) -> nn.Module:
-    """An untrained parsing network on the CPU, with the official checkpoints' keys.
+    """An untrained parsing network of facexlib on the CPU, with the official checkpoints' keys.
 
     Its forward takes (B, 3, 512, 512) RGB, for ParseNet in [-1, 1], for BiSeNet normalised by
     ImageNet's mean and deviation, and returns a tuple whose first part is (B, CLASSES, 512, 512):
-    a score for each class, which is right where it is highest.
+    a score for each class, in an order of its own. `FaceParsing` hides what differs.
 
     Args:
         name: one of `NAMES`.
@@ -60,7 +134,45 @@ def build(name: str) -> nn.Module:
     return net
 
 
-def from_state_dict(state: Mapping[str, Tensor], name: str | None = None) -> nn.Module:
+class FaceParsing(nn.Module):
+    """Either network, with one convention for what goes in and what comes out."""
+
+    mean: Tensor
+    deviation: Tensor
+    channels: Tensor  # channel of the network's scores for each part
+
+    def __init__(self, net: nn.Module, name: str) -> None:
+        """Join a network and its convention.
+
+        Args:
+            net: the network, as `build` makes it.
+            name: which it is, one of `NAMES`.
+        """
+        super().__init__()
+        mean, deviation, order = _CONVENTIONS[name]
+        self.net = net
+        self.name = name
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer(
+            "deviation", torch.tensor(deviation).view(1, 3, 1, 1), persistent=False
+        )
+        channels = torch.tensor([order.index(part) for part in FacePart])
+        self.register_buffer("channels", channels, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Score the parts.
+
+        Args:
+            x: (B, 3, H, W) RGB in [0, 1]; faces aligned in 512 x 512 are what it was trained on.
+
+        Returns:
+            (B, CLASSES, H, W) scores in the order of `FacePart`; the highest is right.
+        """
+        scores: Tensor = self.net((x - self.mean) / self.deviation)[0]
+        return scores[:, self.channels]
+
+
+def from_state_dict(state: Mapping[str, Tensor], name: str | None = None) -> FaceParsing:
     """The parsing network that ``state`` holds, in evaluation mode on the CPU.
 
     Args:
@@ -78,4 +190,4 @@ def from_state_dict(state: Mapping[str, Tensor], name: str | None = None) -> nn.
     if difference:
         raise ValueError(f"the tensors do not fit {held}: {difference}")
     net.load_state_dict(dict(state))
-    return net.eval()
+    return FaceParsing(net, held).eval()

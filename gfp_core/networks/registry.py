@@ -6,17 +6,20 @@ row to `ARCHITECTURES`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from . import codeformer, gfpgan_state, gpen, lite, restoreformer
 from .codeformer import CodeFormer
 from .gfpgan import GFPGANBilinear, GFPGANClean, GFPGANv1
+from .gpen import GPEN
 from .hq_dictionary import HQDictionary
 from .lite import GFPGANLite
+from .pose_varied import PoseVaried
 from .restoreformer import RestoreFormer, RestoreFormerPlusPlus
 from .state import quote_some
 
@@ -42,6 +45,8 @@ class Architecture:
     network: Network
     signature: tuple[str, ...]
     """Names of tensors which, all present, mark a state dict as this architecture's."""
+    hyperparameters: Callable[[Mapping[str, Tensor]], dict[str, Any]]
+    """Reads constructor arguments from a state dict's names and shapes."""
     licence: Literal["free", "unclear", "non-commercial"]
     """May the published weights be used commercially? The catalogue says more, file by file."""
     size: str | None = "out_size"
@@ -65,18 +70,21 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         name="GFPGANClean",
         network=GFPGANClean,
         signature=("conv_body_first.weight", "stylegan_decoder.style_conv1.bias", *_GFPGAN),
+        hyperparameters=gfpgan_state.infer_hyperparameters,
         licence="unclear",
     ),
     Architecture(
         name="GFPGANv1",
         network=GFPGANv1,
         signature=_EQUALISED,
+        hyperparameters=gfpgan_state.infer_hyperparameters,
         licence="unclear",
     ),
     Architecture(
         name="GFPGANBilinear",
         network=GFPGANBilinear,
         signature=_EQUALISED,
+        hyperparameters=gfpgan_state.infer_hyperparameters,
         licence="unclear",
         only_by_name=True,
     ),
@@ -84,24 +92,42 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         name="GFPGANLite",
         network=GFPGANLite,
         signature=("core.conv_body_first.weight", *(f"core.{key}" for key in _GFPGAN)),
+        hyperparameters=lite.infer_hyperparameters,
         licence="free",
+    ),
+    Architecture(
+        name="GPEN",
+        network=GPEN,
+        signature=("generator.input.input", "generator.conv1.noise.weight", "ecd0.0.0.weight"),
+        hyperparameters=gpen.infer_hyperparameters,
+        licence="non-commercial",
+    ),
+    Architecture(
+        name="PoseVaried",
+        network=PoseVaried,
+        signature=("generator.input.input", "generator.conv1.noise.weight", "latent.weight"),
+        hyperparameters=gpen.infer_hyperparameters,
+        licence="free",  # there are no published weights, only those that one trains
     ),
     Architecture(
         name="RestoreFormerPlusPlus",
         network=RestoreFormerPlusPlus,
         signature=("decoder.up.4.attn.0.q.weight", *_RESTOREFORMER),
+        hyperparameters=restoreformer.infer_hyperparameters,
         licence="unclear",
     ),
     Architecture(
         name="RestoreFormer",
         network=RestoreFormer,
         signature=_RESTOREFORMER,
+        hyperparameters=restoreformer.infer_hyperparameters,
         licence="unclear",
     ),
     Architecture(
         name="HQDictionary",
         network=HQDictionary,
         signature=_RESTOREFORMER,
+        hyperparameters=restoreformer.infer_hyperparameters,
         licence="unclear",
         only_by_name=True,
     ),
@@ -109,6 +135,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         name="CodeFormer",
         network=CodeFormer,
         signature=("position_emb", "idx_pred_layer.1.weight", "quantize.embedding.weight"),
+        hyperparameters=codeformer.infer_hyperparameters,
         licence="non-commercial",
     ),
 )
@@ -126,7 +153,7 @@ def identify(state: Mapping[str, Tensor]) -> Architecture:
     for architecture in ARCHITECTURES:
         if not architecture.only_by_name and all(key in state for key in architecture.signature):
             return architecture
-    raise ValueError(_describe_unknown(state))
+    raise ValueError(describe_unknown(state, {row.name: row.network for row in ARCHITECTURES}))
 
 
 def build(state: Mapping[str, Tensor], architecture: str | None = None) -> nn.Module:
@@ -150,26 +177,40 @@ def build(state: Mapping[str, Tensor], architecture: str | None = None) -> nn.Mo
         raise ValueError(f"taken for {architecture} as asked: {error}") from error
 
 
-def _describe_unknown(state: Mapping[str, Tensor]) -> str:
-    """Which architecture shares most names with ``state``, and where they begin to differ."""
-    known = ", ".join(row.name for row in ARCHITECTURES)
-    nearest, names, shared = None, [], 0
-    for row in ARCHITECTURES:
-        with torch.device("meta"):
-            published = list(row.network().state_dict())
-        common = sum(key in state for key in published)
-        if common > shared:
-            nearest, names, shared = row, published, common
-    if nearest is None:
+def describe_unknown(
+    state: Mapping[str, Tensor], networks: Mapping[str, Callable[[], nn.Module]]
+) -> str:
+    """Which network shares most names with ``state``, and where they begin to differ.
+
+    Args:
+        state: a state dict that none of them fits.
+        networks: by name, what builds them in their published size.
+    """
+    with torch.device("meta"):
+        published = {name: list(network().state_dict()) for name, network in networks.items()}
+    prefix, bare = "", set(state)
+    while True:  # the names as they are, then without what they all begin with
+        shared = {name: len(bare.intersection(keys)) for name, keys in published.items()}
+        nearest = max(shared, key=lambda name: shared[name])
+        first, dot, _ = next(iter(bare), "").partition(".")
+        if shared[nearest] or not dot or not all(key.startswith(first + dot) for key in bare):
+            break
+        prefix += first + dot
+        bare = {key.removeprefix(first + dot) for key in bare}
+    known = ", ".join(networks)
+    if not shared[nearest]:
         return f"no known architecture ({known}) has any of its tensors: {quote_some(state)}"
-    missing = [key for key in names if key not in state]
-    extra = [key for key in state if key not in set(names)]
+    names = published[nearest]
+    missing = [prefix + key for key in names if key not in bare]
+    extra = [key for key in state if key.removeprefix(prefix) not in set(names)]
     differences = [
         f"{what} {quote_some(keys)}"
         for what, keys in (("it lacks", missing), ("it has besides", extra))
         if keys
     ]
-    return (
-        f"no known architecture ({known}) fits; the nearest is {nearest.name}, "
-        f"of whose {len(names)} tensors {shared} are there; {'; '.join(differences)}"
+    nearness = (
+        f"the nearest is {nearest}, of whose {len(names)} tensors {shared[nearest]} are there"
     )
+    if prefix:
+        nearness += f", but under names that begin with '{prefix}'"
+    return "; ".join([f"no known architecture ({known}) fits", nearness, *differences])

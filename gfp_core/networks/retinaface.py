@@ -51,7 +51,7 @@ def identify(state: Mapping[str, Tensor]) -> str | None:
 
 
 def build(name: str) -> nn.Module:
-    """An untrained RetinaFace of facexlib on the CPU, with the official checkpoints' keys.
+    """An untrained RetinaFace of facexlib, with the official checkpoints' keys.
 
     Its forward takes (B, 3, H, W) float32 of any size, BGR from 0 to 255 minus ``MEAN_BGR``, and
     returns for all P priors of that size (see ``priors``) the box regressions (B, P, 4), the class
@@ -70,7 +70,9 @@ def build(name: str) -> nn.Module:
     with warnings.catch_warnings():
         # facexlib says pretrained=False in the old way; it loads nothing.
         warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
-        net: nn.Module = RetinaFace(network_name=_BACKBONES[name], device="cpu")
+        net: nn.Module = RetinaFace(
+            network_name=_BACKBONES[name], device=torch.get_default_device()
+        )
     return net
 
 

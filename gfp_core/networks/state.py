@@ -18,10 +18,10 @@ def quote_some(names: Iterable[str], limit: int = 3) -> str:
 
 
 def width_of(state: Mapping[str, Tensor], key: str, dimension: int) -> int:
-    """The size of one dimension of a tensor.
+    """Length of one dimension of the tensor ``key``.
 
     Raises:
-        ValueError: there is no such tensor or dimension, or it is empty.
+        ValueError: there is no such tensor, or it has no such dimension; names it.
     """
     if key not in state:
         raise ValueError(f"tensor '{key}' is missing")

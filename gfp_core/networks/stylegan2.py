@@ -1,14 +1,13 @@
-"""Building blocks of StyleGAN2, shared by the networks that use it as a prior.
+"""Building blocks of StyleGAN2's generator, shared by the networks that use it as a prior.
 
-Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN" (StyleGAN2), and
-"Progressive Growing of GANs" for the equalised learning rate. The blocks come in two forms:
+Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN" (StyleGAN2). The
+layers they are made of, and the two forms these come in, are in `equalised`.
 
-- *equalised*: weights are stored with unit variance and scaled at run time by 1 / sqrt(fan in);
-  the leaky ReLU carries the bias and a gain of sqrt(2). This is the form to train.
-- *clean*: both factors are folded into the weights; plain convolutions and plain leaky ReLU.
+Two ways to steer the generator by the features of a degraded face stand on these blocks:
 
-and with two ways to change resolution, bilinear or the FIR filter [1, 3, 3, 1]. A `Form` names the
-pair. Parameter names are those of the official checkpoints.
+- GFP-GAN (`gfpgan.CSFTDecoder`) keeps StyleGAN2's noise and modulates the features between layers;
+- GPEN and the pose-varied network put features in the place of the noise, concatenated and not
+  added (`FeatureGenerator`, the same for both).
 
 Shapes in comments: B batch, C or I/O (input/output) channels, H W pixels, S style code.
 """
@@ -16,265 +15,43 @@ Shapes in comments: B batch, C or I/O (input/output) channels, H W pixels, S sty
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SLOPE = 0.2  # of every leaky ReLU
-SQRT2 = math.sqrt(2.0)  # gain of the leaky ReLU in the equalised form
-FIR_TAPS = (1.0, 3.0, 3.0, 1.0)
+from .equalised import SLOPE, SQRT2, EqualLinear, Form, FusedLeakyReLU, leaky, linear
+from .resampling import Smooth, fir, spread, upsample
 
 
-@dataclass(frozen=True)
-class Form:
-    """How a network of this family is written down; decides names and shapes of its parameters."""
+def resolutions(out_size: int) -> list[int]:
+    """4, 8, ..., ``out_size``.
 
-    equalised: bool
-    """Weights scaled at run time, bias and gain inside the activation."""
-    resample: Literal["bilinear", "fir"]
-    """How resolution changes in the encoder and in the generator."""
-
-
-def leaky(x: Tensor) -> Tensor:
-    """Leaky ReLU of slope 0.2, without gain."""
-    return F.leaky_relu(x, SLOPE)
-
-
-# ---------------------------------------------------------------------------------- resampling
-
-
-def fir(x: Tensor, padding: tuple[int, int], gain: float = 1.0) -> Tensor:
-    """Smooth with the outer product of [1, 3, 3, 1] / 8 with itself, times ``gain``.
-
-    Args:
-        x: (B, C, H, W).
-        padding: zeros before and after, on both axes.
-        gain: factor on the result; 4 makes up for the zeros of an upsampling by 2.
-
-    Returns:
-        (B, C, H + sum(padding) - 3, W + sum(padding) - 3).
+    Raises:
+        ValueError: ``out_size`` is not a power of two of at least 8.
     """
-    channels = x.shape[1]
-    taps = torch.tensor(FIR_TAPS, dtype=x.dtype, device=x.device) * (math.sqrt(gain) / 8.0)
-    x = F.pad(x, (*padding, *padding))
-    x = F.conv2d(x, taps.view(1, 1, 4, 1).expand(channels, 1, 4, 1), groups=channels)
-    return F.conv2d(x, taps.view(1, 1, 1, 4).expand(channels, 1, 1, 4), groups=channels)
+    if out_size < 8 or out_size & (out_size - 1):
+        raise ValueError(f"out_size must be a power of two of at least 8, not {out_size}")
+    return [2**level for level in range(2, out_size.bit_length())]
 
 
-def upsample(x: Tensor, resample: str) -> Tensor:
-    """Double the resolution of (B, C, H, W), bilinearly or by zero insertion and the FIR filter."""
-    if resample == "bilinear":
-        return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
-    batch, channels, height, width = x.shape
-    spread = x.new_zeros(batch, channels, 2 * height, 2 * width)
-    spread[:, :, ::2, ::2] = x
-    return fir(spread, (2, 1), gain=4.0)
+def channel_table(out_size: int, narrow: float, channel_multiplier: float) -> dict[int, int]:
+    """Channels at each resolution: 512 up to 32 px, then 256, 128, ... times the multiplier.
 
-
-def halve(x: Tensor) -> Tensor:
-    """Halve the resolution of (B, C, H, W) bilinearly, H and W even.
-
-    Without aligned corners every sample falls between two pixels on either axis, which makes
-    bilinear interpolation the mean of 2x2 pixels.
+    Both are scaled by ``narrow``.
     """
-    return F.avg_pool2d(x, 2)
+    return {
+        size: int(narrow * (512 if size <= 32 else channel_multiplier * (16384 // size)))
+        for size in resolutions(out_size)
+    }
 
 
-class Downsample(nn.Module):
-    """What precedes a convolution that halves the resolution: has no parameters."""
-
-    def __init__(self, resample: str, kernel_size: int) -> None:
-        super().__init__()
-        self.resample = resample
-        pad = (kernel_size + 1) // 2  # (2, 2) for 3x3, (1, 1) for 1x1: what the stride then needs
-        self.padding = (pad, pad)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Halve (bilinear), or smooth for the strided convolution that follows (FIR)."""
-        return halve(x) if self.resample == "bilinear" else fir(x, self.padding)
-
-
-# ------------------------------------------------------------------- convolutions of the U-Net
-
-
-class CleanConv2d(nn.Conv2d):
-    """Resample, convolve ("same" padding), leaky ReLU, each where asked for; clean form."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        scale: float = 1.0,  # 0.5 halves, 2 doubles the resolution before the convolution
-        activate: bool = True,  # follow with a leaky ReLU
-        bias: bool = True,
-        bias_init: float = 0.0,
-        gain: float = 1.0,  # of the initial weights, over 1 / sqrt(fan in)
-    ) -> None:
-        self.init_gain, self.init_bias = gain, bias_init
-        super().__init__(
-            in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias
-        )
-        self.scale = scale
-        self.activate = activate
-
-    def reset_parameters(self) -> None:
-        """Initialise as the equalised form would be after conversion."""
-        fan_in = self.in_channels * self.kernel_size[0] * self.kernel_size[1]
-        nn.init.normal_(self.weight, std=self.init_gain / math.sqrt(fan_in))
-        if self.bias is not None:
-            nn.init.constant_(self.bias, self.init_bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, I, H, W) -> (B, O, H * scale, W * scale)."""
-        if self.scale == 0.5:
-            x = halve(x)
-        elif self.scale == 2.0:
-            x = upsample(x, "bilinear")
-        x = super().forward(x)
-        return leaky(x) if self.activate else x
-
-
-class FusedLeakyReLU(nn.Module):
-    """sqrt(2) * leaky(x + bias), the bias one a channel."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same shape."""
-        return leaky(x + self.bias.view(1, -1, 1, 1)) * SQRT2
-
-
-class ScaledLeakyReLU(nn.Module):
-    """sqrt(2) * leaky(x)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape -> the same shape."""
-        return leaky(x) * SQRT2
-
-
-class EqualConv2d(nn.Module):
-    """Convolution whose unit-variance weights are scaled by 1 / sqrt(fan in) at run time."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        bias: bool = True,
-        bias_init: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.stride, self.padding = stride, padding
-        self.scale = 1.0 / math.sqrt(in_channels * kernel_size**2)
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
-        self.bias = nn.Parameter(torch.full((out_channels,), bias_init)) if bias else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, I, H, W) -> (B, O, H', W')."""
-        return F.conv2d(x, self.weight * self.scale, self.bias, self.stride, self.padding)
-
-
-class EqualConvUp(EqualConv2d):
-    """Double the resolution bilinearly, convolve, and, where asked for, the fused activation.
-
-    The upward path of the U-Net is bilinear in both equalised forms.
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, *, activate: bool
-    ) -> None:
-        super().__init__(
-            in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False
-        )
-        self.activation = FusedLeakyReLU(out_channels) if activate else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, I, H, W) -> (B, O, 2H, 2W)."""
-        x = super().forward(upsample(x, "bilinear"))
-        return x if self.activation is None else self.activation(x)
-
-
-def conv_layer(in_channels: int, out_channels: int, kernel_size: int, form: Form) -> nn.Module:
-    """A convolution at unchanged resolution with its activation."""
-    if not form.equalised:
-        return CleanConv2d(in_channels, out_channels, kernel_size, gain=SQRT2)
-    return nn.Sequential(
-        EqualConv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
-        FusedLeakyReLU(out_channels),
-    )
-
-
-def plain_conv(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int,
-    form: Form,
-    *,
-    bias_init: float = 0.0,
-    gain: float = 1.0,
-) -> nn.Module:
-    """A convolution with bias at unchanged resolution, without activation.
-
-    ``gain`` is that of the clean form's initial weights; the equalised form takes its gain from
-    the activation that follows.
-    """
-    if not form.equalised:
-        return CleanConv2d(
-            in_channels, out_channels, kernel_size, activate=False, bias_init=bias_init, gain=gain
-        )
-    return EqualConv2d(
-        in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias_init=bias_init
-    )
-
-
-# ----------------------------------------------------------------------------- style, generator
-
-
-class EqualLinear(nn.Module):
-    """Fully connected layer of the equalised form, with its own learning-rate multiplier."""
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        *,
-        bias_init: float = 0.0,
-        lr_mul: float = 1.0,
-        activate: bool = False,
-    ) -> None:
-        super().__init__()
-        self.lr_mul = lr_mul
-        self.activate = activate
-        self.scale = lr_mul / math.sqrt(in_features)
-        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_mul)
-        self.bias = nn.Parameter(torch.full((out_features,), bias_init))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., I) -> (..., O)."""
-        x = F.linear(x, self.weight * self.scale, self.bias * self.lr_mul)
-        return leaky(x) * SQRT2 if self.activate else x
-
-
-def linear(
-    in_features: int, out_features: int, form: Form, *, bias_init: float = 0.0, gain: float = 1.0
-) -> nn.Module:
-    """A fully connected layer without activation; ``gain`` as in `plain_conv`."""
-    if form.equalised:
-        return EqualLinear(in_features, out_features, bias_init=bias_init)
-    layer = nn.Linear(in_features, out_features)
-    nn.init.normal_(layer.weight, std=gain / math.sqrt(in_features))
-    nn.init.constant_(layer.bias, bias_init)
-    return layer
+def multiplier_of(width: int, narrow: float) -> float:
+    """The multiplier with which `channel_table` gives ``width`` channels at 64 px."""
+    exact = width / (256 * narrow)
+    whole = round(exact)
+    return whole if int(256 * whole * narrow) == width else exact
 
 
 class PixelNorm(nn.Module):
@@ -319,6 +96,7 @@ class ModulatedConv2d(nn.Module):
         self.kernel_size = kernel_size
         self.demodulate = demodulate
         self.upsample = form.resample if upsample else None
+        self.blur = Smooth((1, 1), gain=4.0) if upsample and form.stored_kernels else None
         self.modulation = linear(num_style_feat, in_channels, form, bias_init=1.0)
         root_fan_in = math.sqrt(in_channels * kernel_size**2)
         self.scale = 1.0 / root_fan_in if form.equalised else 1.0
@@ -337,7 +115,7 @@ class ModulatedConv2d(nn.Module):
             x = F.conv2d(upsample(x, "bilinear"), weight, padding=padding)
         elif self.upsample == "fir":
             x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
-            x = fir(x, (1, 1), gain=4.0)
+            x = fir(x, (1, 1), gain=4.0) if self.blur is None else self.blur(x)
         else:
             x = F.conv2d(x, weight, padding=padding)
         if self.demodulate:
@@ -421,3 +199,104 @@ class ConstantInput(nn.Module):
     def forward(self, batch: int) -> Tensor:
         """-> (batch, C, 4, 4)."""
         return self.weight.expand(batch, -1, -1, -1)
+
+
+# --------------------------------------------------- features in the place of the noise (GPEN)
+
+GPEN_FORM = Form(equalised=True, resample="fir", stored_kernels=True)
+"""How GPEN's checkpoints are written down; the pose-varied network follows them."""
+
+
+class FeatureBranch(nn.Module):
+    """Features in the place of the noise: concatenated, not added, with a learned strength.
+
+    GPEN, section 3.2; pose-varied paper, eq. 3. The strength starts at 0.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        """(B, C, H, W) and (B, C, H, W) -> (B, 2C, H, W), the generator's own channels first."""
+        return torch.cat([x, self.weight * features], dim=1)
+
+
+class FeatureStyleConv(nn.Module):
+    """Modulated 3x3 convolution, features beside its result, bias, leaky ReLU of gain sqrt(2)."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, num_style_feat: int, *, upsample: bool = False
+    ) -> None:
+        super().__init__()
+        self.conv = ModulatedConv2d(
+            in_channels, out_channels, 3, num_style_feat, GPEN_FORM, upsample=upsample
+        )
+        self.noise = FeatureBranch()
+        self.activate = FusedLeakyReLU(2 * out_channels)
+
+    def forward(self, x: Tensor, style: Tensor, features: Tensor) -> Tensor:
+        """(B, I, H, W), (B, S) and (B, O, H', W') -> (B, 2 O, H', W')."""
+        return self.activate(self.noise(self.conv(x, style), features))
+
+
+class FeatureToRGB(nn.Module):
+    """As `ToRGB`, under GPEN's names and with its stored kernel."""
+
+    def __init__(self, in_channels: int, num_style_feat: int, *, upsample: bool) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
+        self.upsample = Smooth((2, 1), gain=4.0) if upsample else None
+        self.conv = ModulatedConv2d(in_channels, 3, 1, num_style_feat, GPEN_FORM, demodulate=False)
+
+    def forward(self, x: Tensor, style: Tensor, image: Tensor | None = None) -> Tensor:
+        """(B, C, H, W), (B, S) and the image of half the resolution -> (B, 3, H, W)."""
+        rgb = self.conv(x, style) + self.bias
+        if image is None or self.upsample is None:
+            return rgb
+        return rgb + self.upsample(spread(image))
+
+
+class FeatureGenerator(nn.Module):
+    """StyleGAN2 generator with one style code for all layers and features for noise."""
+
+    def __init__(
+        self,
+        channels: Mapping[int, int],  # by resolution, from 4 up
+        num_style_feat: int,
+        num_mlp: int,
+    ) -> None:
+        super().__init__()
+        sizes = sorted(channels)
+        self.style = style_mlp(num_style_feat, num_mlp, GPEN_FORM)
+        self.input = nn.ParameterDict({"input": torch.randn(1, channels[4], 4, 4)})
+        self.conv1 = FeatureStyleConv(channels[4], channels[4], num_style_feat)
+        self.to_rgb1 = FeatureToRGB(2 * channels[4], num_style_feat, upsample=False)
+        self.convs = nn.ModuleList()
+        self.to_rgbs = nn.ModuleList()
+        for size in sizes[1:]:
+            below, here = 2 * channels[size // 2], channels[size]
+            self.convs.append(FeatureStyleConv(below, here, num_style_feat, upsample=True))
+            self.convs.append(FeatureStyleConv(2 * here, here, num_style_feat))
+            self.to_rgbs.append(FeatureToRGB(2 * here, num_style_feat, upsample=True))
+
+    def forward(self, z: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """Generate an image.
+
+        Args:
+            z: (B, S) latent codes in Z; normalised here.
+            features: (B, C, H, W) at 4, 8, ... px, with the generator's channels; each serves the
+                layers of its resolution (one at 4 px, two above).
+
+        Returns:
+            (B, 3, size, size), RGB, about [-1, 1], not clamped.
+        """
+        w = self.style(z)
+        x = self.input["input"].expand(z.shape[0], -1, -1, -1)
+        x = self.conv1(x, w, features[0])
+        image = self.to_rgb1(x, w)
+        for i, feature in enumerate(features[1:]):
+            x = self.convs[2 * i](x, w, feature)
+            x = self.convs[2 * i + 1](x, w, feature)
+            image = self.to_rgbs[i](x, w, image)
+        return image

@@ -6,6 +6,7 @@ Esser et al., "Taming Transformers for High-Resolution Image Synthesis" (2021), 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -96,6 +97,13 @@ class Attention(nn.Module):
         return self.proj_out(y.transpose(2, 3).reshape(q.shape))
 
 
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """No autocast on a device inside this; for what chooses a code, for another is another face."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
 class Quantised(NamedTuple):
     """Features replaced by their nearest codes."""
 
@@ -116,7 +124,7 @@ class VectorQuantizer(nn.Module):
     def nearest(self, z: Tensor) -> Tensor:
         """The nearest code of each feature vector, by Euclidean distance; the first of equals.
 
-        In float32 whatever the precision around it, for a wrong code is another face.
+        Compared in float32, whatever the precision around it.
 
         Args:
             z: (B, C, H, W).
@@ -124,7 +132,7 @@ class VectorQuantizer(nn.Module):
         Returns:
             (B, H, W) int64.
         """
-        with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
+        with torch.no_grad(), full_precision(z.device):
             vectors, codes = z.float().movedim(1, -1), self.embedding.weight.float()
             # |z - e|^2 without |z|^2, which is the same for every code.
             return (codes.square().sum(dim=1) - 2 * vectors @ codes.T).argmin(dim=-1)

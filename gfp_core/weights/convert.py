@@ -87,28 +87,20 @@ def check_architecture(state: Mapping[str, Tensor], name: str | None, source: Pa
         WeightsError: it is not, or it is none that is known.
     """
     from ..networks import parsing, registry, retinaface
+    from ..networks.recognition import recognise
 
+    known = {row.name for row in registry.ARCHITECTURES}
+    if name is not None and name not in known.union(retinaface.NAMES, parsing.NAMES):
+        logger.warning(
+            "%s: this version has no network %s to check the tensors against; they are "
+            "converted as they are.",
+            *(source, name),
+        )
+        return name
     try:
-        if name is None:
-            name = retinaface.identify(state) or parsing.identify(state)
-            name = name or registry.identify(state).name
-        if name in (row.name for row in registry.ARCHITECTURES):
-            registry.build(state, name)
-        elif name in retinaface.NAMES:
-            retinaface.from_state_dict(state)
-            if retinaface.identify(state) != name:
-                raise ValueError(f"its tensors are those of {retinaface.identify(state)}")
-        elif name in parsing.NAMES:
-            parsing.from_state_dict(state, name)
-        else:
-            logger.warning(
-                "%s: this version has no network %s to check the tensors against; they are "
-                "converted as they are.",
-                *(source, name),
-            )
+        return recognise(state, name).architecture
     except ValueError as error:
         raise WeightsError(f"{source}: not {name or 'convertible'}: {error}") from error
-    return name
 
 
 def write_safetensors(state: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> None:

@@ -11,14 +11,16 @@ import logging
 import os
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..networks import registry
+from ..networks import registry, spandrel_adapter
 from ..networks.state import quote_some
 from . import WeightsError
 
@@ -45,7 +47,8 @@ def load_network(path: str | os.PathLike[str], architecture: str | None = None) 
         path: the file.
         architecture: name of a row of `registry.ARCHITECTURES`; by default the one that the
             file's metadata names, as converted files do, or else the one identified from the
-            tensors' names.
+            tensors' names. A network that is none of these is loaded through spandrel, if that is
+            installed and knows it, which a log line says.
 
     Returns:
         The network on the CPU, in float32, in evaluation mode.
@@ -58,21 +61,72 @@ def load_network(path: str | os.PathLike[str], architecture: str | None = None) 
     if architecture is None and any(named == row.name for row in registry.ARCHITECTURES):
         architecture = named
     try:
+        if architecture is None:
+            architecture = registry.identify(state).name
+    except ValueError as error:
+        return _load_foreign(state, path, error)
+    try:
         return registry.build(state, architecture).eval()
     except ValueError as error:
         raise WeightsError(f"{path}: {error}") from error
 
 
-def load_state_dict(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read the state dict of a checkpoint.
+def _load_foreign(
+    state: dict[str, Tensor], path: str | os.PathLike[str], unknown: ValueError
+) -> nn.Module:
+    """A network that is none of this package's.
 
-    Args:
-        path: a safetensors file, or a ``.pth``/``.ckpt`` in PyTorch's zip or legacy format, bare
-            or wrapped as official files are.
+    Raises:
+        WeightsError: it is none of spandrel's either; says ``unknown`` and why.
+    """
+    try:
+        net = spandrel_adapter.from_state_dict(state)
+    except (ImportError, ValueError) as error:
+        raise WeightsError(f"{path}: {unknown}; {error}") from error
+    logger.info("%s: no network of this package; loaded as spandrel's %s", path, net.architecture)
+    return net.eval()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is in a checkpoint file."""
+
+    state: dict[str, Tensor]
+    """The tensors under their bare names, floating-point ones as finite float32, on the CPU."""
+    metadata: dict[str, str]
+    """The file's metadata; empty but for safetensors."""
+    format: str
+    """``safetensors``, ``PyTorch (zip)`` or ``PyTorch (legacy)``."""
+    wrappers: tuple[str, ...]
+    """Keys under which the state dict was found in the file, the outermost first."""
+    prefixes: tuple[str, ...]
+    """What was taken from the front of the tensors' names."""
+    left_out: int
+    """Number of tensors in the file that are none of the network's."""
+    dtypes: dict[str, int]
+    """Number of tensors in the file of each type."""
+
+
+def load_state_dict(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the state dict of a checkpoint, see `read_checkpoint`.
 
     Returns:
         The tensors under their bare names, floating-point ones as finite float32, on the CPU; and
         the file's metadata (empty but for safetensors).
+
+    Raises:
+        WeightsError: the file cannot be used; names it and says why.
+    """
+    checkpoint = read_checkpoint(path)
+    return checkpoint.state, checkpoint.metadata
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint, and how it was packed.
+
+    Args:
+        path: a safetensors file, or a ``.pth``/``.ckpt`` in PyTorch's zip or legacy format, bare
+            or wrapped as official files are.
 
     Raises:
         WeightsError: the file is missing, empty, truncated, no checkpoint, holds code, or has
@@ -81,11 +135,14 @@ def load_state_dict(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
     path = Path(path)
     head = _read_head(path)
     metadata: dict[str, str] = {}
+    wrappers: tuple[str, ...] = ()
     content: object
     if head.startswith(b"PK\x03\x04") or _LEGACY_MAGIC in head[:32]:
         _refuse_zip_bomb(path)
-        content = _unwrap(_read_torch(path))
+        form = "PyTorch (zip)" if head.startswith(b"PK") else "PyTorch (legacy)"
+        content, wrappers = _unwrap(_read_torch(path))
     elif head[8:9] == b"{":
+        form = "safetensors"
         content, metadata = _read_safetensors(path)
     else:
         guess = next(
@@ -93,7 +150,9 @@ def load_state_dict(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
             "neither safetensors nor a PyTorch file",
         )
         raise WeightsError(f"{path}: not a checkpoint: {guess}")
-    return _without_prefix(_check(content, path), path), metadata
+    whole, dtypes = _check(content, path)
+    state, prefixes = _without_prefix(whole, path)
+    return Checkpoint(state, metadata, form, wrappers, prefixes, len(whole) - len(state), dtypes)
 
 
 def _read_head(path: Path) -> bytes:
@@ -154,24 +213,26 @@ def _read_torch(path: Path) -> object:
         raise WeightsError(f"{path}: {reason}") from error
 
 
-def _unwrap(content: object) -> object:
-    """What is inside the wrappers; two levels at most, for a pickle may contain itself."""
-    for _ in range(2):
-        if not isinstance(content, Mapping):
+def _unwrap(content: object) -> tuple[object, tuple[str, ...]]:
+    """What is inside the wrappers, and these; two at most, for a pickle may contain itself."""
+    wrappers: list[str] = []
+    while isinstance(content, Mapping) and len(wrappers) < 2:
+        key = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if key is None:
             break
-        content = next(
-            (content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content
-        )
-    return content
+        content = content[key]
+        wrappers.append(key)
+    return content, tuple(wrappers)
 
 
-def _check(content: object, path: Path) -> dict[str, Tensor]:
-    """All entries as finite dense tensors, floating-point ones as float32."""
+def _check(content: object, path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """All entries as finite dense tensors, floating-point ones as float32; and the types seen."""
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path}: holds a {type(content).__name__}, not a state dict")
     if not content:
         raise WeightsError(f"{path}: holds no tensors")
     state, not_finite, held = {}, [], 0
+    dtypes: Counter[str] = Counter()
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise WeightsError(
@@ -184,6 +245,7 @@ def _check(content: object, path: Path) -> dict[str, Tensor]:
         held += value.numel() * max(value.element_size(), 4)
         if held > _limit(path):
             raise WeightsError(f"{path}: its tensors are far larger than the file, at {key!r}")
+        dtypes[str(value.dtype).removeprefix("torch.")] += 1
         if value.is_floating_point():
             value = value.detach().to(torch.float32)
             if not torch.isfinite(value).all():
@@ -193,14 +255,19 @@ def _check(content: object, path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path}: {len(not_finite)} tensors hold NaN or infinity: {quote_some(not_finite)}"
         )
-    return state
+    return state, dict(dtypes)
 
 
-def _without_prefix(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+def _without_prefix(
+    state: dict[str, Tensor], path: Path
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Bare names: without ``module.`` (data-parallel training) and ``vqvae.`` (RestoreFormer)."""
+    prefixes = []
     if all(key.startswith("module.") for key in state):
+        prefixes.append("module.")
         state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
     if any(key.startswith("vqvae.") for key in state):
+        prefixes.append("vqvae.")
         whole = len(state)
         state = {
             key.removeprefix("vqvae."): tensor
@@ -208,4 +275,4 @@ def _without_prefix(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
             if key.startswith("vqvae.") and key != "vqvae.quantize.utility_counter"
         }
         logger.info("%s: %d tensors beside the network left out", path, whole - len(state))
-    return state
+    return state, tuple(prefixes)

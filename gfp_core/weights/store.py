@@ -70,6 +70,19 @@ class Weights:
             )
         return entry
 
+    def by_hash(self, digest: str) -> Entry | None:
+        """The row of the catalogue, hidden or not, whose file has this SHA-256; None if none has.
+
+        The file may be the official one, the one converted from it, or a bundled one.
+        """
+        for entry in self.catalogue.entries:
+            if digest in (entry.sha256, entry.converted_sha256):
+                return entry
+            bundled = BUILT_IN.with_name(entry.file)
+            if entry.bundled and bundled.is_file() and self.hashes.sha256_of(bundled) == digest:
+                return entry
+        return None
+
     def locate(self, name: str) -> Path | None:
         """Where a usable file of these weights lies on this machine; None if there is none.
 

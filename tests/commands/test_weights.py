@@ -50,7 +50,7 @@ def test_list_shows_terms(
     assert main(["weights", "list"]) == 0
     out = capsys.readouterr().out
     assert "gfpgan" not in out
-    assert "12 more are hidden by the setting commercial_only." in out
+    assert "16 more are hidden by the setting commercial_only." in out
 
 
 def test_list_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,3 +129,39 @@ def test_publish_shows_first_what_it_would_do(
 ) -> None:
     assert main(["weights", "publish", "gfpgan-1.4", "--repo", "a/b", "--dry-run"]) == 2
     assert "gfpgan-1.4 is not on this machine" in capsys.readouterr().err
+
+
+def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, unknown = tmp_path / "good.pth", tmp_path / "unknown.pth"
+    state = GFPGANClean(**SMALL).state_dict()
+    torch.save({"params_ema": state}, good)
+    torch.save({key: tensor for key, tensor in state.items() if "noise" not in key}, unknown)
+    assert main(["weights", "inspect", str(good)]) == 0
+    out = capsys.readouterr().out
+    assert "what it is       restorer, GFPGANClean\n" in out
+    assert "takes            RGB in [-1, 1], crops of 8 px\n" in out
+    assert "hyper-parameters out_size 8, num_style_feat 4, channel_multiplier 2" in out
+    assert "tensors under 'params_ema'" in out
+    assert main(["weights", "inspect", str(unknown), str(tmp_path / "nix.pth"), str(good)]) == 1
+    captured = capsys.readouterr()
+    assert "what it is       unknown\n" in captured.out
+    assert "restorer, GFPGANClean" in captured.out
+    assert "unknown.pth: not recognised: the nearest is GFPGANClean" in captured.err
+    assert "'stylegan_decoder.noises.noise0'" in captured.err
+    assert "nix.pth: cannot be read" in captured.err
+
+
+def test_inspect_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "net.pth"
+    torch.save(GFPGANBilinear(**SMALL).state_dict(), file)
+    assert main(["weights", "inspect", "--json", str(file)]) == 0
+    [row] = json.loads(capsys.readouterr().out)
+    assert row["architecture"] == "GFPGANv1"
+    assert row["hyperparameters"]["narrow"] == SMALL["narrow"]
+    assert row["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    torch.save({"a": torch.zeros(1)}, file)
+    assert main(["weights", "inspect", "--json", str(file)]) == 1
+    captured = capsys.readouterr()
+    [row] = json.loads(captured.out)
+    assert row["role"] is None
+    assert row["reason"] in captured.err

@@ -1,4 +1,5 @@
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gfp_core.networks.gfpgan import GFPGAN, GFPGANBilinear, GFPGANClean, GFPGANv1
+from gfp_core.networks.lite import GFPGANLite
 from gfp_core.networks.registry import ARCHITECTURES, build, identify
 
 
@@ -68,6 +70,28 @@ def test_a_foreign_dict() -> None:
         identify({name: torch.zeros(1) for name in "abcd"})
 
 
+def test_an_unknown_prefix_is_named() -> None:
+    state = {f"gan.net.{key}": tensor for key, tensor in state_of(GFPGANClean).items()}
+    with pytest.raises(ValueError, match=r"nearest is GFPGANClean.*begin with 'gan\.net\.'"):
+        identify(state)
+    state["loose"] = torch.zeros(1)
+    with pytest.raises(ValueError, match="has any of its tensors: 'gan"):
+        identify(state)
+    with pytest.raises(ValueError, match="no known architecture"):
+        identify({})
+
+
+@pytest.mark.parametrize("net", [GFPGANClean, GFPGANv1, GFPGANLite])
+def test_hyperparameters_are_told(net: type[GFPGAN]) -> None:
+    with torch.device("meta"):
+        state = net(out_size=128, channel_multiplier=1, narrow=0.25).state_dict()
+    told = identify(state).hyperparameters(state)
+    assert (told["out_size"], told["channel_multiplier"], told["narrow"]) == (128, 1, 0.25)
+    with torch.device("meta"):
+        again = net(**told).state_dict()
+    assert {key: again[key].shape for key in again} == {key: state[key].shape for key in state}
+
+
 def test_a_wrong_architecture() -> None:
     with pytest.raises(ValueError, match=r"unknown architecture 'gfpgan'.*GFPGANClean"):
         build(state_of(GFPGANClean), "gfpgan")
@@ -75,7 +99,7 @@ def test_a_wrong_architecture() -> None:
         build(state_of(GFPGANClean), "GFPGANv1")
 
 
-def test_other_networks_are_not_taken_for_ours(shared_dir: Path) -> None:
+def test_no_network_is_taken_for_another(shared_dir: Path) -> None:
     for listing in sorted((shared_dir / "parity" / "keys").glob("*.txt")):
         lines = (line.split("\t") for line in listing.read_text().splitlines())
         state = {
@@ -83,9 +107,17 @@ def test_other_networks_are_not_taken_for_ours(shared_dir: Path) -> None:
             for line in lines
             if len(line) == 3
         }
-        if not listing.stem.startswith("GFPGAN"):
-            rows = [row for row in ARCHITECTURES if all(key in state for key in row.signature)]
-            assert not any(row.name.startswith("GFPGAN") for row in rows), listing.stem
+        rows = [row.name for row in ARCHITECTURES if all(key in state for key in row.signature)]
+        kind = re.match("GFPGAN|RestoreFormer|CodeFormer|GPEN|", listing.stem)
+        assert kind is not None
+        if not kind[0]:
+            assert not rows, listing.stem
+        families = ("GFPGAN", "RestoreFormer", "HQDictionary", "CodeFormer", "GPEN")
+        foreign = [name for name in families if name != kind[0]]
+        if kind[0] == "RestoreFormer":
+            foreign.remove("HQDictionary")  # the same names and shapes
+            assert identify(state).name == listing.stem
+        assert not any(row.startswith(name) for row in rows for name in foreign), listing.stem
 
 
 def test_the_published_tiny_networks(shared_dir: Path) -> None:

@@ -5,22 +5,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gfp_core.networks.stylegan2 import (
+from gfp_core.networks.equalised import (
     CleanConv2d,
-    ConstantInput,
     EqualConv2d,
     EqualConvUp,
     EqualLinear,
     Form,
     FusedLeakyReLU,
+)
+from gfp_core.networks.resampling import Smooth, fir, halve, upsample
+from gfp_core.networks.stylegan2 import (
+    GPEN_FORM,
+    ConstantInput,
     ModulatedConv2d,
     PixelNorm,
     StyleConv,
     ToRGB,
-    fir,
-    halve,
     style_mlp,
-    upsample,
 )
 
 CLEAN = Form(equalised=False, resample="bilinear")
@@ -99,6 +100,30 @@ def test_fir_is_the_outer_product_of_its_taps() -> None:
     point[0, 0, 3, 3] = 1
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
     torch.testing.assert_close(fir(point, (0, 0))[0, 0], torch.outer(taps, taps) / 64)
+
+
+@pytest.mark.parametrize(("padding", "gain"), [((0, 0), 1.0), ((1, 1), 4.0), ((2, 1), 4.0)])
+def test_the_filter_with_a_stored_kernel(padding: tuple[int, int], gain: float) -> None:
+    layer, x = Smooth(padding, gain), torch.randn(2, 3, 8, 9)
+    torch.testing.assert_close(layer(x), fir(x, padding, gain))
+    assert list(layer.state_dict()) == ["kernel"]
+    point = torch.zeros(1, 1, 7, 7)
+    point[0, 0, 3, 3] = 1
+    layer = Smooth((0, 0))
+    layer.kernel.copy_(torch.arange(16.0).view(4, 4))
+    assert torch.equal(layer(point)[0, 0], layer.kernel)  # the response to a point is the kernel
+
+
+def test_the_stored_kernel_of_the_upsampling_convolution_is_used() -> None:
+    stored = ModulatedConv2d(5, 7, 3, 4, GPEN_FORM, upsample=True)
+    plain = ModulatedConv2d(5, 7, 3, 4, PAPER, upsample=True)
+    state = stored.state_dict()
+    kernel = state.pop("blur.kernel")
+    plain.load_state_dict(state)
+    x, style = torch.randn(2, 5, 4, 4), torch.randn(2, 4)
+    torch.testing.assert_close(stored(x, style), plain(x, style))
+    stored.blur.kernel.copy_(2 * kernel)
+    torch.testing.assert_close(stored(x, style), 2 * plain(x, style))
 
 
 def test_halving_is_bilinear_without_aligned_corners() -> None:

@@ -1,9 +1,14 @@
 import math
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from gfp_core.networks.codeformer import CodeFormer
+from gfp_core.networks.restoreformer import RestoreFormerPlusPlus
 from gfp_core.networks.vqgan import (
     Attention,
     Downsample,
@@ -103,3 +108,33 @@ def test_straight_through_has_the_values_of_one_and_the_gradient_of_the_other() 
     assert z.grad is not None
     assert z.grad.tolist() == [3, 5]
     assert values.grad is None
+
+
+NETWORKS: dict[Any, dict[str, Any]] = {
+    RestoreFormerPlusPlus: {"ch": 32, "ch_mult": (1, 2, 2), "num_res_blocks": 1, "n_embed": 8},
+    CodeFormer: {"ch": 32, "ch_mult": (1, 2, 2), "n_embed": 8, "dim_embd": 16, "n_layers": 2},
+}
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@settings(max_examples=50, deadline=None)
+@given(st.sampled_from(list(NETWORKS)), st.data())
+def test_a_damaged_state_dict_is_one_clear_error(network: Any, data: st.DataObject) -> None:
+    with torch.device("meta"):
+        state = dict(network(**NETWORKS[network]).state_dict())
+    for key in data.draw(st.lists(st.sampled_from(sorted(state)), min_size=1, unique=True)):
+        if data.draw(st.booleans()):
+            del state[key]
+        else:
+            shape = data.draw(st.lists(st.integers(0, 70), max_size=4))
+            state[key] = torch.empty([*shape, 3], device="meta")  # in ours 3 is an inner dimension
+    if data.draw(st.booleans()):
+        state["stray"] = torch.empty(1, device="meta")
+    with pytest.raises(ValueError, match=r"tensor|divi|blocks|shape"):
+        network.from_state_dict(state)
+
+
+def test_networks_run_on_the_meta_device_where_flops_are_counted() -> None:
+    for network, size in NETWORKS.items():
+        with torch.device("meta"):
+            assert network(**size)(torch.empty(1, 3, 64, 64)).shape == (1, 3, 64, 64)

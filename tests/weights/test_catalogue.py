@@ -26,17 +26,18 @@ def written(path: Path, text: str) -> Path:
 
 def test_the_built_in_catalogue_is_sound() -> None:
     entries = read_catalogue(BUILT_IN).entries
-    assert len(entries) == 14
+    assert len(entries) == 18
     known = {row.name for row in ARCHITECTURES}
     for entry in entries:
         assert entry.commercial in ("yes", "no", "unclear")
         assert entry.reason
         assert entry.good_for
         assert entry.bundled or entry.sources
-        if entry.name.startswith(("gfpgan", "lite")):
+        if entry.name.startswith(("gfpgan", "gpen", "lite")):
             assert entry.architecture in known
-        # What can be downloaded has a hash; v1's is not known.
-        assert entry.sha256 or entry.bundled or entry.name == "gfpgan-1"
+        # What can be downloaded has a hash; those of v1 and GPEN are not known.
+        unknown = entry.name == "gfpgan-1" or entry.name.startswith("gpen-")
+        assert entry.sha256 or entry.bundled or unknown
     files = [name.casefold() for entry in entries for name in entry.file_names]
     assert len(set(files)) == len(files)
 

@@ -21,10 +21,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from gfp_core.cli import main
-from gfp_core.networks import retinaface
+from gfp_core.networks import registry, retinaface
 from gfp_core.networks.gfpgan import GFPGANBilinear, GFPGANClean, GFPGANv1
 from gfp_core.weights import WeightsError
-from gfp_core.weights.catalogue import Entry
+from gfp_core.weights.catalogue import BUILT_IN, Entry, read_catalogue
 from gfp_core.weights.convert import convert, write_safetensors
 from gfp_core.weights.loading import load_network, load_state_dict
 from gfp_core.weights.store import STAGING, Weights, read_metadata
@@ -148,6 +148,65 @@ def test_the_form_that_keys_cannot_tell_is_kept(tmp_path: Path) -> None:
         target = tmp_path / f"{name}.safetensors"
         convert(tmp_path / "net.pth", target, entry(architecture=name))
         assert type(load_network(target)) is kind
+
+
+CODECS = {
+    name: {"ch": 32, "ch_mult": (1, 1, 1, 1, 1, 1), "num_res_blocks": 1, "n_embed": 16}
+    for name in ("RestoreFormer", "RestoreFormerPlusPlus", "CodeFormer")
+}
+
+
+def codec(name: str, **size: Any) -> torch.nn.Module:
+    """A network of a codebook, with random weights."""
+    torch.manual_seed(0)
+    network: Any = next(row.network for row in registry.ARCHITECTURES if row.name == name)
+    return network(**size)
+
+
+def converts(name: str, content: Any, state: dict[str, Tensor], folder: Path) -> None:
+    """A file is converted with the catalogue's row and without it, to the tensors in it."""
+    row = next(row for row in read_catalogue(BUILT_IN).entries if row.architecture == name)
+    torch.save(content, folder / row.file)
+    for known in (row, None):
+        target = folder / "net.safetensors"
+        assert convert(folder / row.file, target, known) == name
+        net = load_network(target)
+        assert type(net).__name__ == name
+        assert net.state_dict().keys() == state.keys()
+        assert all(torch.equal(tensor, state[key]) for key, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_networks_of_a_codebook_as_they_are_published(name: str, tmp_path: Path) -> None:
+    state = dict(codec(name, **CODECS[name]).state_dict())
+    converts(name, {"params_ema": state}, state, tmp_path)
+    first = next(iter(state))
+    torch.save({key: state[key] for key in state if key != first}, tmp_path / "net.pth")
+    with pytest.raises(WeightsError, match=rf"net\.pth: not {name}: .*missing"):
+        convert(tmp_path / "net.pth", tmp_path / "w", entry(architecture=name))
+    if name == "CodeFormer":
+        return
+    counter = torch.zeros(16, dtype=torch.int32)
+    inside = {f"vqvae.{key}": tensor for key, tensor in state.items()}
+    inside |= {"vqvae.quantize.utility_counter": counter, "loss.discriminator.w": torch.ones(1)}
+    checkpoint = {"state_dict": inside, "epoch": 3, "global_step": 9, "callbacks": {}}
+    converts(name, checkpoint, state, tmp_path)
+    converts(name, {**state, "quantize.utility_counter": counter}, state, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "wrapper", "prefix"),
+    [
+        ("RestoreFormer", "params_ema", ""),
+        ("RestoreFormer", "state_dict", "vqvae."),
+        ("RestoreFormerPlusPlus", "state_dict", "vqvae."),
+    ],
+)
+def test_in_full_size(name: str, wrapper: str, prefix: str, tmp_path: Path) -> None:
+    state = dict(codec(name).state_dict())
+    content = {wrapper: {f"{prefix}{key}": tensor for key, tensor in state.items()}}
+    converts(name, content, state, tmp_path)
 
 
 def test_another_architecture_is_refused(state: dict[str, Tensor], tmp_path: Path) -> None:

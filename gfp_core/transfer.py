@@ -1,0 +1,162 @@
+"""Statistics of colour, and the affine maps that carry them from one picture to another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .align import face_ellipse
+from .faces import Face
+
+# Statistics are those of means over blocks, of which this many lie along a side: 32 px of a crop
+# of 512. Noise and JPEG artefacts average out, and what blur takes from a picture's variance lies
+# below that size. (On 24 degraded portraits, finer blocks took contrast from the restored ones.)
+_BLOCKS = 16
+# Added to variances, so that one colour alone has a map, too: a deviation of a quarter of a level.
+_LEAST_VARIANCE = (0.25 / 255) ** 2
+# Contrast is changed by no more than this: where a picture has next to none, there is no telling.
+_GREATEST_GAIN = 4.0
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The colours of pictures; float64 on the CPU."""
+
+    mean: Tensor
+    """(N, 3)."""
+    covariance: Tensor
+    """(N, 3, 3)."""
+
+
+def colour_statistics(
+    pictures: Tensor, weights: Tensor, space: Callable[[Tensor], Tensor] | None = None
+) -> Statistics:
+    """Mean and covariance of the colours of pictures, robust to noise and blur.
+
+    Args:
+        pictures: (N, 3, H, W).
+        weights: (N or 1, 1, H, W), how much each pixel counts, from 0 to 1.
+        space: the colour space, as a function of (N, 3, H, W); by default the pictures' own.
+    """
+    size = (_BLOCKS, _BLOCKS)
+    share = F.interpolate(weights.to(pictures), size, mode="area")
+    blocks = F.interpolate(pictures * weights.to(pictures), size, mode="area")
+    blocks = blocks / share.clamp(min=1e-6)
+    colours = (blocks if space is None else space(blocks)).flatten(2).cpu().double()  # [N, 3, P]
+    share = share.flatten(2).cpu().double()
+    share = share / share.sum(dim=2, keepdim=True).clamp(min=1e-12)
+    mean = (share * colours).sum(dim=2)
+    offsets = colours - mean[:, :, None]
+    return Statistics(mean, (share * offsets) @ offsets.mT)
+
+
+@lru_cache(maxsize=8)
+def face_weights(size: int) -> Tensor:
+    """(1, 1, size, size): 1 on the ellipse about the mean face, 0 around it. Not to be changed."""
+    return torch.from_numpy(face_ellipse(size)).float()[None, None]
+
+
+def monge_kantorovitch(source: Statistics, target: Statistics) -> tuple[Tensor, Tensor]:
+    """The linear map of the least displacement that gives the source the target's statistics.
+
+    F. Pitié and A. Kokaram, "The linear Monge-Kantorovitch linear colour mapping for
+    example-based colour transfer", CVMP 2007: T = Su^-1/2 (Su^1/2 Sv Su^1/2)^1/2 Su^-1/2.
+
+    Returns:
+        (N, 3, 3) and (N, 3) float64: the linear part, and what is added to it.
+    """
+    least = _LEAST_VARIANCE * torch.eye(3, dtype=torch.float64)
+    root = _power(source.covariance + least, 0.5)
+    inverse = _power(source.covariance + least, -0.5)
+    middle = _power(root @ (target.covariance + least) @ root, 0.5)
+    gains, axes = torch.linalg.eigh(inverse @ middle @ inverse)
+    limited = gains.clamp(1 / _GREATEST_GAIN, _GREATEST_GAIN)
+    linear = (axes * limited[:, None]) @ axes.mT
+    return linear, target.mean - (linear @ source.mean[..., None])[..., 0]
+
+
+def mean_and_deviation(source: Statistics, target: Statistics) -> tuple[Tensor, Tensor]:
+    """The map that gives each channel of the source the target's mean and standard deviation.
+
+    E. Reinhard, M. Ashikhmin, B. Gooch and P. Shirley, "Color transfer between images", 2001,
+    equations 10 and 11 (there in the space l-alpha-beta).
+
+    Returns:
+        (N, 3, 3) and (N, 3) float64: the linear part, and what is added to it.
+    """
+    before, after = (
+        torch.diagonal(side.covariance, dim1=1, dim2=2) + _LEAST_VARIANCE
+        for side in (source, target)
+    )
+    gain = (after / before).sqrt().clamp(1 / _GREATEST_GAIN, _GREATEST_GAIN)
+    return torch.diag_embed(gain), target.mean - gain * source.mean
+
+
+def apply_map(pictures: Tensor, linear: Tensor, offset: Tensor) -> Tensor:
+    """Affine maps (N, 3, 3) and (N, 3) applied to every pixel of pictures (N, 3, H, W)."""
+    moved = torch.einsum("nij,njhw->nihw", linear.to(pictures), pictures)
+    return moved + offset.to(pictures)[:, :, None, None]
+
+
+def smooth_statistics(
+    statistics: Statistics, links: Sequence[tuple[int, int]], smoothing: float
+) -> Statistics:
+    """Statistics of a video's faces smoothed over time, see `smooth_over_time`."""
+    return Statistics(
+        smooth_over_time(statistics.mean, links, smoothing),
+        smooth_over_time(statistics.covariance, links, smoothing),
+    )
+
+
+def smooth_over_time(values: Tensor, links: Sequence[tuple[int, int]], smoothing: float) -> Tensor:
+    """Exponential smoothing: a value is ``smoothing`` times the one before and the rest its own.
+
+    Args:
+        values: (N, ...), one a face.
+        links: pairs of a face and the same one in the previous frame, see `link_faces`.
+        smoothing: from 0, which changes nothing, to 1, with which the first frame's value stays.
+
+    Returns:
+        (N, ...), new.
+    """
+    smoothed = values.clone()
+    for face, earlier in links:
+        smoothed[face] = smoothed[earlier].lerp(values[face], 1 - smoothing)
+    return smoothed
+
+
+def link_faces(faces: Sequence[Face]) -> list[tuple[int, int]]:
+    """Each face's index, and that of the one of the frame before with the nearest centre.
+
+    In order of the frames. No link is longer than half the face's width: further away is another
+    face, or none. After a frame without faces all start anew.
+    """
+    frames: dict[int, list[int]] = {}
+    for i, face in enumerate(faces):
+        frames.setdefault(face.frame, []).append(i)
+    links = []
+    for frame in sorted(frames):
+        for i in frames[frame]:
+            distances = [(_distance(faces[i], faces[j]), j) for j in frames.get(frame - 1, [])]
+            distance, nearest = min(distances, default=(math.inf, -1))
+            if distance <= faces[i].width / 2:
+                links.append((i, nearest))
+    return links
+
+
+def _distance(face: Face, other: Face) -> float:
+    """Between the centres of two boxes, in pixels."""
+    (x0, y0, x1, y1), (u0, v0, u1, v1) = face.box, other.box
+    return math.hypot((x0 + x1 - u0 - u1) / 2, (y0 + y1 - v0 - v1) / 2)
+
+
+def _power(matrices: Tensor, exponent: float) -> Tensor:
+    """Powers of symmetric positive definite (N, 3, 3) matrices."""
+    values, axes = torch.linalg.eigh(matrices)
+    return (axes * (values.clamp(min=1e-12) ** exponent)[:, None]) @ axes.mT

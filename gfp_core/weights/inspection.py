@@ -1,0 +1,170 @@
+"""What a checkpoint file is, and how one can tell."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..networks import spandrel_adapter
+from ..networks.recognition import recognise
+from . import WeightsError
+from .catalogue import Entry
+from .loading import Checkpoint, read_checkpoint
+from .store import Weights
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found out about a file."""
+
+    file: str
+    bytes: int
+    sha256: str
+    catalogue: str | None
+    """Name of the row of the catalogue whose file this is, by its hash."""
+    licence: str
+    """Of the weights, as the catalogue or else the file itself says."""
+    commercial: str
+    """May it be used commercially, and why."""
+    role: str | None = None
+    """``restorer``, ``detector`` or ``parser``; None if it was not recognised."""
+    architecture: str | None = None
+    reason: str = ""
+    """How it was recognised, or why not: the nearest architecture and where it differs."""
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    size: int | None = None
+    """Side in pixels of the crops that a restorer takes; None if any will do."""
+    takes: str = ""
+    """What the network's ``forward`` takes."""
+    format: str = "ONNX"
+    wrappers: tuple[str, ...] = ()
+    """Keys under which the tensors were found in the file, the outermost first."""
+    prefixes: tuple[str, ...] = ()
+    """What was taken from the front of the tensors' names."""
+    left_out: int = 0
+    """Number of tensors in the file that are none of the network's."""
+    tensors: int | None = None
+    numbers: int | None = None
+    """Numbers in all tensors, buffers among them."""
+    parameters: int | None = None
+    """Trainable numbers of the network."""
+    dtypes: dict[str, int] = field(default_factory=dict)
+    """Number of tensors in the file of each type."""
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        return asdict(self)
+
+
+def inspect(path: str | os.PathLike[str], weights: Weights | None = None) -> Inspection:
+    """Look into a checkpoint file.
+
+    Args:
+        path: the file, see `loading.read_checkpoint`; of ONNX files only those that the catalogue
+            knows are recognised, by their hash.
+        weights: whose catalogue is asked; by default that of the user's settings.
+
+    Returns:
+        What it is. A file that is read but not recognised has no ``role``, and ``reason`` says why.
+
+    Raises:
+        WeightsError: it cannot be read, or is no checkpoint.
+    """
+    path = Path(path)
+    weights = Weights() if weights is None else weights
+    checkpoint = None if path.suffix.lower() == ".onnx" else read_checkpoint(path)
+    try:
+        digest, size = weights.hashes.sha256_of(path), path.stat().st_size
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
+    entry = weights.by_hash(digest)
+    found: dict[str, Any] = {
+        "file": str(path),
+        "bytes": size,
+        "sha256": digest,
+        "catalogue": entry.name if entry else None,
+        "licence": entry.licence if entry else "unknown",
+        "commercial": f"{entry.commercial}: {entry.reason}" if entry else "unclear",
+    }
+    if checkpoint is None:
+        return Inspection(**found, **_onnx(entry))
+    metadata = checkpoint.metadata
+    if entry is None:
+        found["licence"] = metadata.get("licence", found["licence"])
+        found["commercial"] = metadata.get("commercial_use", found["commercial"])
+    told = entry.architecture if entry else metadata.get("architecture")
+    return Inspection(**found, **_packing(checkpoint), **_meaning(checkpoint, told))
+
+
+def _onnx(entry: Entry | None) -> dict[str, Any]:
+    if entry is None:
+        return {"reason": "ONNX files are recognised by their hash only; the catalogue lacks this"}
+    return {
+        "role": entry.role,
+        "architecture": entry.architecture,
+        "reason": "the catalogue knows its hash",
+    }
+
+
+def _packing(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "format": checkpoint.format,
+        "wrappers": checkpoint.wrappers,
+        "prefixes": checkpoint.prefixes,
+        "left_out": checkpoint.left_out,
+        "tensors": len(checkpoint.state),
+        "numbers": sum(tensor.numel() for tensor in checkpoint.state.values()),
+        "dtypes": checkpoint.dtypes,
+        "metadata": checkpoint.metadata,
+    }
+
+
+def _meaning(checkpoint: Checkpoint, told: str | None) -> dict[str, Any]:
+    """What the tensors are.
+
+    Args:
+        checkpoint: the file.
+        told: what the catalogue or the file's metadata say it is. Only the tensors are believed,
+            except where they leave a choice.
+    """
+    try:
+        found = recognise(checkpoint.state)
+        if told in found.twins:
+            found = recognise(checkpoint.state, told)
+    except ValueError as error:
+        return _foreign(checkpoint, str(error))
+    return {
+        "role": found.role,
+        "architecture": found.architecture,
+        "reason": found.reason,
+        "hyperparameters": found.hyperparameters,
+        "size": found.size,
+        "takes": found.takes,
+        "parameters": _parameters(found.net),
+    }
+
+
+def _foreign(checkpoint: Checkpoint, unknown: str) -> dict[str, Any]:
+    """What the tensors are if they are those of no network of this package, and why they are."""
+    try:
+        net = spandrel_adapter.from_state_dict(checkpoint.state)
+    except (ImportError, ValueError) as error:
+        return {"reason": f"{unknown}; {error}"}
+    return {
+        "role": "restorer",
+        "architecture": f"spandrel's {net.architecture}",
+        "reason": "no network of this package fits, but spandrel knows it",
+        "hyperparameters": {"tags": net.descriptor.tags},
+        "size": net.out_size,
+        "takes": "RGB in [-1, 1]",
+        "parameters": _parameters(net),
+    }
+
+
+def _parameters(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
