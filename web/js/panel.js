@@ -1,0 +1,184 @@
+// A panel below a node's widgets that shows the frames of its last result. The result is kept in the
+// node's properties, and so is there again after a reload, and in a copy of the node.
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+import { say } from "./strings.js";
+
+const EMPTY_HEIGHT = 64;
+const LEAST_HEIGHT = 160;
+const MOST_HEIGHT_AT_FIRST = 480;
+const BAR_HEIGHT = 28;
+const MARGIN = 10; // the frontend's own, around each DOM widget
+
+const style = document.createElement("link");
+style.rel = "stylesheet";
+style.href = new URL("../css/page.css", import.meta.url).href;
+document.head.append(style);
+
+/** An element with properties (class names in `className`), attributes in `attributes`, children. */
+export function element(tag, { attributes = {}, ...properties } = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+/** A picture of ComfyUI's folders; `onMissing` is called when it is no longer there. */
+export function picture({ filename, subfolder = "", type = "temp" }, alt, onMissing) {
+  const query = new URLSearchParams({ filename, subfolder, type });
+  const image = element("img", { alt, draggable: false });
+  image.addEventListener("error", onMissing, { once: true });
+  image.src = api.apiURL(`/view?${query}`);
+  return image;
+}
+
+/** The canvas goes on zooming with the wheel and moving with the middle button over the panel. */
+function handOnToCanvas(root) {
+  const handOn = (event) => {
+    event.preventDefault();
+    event.stopPropagation();
+    app.canvas.canvas.dispatchEvent(new event.constructor(event.type, event));
+  };
+  root.addEventListener("wheel", handOn, { passive: false });
+  for (const type of ["pointerdown", "pointermove", "pointerup"]) {
+    root.addEventListener(type, (event) => {
+      if (event.button === 1 || event.buttons & 4) handOn(event);
+    });
+  }
+}
+
+/**
+ * Add the panel to a node.
+ *
+ * @param node a node that has just been made
+ * @param key the list in the node's UI output that holds one entry a frame; the property's name too
+ * @param empty the key of the string shown before the first result
+ * @param draw draws one entry: draw(frame, {stage, bar, fit, gone}) puts the picture into the stage
+ *   and what belongs below it into the bar, calls fit(ratio) with the picture's width / height, and
+ *   gone() when the picture is no longer there
+ */
+export function addPanel(node, key, { empty, draw }) {
+  const root = element("div", { className: "gfp-panel" });
+  let index = 0;
+  let first = false; // the frame on show is the first that this node has ever shown
+  let running = false;
+  let live = null; // the picture that came with the progress of a run
+  const frames = () => (Array.isArray(node.properties?.[key]) ? node.properties[key] : []);
+  const leastHeight = () => (frames().length || live ? LEAST_HEIGHT : EMPTY_HEIGHT);
+
+  const widget = node.addDOMWidget(key, "gfp_panel", root, {
+    serialize: false, // not in the prompt
+    hideOnZoom: false,
+    margin: MARGIN,
+    getMinHeight: leastHeight,
+  });
+  widget.serialize = false; // nor among the workflow's values
+  handOnToCanvas(root);
+
+  function step(by) {
+    index = (index + by + frames().length) % frames().length;
+    show();
+    root.querySelector(by < 0 ? ".gfp-previous" : ".gfp-next").focus({ preventScroll: true });
+  }
+
+  function stepper() {
+    const button = (className, label, sign, by) =>
+      element("button", {
+        type: "button",
+        className,
+        title: label,
+        textContent: sign,
+        attributes: { "aria-label": label },
+        onclick: () => step(by),
+      });
+    const where = say("frame", index + 1, frames().length);
+    return element(
+      "span",
+      { className: "gfp-stepper" },
+      button("gfp-previous", say("previous"), "‹", -1),
+      element("span", {
+        textContent: `${index + 1} / ${frames().length}`,
+        attributes: { role: "status", "aria-label": where },
+      }),
+      button("gfp-next", say("next"), "›", 1),
+    );
+  }
+
+  function show() {
+    index = Math.min(index, Math.max(frames().length - 1, 0));
+    root.style.minHeight = `${leastHeight() - 2 * MARGIN}px`;
+    root.classList.toggle("gfp-empty", !frames().length && !live);
+    if (live) {
+      const stage = element("div", { className: "gfp-stage" }, live);
+      stage.style.setProperty("--ratio", live.naturalWidth / live.naturalHeight);
+      root.replaceChildren(element("div", { className: "gfp-room" }, stage));
+      return;
+    }
+    if (!frames().length) {
+      root.replaceChildren(element("p", { textContent: say(empty) }));
+      return;
+    }
+    const stage = element("div", { className: "gfp-stage" });
+    const bar = element("div", { className: "gfp-bar" });
+    const gone = () => {
+      if (stage.classList.contains("gfp-gone")) return;
+      stage.classList.add("gfp-gone");
+      stage.append(element("p", { className: "gfp-note", textContent: say("gone") }));
+    };
+    const fit = (ratio) => {
+      stage.style.setProperty("--ratio", ratio);
+      if (first) grow(ratio);
+      first = false;
+    };
+    draw(frames()[index], { stage, bar, fit, gone });
+    if (frames().length > 1) bar.append(stepper());
+    root.replaceChildren(element("div", { className: "gfp-room" }, stage), bar);
+    bar.hidden = !bar.childElementCount;
+  }
+
+  /** Make room for the first picture: as much as it wants at the node's width. */
+  function grow(ratio) {
+    const wanted = (node.size[0] - 2 * MARGIN) / ratio + BAR_HEIGHT + 2 * MARGIN;
+    const more = Math.max(0, Math.min(wanted, MOST_HEIGHT_AT_FIRST) - LEAST_HEIGHT);
+    node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1] + more)]);
+    node.setDirtyCanvas(true, true);
+  }
+
+  // The core would show pictures of a run's progress in a widget of its own, which stays after it.
+  const background = node.onDrawBackground;
+  node.onDrawBackground = function () {
+    if (this.imgs?.length && running) {
+      live = this.imgs[0];
+      show();
+    }
+    this.imgs = undefined;
+    background?.apply(this, arguments);
+  };
+
+  const started = node.onExecutionStart;
+  node.onExecutionStart = function () {
+    started?.apply(this, arguments);
+    running = true;
+  };
+
+  const executed = node.onExecuted;
+  node.onExecuted = function (output) {
+    executed?.apply(this, arguments);
+    if (!Array.isArray(output?.[key])) return;
+    running = false;
+    live = null;
+    first = !frames().length;
+    node.properties[key] = output[key];
+    show();
+    node.setDirtyCanvas(true, true);
+  };
+
+  const configured = node.onConfigure;
+  node.onConfigure = function () {
+    configured?.apply(this, arguments);
+    show();
+  };
+
+  show();
+  return { root, show };
+}
