@@ -1,6 +1,6 @@
 """The pictures and figures of docs/quality.md, made with the bundled model.
 
-    python -m benchmarks.quality color --photos PORTRAIT [PORTRAIT ...] --measure FOLDER [FOLDER ...]
+    python -m benchmarks.quality color --photos PORTRAIT ... --measure FOLDER ...
 
 scikit-image's astronaut is always the first photo. Each section of the page is a function here.
 """
@@ -113,7 +113,7 @@ def color(bench: Bench) -> None:
     """The modes of ``--color``, the grey guard, and the automatic enhancement."""
     warm = torch.tensor([1.15, 0.95, 0.75])
     modes: tuple[ColorMode, ...] = ("match", "mean_std", "low_frequency", "input", "lightness")
-    rows, guard = [], []
+    guard: list[tuple[str, Tensor]] = []
     for seed, photo in enumerate(bench.photos):
         clean = bench.clean(photo)
         faces = bench.degraded(clean, seed)
@@ -121,17 +121,20 @@ def color(bench: Bench) -> None:
         assert faces.crops is not None
         assert faces.restored is not None
         shifted = replace(faces, restored=shift(faces.restored, warm, torch.ones(1)).clamp(0, 1))
-        rows.append([("photograph", clean.crops), ("input", faces.crops)])
-        rows[-1] += [("restorer", shifted.restored)]
-        rows[-1] += [(mode, apply_color(shifted, mode).restored) for mode in modes]
+        row = [("photograph", clean.crops), ("input", faces.crops), ("restorer", shifted.restored)]
+        row += [(mode, apply_color(shifted, mode).restored) for mode in modes]
+        bench.save(f"quality_color_{seed}", [row], 128)
 
-        tone = torch.tensor([[0.393, 0.769, 0.189], [0.349, 0.686, 0.168], [0.272, 0.534, 0.131]])
-        sepia = torch.einsum("ij,njhw->nihw", tone, faces.crops).clamp(0, 1)
-        grey = faces.crops.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
-        toned = replace(shifted, crops=grey if seed % 2 else sepia)
-        guard.append([("input", toned.crops), ("restorer", shifted.restored)])
-        guard[-1] += [("auto", apply_color(toned).restored)]
-        guard[-1] += [("--grey off", apply_color(toned, grey="off").restored)]
+        # A monochrome print, and what a restorer that paints skin tones makes of it.
+        grey = faces.crops.mean(dim=1, keepdim=True)
+        paper = torch.tensor([[0.95, 0.86, 0.68], [1.0, 1.0, 1.0]][seed % 2]).view(1, 3, 1, 1)
+        print_ = bench.model.restorer.restore(replace(faces, crops=grey * paper))
+        colors = replace(print_, crops=print_.restored, restored=shifted.restored)
+        painted = apply_color(colors, "lightness", grey="off").restored
+        toned = replace(print_, restored=painted)
+        guard += [("input", grey * paper), ("restorer", painted)]
+        guard += [("auto", apply_color(toned).restored)]
+        guard += [("auto, --grey off", apply_color(toned, grey="off").restored)]
         if seed == 0:
             cold = shift(clean.crops, torch.tensor([0.75, 0.95, 1.15]), torch.ones(1)).clamp(0, 1)
             ellipse = torch.from_numpy(face_ellipse(cold.shape[-1])).float()[None, None]
@@ -139,8 +142,7 @@ def color(bench: Bench) -> None:
             like = apply_color(faces, "reference", reference=reference).restored
             more = [("restorer", faces.restored), ("reference file", cold), ("reference", like)]
             more += [("enhance", apply_color(faces, "enhance").restored)]
-    bench.save("quality_color", rows, 128)
-    bench.save("quality_color_grey", [sum((row for row in guard), [])[:8]], 128)
+    bench.save("quality_color_grey", [guard[:8]], 128)
     bench.save("quality_color_reference", [more], 160)
 
     dull = 0.25 + 0.45 * (0.6 * bench.photos[0] + 0.4 * bench.photos[0].mean(1, keepdim=True))

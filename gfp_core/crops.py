@@ -87,6 +87,8 @@ def resize_crops(faces: Faces, size: int) -> Faces:
     def resized(crops: Tensor | None) -> Tensor | None:
         if crops is None or crops.shape[-1] == size:
             return crops
+        if not len(crops):  # which interpolation refuses
+            return crops.new_zeros(0, 3, size, size)
         larger = F.interpolate(crops, (size, size), mode="bicubic", antialias=True)
         return larger.clamp_(0.0, 1.0)
 

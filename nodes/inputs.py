@@ -36,7 +36,7 @@ class FacesOfImage:
     def at_size(self, size: int) -> Faces:
         """The faces with crops of ``size`` pixels, cut anew where that is possible."""
         crops = self.faces.crops
-        if not len(self.faces) or crops is None or crops.shape[-1] == size:
+        if crops is None or crops.shape[-1] == size:
             return self.faces
         if self.frames is None:
             return resize_crops(self.faces, size)

@@ -62,6 +62,12 @@ def test_matrices_follow_the_size(photo):
     assert faces.crops.shape[-1] == 256
 
 
+def test_no_faces_are_fine_at_any_size():
+    nobody = Faces((), ((8, 8),), torch.zeros(0, 3, 64, 64), torch.zeros(0, 3, 64, 64))
+    assert resize_crops(nobody, 32).restored.shape == (0, 3, 32, 32)
+    assert exchange_crops(nobody, torch.zeros(0, 3, 16, 16)).crops.shape == (0, 3, 16, 16)
+
+
 @pytest.mark.parametrize(
     ("crops", "message"),
     [
