@@ -43,6 +43,7 @@ class Server:
     """A running ComfyUI: `url`, and its folder `base` with input/, output/, temp/ and models/."""
 
     RefusedError, FailedError = RefusedError, FailedError
+    pack = PACK
 
     def __init__(self, core: Path, base: Path) -> None:
         self.core, self.base = core, base
@@ -71,6 +72,11 @@ class Server:
         """The JSON at a path."""
         with urllib.request.urlopen(self.url + path, timeout=60) as answer:
             return json.load(answer)
+
+    def text(self, path: str) -> str:
+        """The text at a path."""
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+            return answer.read().decode()
 
     def post(self, path: str, content: object) -> Any:
         """Send JSON; the JSON of the answer, or None."""
@@ -187,8 +193,8 @@ def photos(comfyui: Server) -> Path:
     """The server's input folder, with what the workflows name and more.
 
     photo.png is the astronaut photograph shrunk, compressed and enlarged again; old_photo.png the
-    same in grey; second.png a part of it; landscape.png has no face; clip.mp4 has six frames, the
-    fourth without a face.
+    same in grey; second.png a part of it; landscape.png has no face; clip.mp4 has four frames, the
+    third without a face.
     """
     import av
     from PIL import Image
@@ -204,9 +210,9 @@ def photos(comfyui: Server) -> Path:
     with av.open(str(folder / "clip.mp4"), "w") as video:
         stream = video.add_stream("libx264", rate=8)
         stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv420p"
-        for index in range(6):
+        for index in range(4):
             frame = poor.crop((96 + 2 * index, index, 352 + 2 * index, 256 + index))
-            if index == 3:
+            if index == 2:
                 frame = Image.new("RGB", (256, 256), "grey")
             video.mux(stream.encode(av.VideoFrame.from_image(frame)))
         video.mux(stream.encode())
