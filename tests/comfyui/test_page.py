@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("selenium")
 from selenium import webdriver
 from selenium.webdriver import ActionChains
+from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -93,16 +94,19 @@ class Page:
         self.js("app.graph.clear(); app.loadApiJson(arguments[0], 'test')", prompt)
         loaded = "return app.graph.nodes.length === arguments[0]"
         self.wait(lambda: self.js(loaded, len(prompt)), "the graph")
-        for id, place in places.items():
-            if id not in prompt:
-                continue
-            self.js(
-                "const [id, [x, y, ...size]] = arguments;"
-                "const node = app.graph.getNodeById(id); node.pos = [x, y];"
-                "if (size.length) node.setSize([0, 1].map((i) => Math.max(size[i], node.size[i])))",
-                id,
-                place,
-            )
+        self.driver.execute_async_script(
+            "const [places, done] = arguments; const graph = app.graph.serialize();"
+            "for (const node of graph.nodes) {"
+            "  const [x, y, ...size] = places[node.id] ?? [0, 900]; node.pos = [x, y];"
+            "  if (size.length) node.size = [0, 1].map((i) => Math.max(size[i], node.size[i]));"
+            "}"
+            "app.loadGraphData(graph).then(done)",
+            places,
+        )
+        self.home()
+
+    def home(self) -> None:
+        """The canvas at full size and at its beginning."""
         self.js(
             "app.canvas.ds.scale = 1; app.canvas.ds.offset = [60, 80]; app.canvas.setDirty(1, 1)"
         )
@@ -381,6 +385,11 @@ def test_panel_survives_collapse_resize_copy_undo_and_reload(page: Page, comfyui
     assert narrow["width"] / narrow["height"] == pytest.approx(1112 / 512, rel=0.02)
     page.shot("5_resized")
 
+    panel = page.one(DETECT, ".gfp-stage")
+    ActionChains(page.driver).scroll_from_origin(ScrollOrigin.from_element(panel), 0, 100).perform()
+    page.wait(lambda: page.js("return app.canvas.ds.scale") < 1, "the wheel to zoom the canvas")
+    page.home()
+
     page.js(
         f"app.canvas.selectItems([{node}]); app.canvas.copyToClipboard();"
         "app.canvas.pasteFromClipboard({position: [700, 60]})"
@@ -413,6 +422,10 @@ def test_panel_survives_collapse_resize_copy_undo_and_reload(page: Page, comfyui
     page.one(DETECT, "[data-number='0']").click()
     assert page.widget(DETECT) == "all"
     page.shot("7_preview_gone")
+    panels = "return document.querySelectorAll('.gfp-panel').length"
+    shown = page.js(panels)
+    page.js(f"app.graph.remove(app.graph.getNodeById({copy}))")
+    page.wait(lambda: page.js(panels) == shown - 1, "the removed node's panel to go")
     # The browser's line that a picture is not there is not ours to keep back.
     assert all("/view" in line for line in page.complaints())
 

@@ -123,7 +123,8 @@ def test_pixels_are_those_of_gfp_core(
 
     if name == "video_frames":
         check_video(comfyui, outputs, len(saved["given"]))
-        changed = [furthest(*pair) > 0 for pair in zip(saved["given"], saved["restored"])]
+        pairs = zip(saved["given"], saved["restored"], strict=True)
+        changed = [furthest(before, after) > 0 for before, after in pairs]
         assert changed == [True, True, False, True], "no face, no change"
     else:
         own = find(prompt(name), "SaveImage")

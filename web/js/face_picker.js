@@ -30,7 +30,8 @@ function addPicker(node) {
 
   /** The most faces that any frame has: numbers are ranks within a frame. */
   const count = () => Math.max(0, ...node.properties.gfp_faces.map(({ faces }) => faces.length));
-  const linked = () => node.inputs?.some((input) => input.widget?.name === "which" && input.link);
+  const linked = () =>
+    node.inputs?.some((input) => input.widget?.name === "which" && input.link != null);
   const choice = () => parseChoice(which.value);
 
   function choose(chosen) {
@@ -96,11 +97,23 @@ function addPicker(node) {
   /** Dots of a fixed size on the screen: lines without length, with round ends. */
   function landmarks({ width, height, faces }) {
     const points = faces.flatMap((face) => face.landmarks.map(([x, y]) => `M${x} ${y}h0`)).join("");
-    const svg = element("div", { className: "gfp-landmarks", attributes: { "aria-hidden": true } });
-    svg.innerHTML =
-      `<svg viewBox="0 0 ${width} ${height}" preserveAspectRatio="none">` +
-      `<path class="gfp-rim" d="${points}"/><path d="${points}"/></svg>`;
-    return svg;
+    const make = (tag, attributes, ...children) => {
+      const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+      for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+      made.append(...children);
+      return made;
+    };
+    return make(
+      "svg",
+      {
+        class: "gfp-landmarks",
+        viewBox: `0 0 ${width} ${height}`,
+        preserveAspectRatio: "none",
+        "aria-hidden": true,
+      },
+      make("path", { class: "gfp-rim", d: points }),
+      make("path", { d: points }),
+    );
   }
 
   function draw(frame, { stage, bar, fit, gone }) {

@@ -110,7 +110,7 @@ export function addPanel(node, key, { empty, draw }) {
     root.classList.toggle("gfp-empty", !frames().length && !live);
     if (live) {
       const stage = element("div", { className: "gfp-stage" }, live);
-      stage.style.setProperty("--ratio", live.naturalWidth / live.naturalHeight);
+      root.style.setProperty("--ratio", live.naturalWidth / live.naturalHeight);
       root.replaceChildren(element("div", { className: "gfp-room" }, stage));
       return;
     }
@@ -126,8 +126,8 @@ export function addPanel(node, key, { empty, draw }) {
       stage.append(element("p", { className: "gfp-note", textContent: say("gone") }));
     };
     const fit = (ratio) => {
-      stage.style.setProperty("--ratio", ratio);
-      if (first) grow(ratio);
+      root.style.setProperty("--ratio", ratio);
+      if (first) requestAnimationFrame(() => grow(ratio, bar.hidden ? 0 : BAR_HEIGHT));
       first = false;
     };
     draw(frames()[index], { stage, bar, fit, gone });
@@ -137,8 +137,8 @@ export function addPanel(node, key, { empty, draw }) {
   }
 
   /** Make room for the first picture: as much as it wants at the node's width. */
-  function grow(ratio) {
-    const wanted = (node.size[0] - 2 * MARGIN) / ratio + BAR_HEIGHT + 2 * MARGIN;
+  function grow(ratio, below) {
+    const wanted = (node.size[0] - 2 * MARGIN) / ratio + below + 2 * MARGIN;
     const more = Math.max(0, Math.min(wanted, MOST_HEIGHT_AT_FIRST) - LEAST_HEIGHT);
     node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1] + more)]);
     node.setDirtyCanvas(true, true);
@@ -180,5 +180,4 @@ export function addPanel(node, key, { empty, draw }) {
   };
 
   show();
-  return { root, show };
 }
