@@ -59,6 +59,7 @@ class Server:
         command += ["--disable-auto-launch", "--disable-api-nodes"]
         homes = {"HOME": str(base), "XDG_CACHE_HOME": str(base), "XDG_CONFIG_HOME": str(base)}
         environment = {**os.environ, **homes, "GFP_NO_DOWNLOAD": "1"}
+        environment["OMP_NUM_THREADS"] = "1"  # the tests' processes share the cores with it
         with open(base / "comfyui.log", "wb") as log:
             self.process = subprocess.Popen(
                 command, cwd=core, env=environment, stdout=log, stderr=subprocess.STDOUT
