@@ -189,7 +189,7 @@ def comfyui(
         server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # other modules have pictures of the same names
 def photos(comfyui: Server) -> Path:
     """The server's input folder, with what the workflows name and more.
 

@@ -141,18 +141,17 @@ def test_every_node_has_a_help_page(ours: dict[str, Any], comfyui: Any) -> None:
 
 
 @pytest.mark.parametrize("language", ["en", "de"])
-def test_every_node_has_its_locale_entries(
+def test_every_node_is_known_in_every_language(
     language: str, ours: dict[str, Any], comfyui: Any
 ) -> None:
     translated = comfyui.get("/i18n")[language]["nodeDefs"]
-    assert set(ours) <= set(translated)
+    assert set(translated) >= set(ours)
     for name, kind in ours.items():
         entry = translated[name]
         assert entry["display_name"], name
         assert entry["description"], name
-        assert set(entry.get("inputs", {})) == set(inputs_of(kind)), name
-        outputs = {str(place) for place in range(len(kind["output"]))}
-        assert set(entry.get("outputs", {})) == outputs, name
+        assert set(entry["inputs"]) == set(inputs_of(kind)), name
+        assert len(entry["outputs"]) == len(kind["output"]), name
 
 
 def test_licences_are_in_the_loaders_tooltip(ours: dict[str, Any]) -> None:
