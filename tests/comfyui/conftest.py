@@ -205,7 +205,7 @@ def photos(comfyui: Server) -> Path:
     astronaut = Image.fromarray(data.astronaut())
     poor = _poor(astronaut, 170).resize((512, 512), Image.Resampling.BICUBIC)
     poor.save(folder / "photo.png")
-    poor.convert("L").save(folder / "old_photo.png")
+    poor.convert("L").convert("RGB").save(folder / "old_photo.png")
     poor.crop((96, 0, 352, 256)).save(folder / "second.png")
     Image.fromarray(data.coffee()).resize((300, 200)).save(folder / "landscape.png")
     with av.open(str(folder / "clip.mp4"), "w") as video:
