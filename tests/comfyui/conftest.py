@@ -74,10 +74,10 @@ class Server:
         with urllib.request.urlopen(self.url + path, timeout=60) as answer:
             return json.load(answer)
 
-    def text(self, path: str) -> str:
-        """The text at a path."""
+    def file(self, path: str) -> bytes:
+        """The file at a path."""
         with urllib.request.urlopen(self.url + path, timeout=60) as answer:
-            return answer.read().decode()
+            return answer.read()
 
     def post(self, path: str, content: object) -> Any:
         """Send JSON; the JSON of the answer, or None."""

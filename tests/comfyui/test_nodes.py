@@ -135,7 +135,7 @@ def test_every_node_explains_itself(ours: dict[str, Any]) -> None:
 def test_every_node_has_a_help_page(ours: dict[str, Any], comfyui: Any) -> None:
     """As the page fetches it, and with a word on every input and output."""
     for name, kind in ours.items():
-        help_page = comfyui.text(f"/extensions/{comfyui.pack}/docs/{name}.md")
+        help_page = comfyui.file(f"/extensions/{comfyui.pack}/docs/{name}.md").decode()
         missing = [one for one in (*inputs_of(kind), *kind["output_name"]) if one not in help_page]
         assert not missing, f"{name}.md says nothing of {missing}"
 
