@@ -4,6 +4,7 @@ Where it comes from: ``.ci/comfyui`` unpacks it into the virtual environment, or
 its folder. Tests that use it are skipped without it, but fail where GFP_REQUIRE_COMFYUI is set.
 """
 
+import io
 import json
 import os
 import socket
@@ -42,6 +43,7 @@ class Server:
     """A running ComfyUI: `url`, and its folder `base` with input/, output/, temp/ and models/."""
 
     RefusedError, FailedError = RefusedError, FailedError
+    pack = PACK
 
     def __init__(self, core: Path, base: Path) -> None:
         self.core, self.base = core, base
@@ -57,6 +59,7 @@ class Server:
         command += ["--disable-auto-launch", "--disable-api-nodes"]
         homes = {"HOME": str(base), "XDG_CACHE_HOME": str(base), "XDG_CONFIG_HOME": str(base)}
         environment = {**os.environ, **homes, "GFP_NO_DOWNLOAD": "1"}
+        environment["OMP_NUM_THREADS"] = "1"  # the tests' processes share the cores with it
         with open(base / "comfyui.log", "wb") as log:
             self.process = subprocess.Popen(
                 command, cwd=core, env=environment, stdout=log, stderr=subprocess.STDOUT
@@ -70,6 +73,11 @@ class Server:
         """The JSON at a path."""
         with urllib.request.urlopen(self.url + path, timeout=60) as answer:
             return json.load(answer)
+
+    def file(self, path: str) -> bytes:
+        """The file at a path."""
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+            return answer.read()
 
     def post(self, path: str, content: object) -> Any:
         """Send JSON; the JSON of the answer, or None."""
@@ -85,7 +93,8 @@ class Server:
     def submit(self, prompt: dict[str, Any]) -> str:
         """Queue a prompt in API format; its id. Raises `RefusedError`."""
         try:
-            answer = self.post("/prompt", {"prompt": prompt})
+            # Without a client the history leaves out what cached nodes have shown.
+            answer = self.post("/prompt", {"prompt": prompt, "client_id": "tests"})
         except urllib.error.HTTPError as error:
             raise RefusedError(json.load(error)) from None
         if answer["node_errors"]:
@@ -102,6 +111,14 @@ class Server:
         if entry["status"]["status_str"] != "success":
             raise FailedError(entry)
         return entry["outputs"]
+
+    def saved(self, output: dict[str, Any]) -> Any:
+        """The pictures a Save Image node wrote: (B, H, W, C) uint8, from its UI output."""
+        import numpy as np
+        from PIL import Image
+
+        names = [self.base / "output" / one["filename"] for one in output["images"]]
+        return np.stack([np.asarray(Image.open(name)) for name in names])
 
     def start(self) -> None:
         """Wait until the server answers."""
@@ -170,3 +187,43 @@ def comfyui(
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="module")  # other modules have pictures of the same names
+def photos(comfyui: Server) -> Path:
+    """The server's input folder, with what the workflows name and more.
+
+    photo.png is the astronaut photograph shrunk, compressed and enlarged again; old_photo.png the
+    same in grey; second.png a part of it; landscape.png has no face; clip.mp4 has four frames, the
+    third without a face.
+    """
+    import av
+    from PIL import Image
+    from skimage import data
+
+    folder = comfyui.base / "input"
+    astronaut = Image.fromarray(data.astronaut())
+    poor = _poor(astronaut, 170).resize((512, 512), Image.Resampling.BICUBIC)
+    poor.save(folder / "photo.png")
+    poor.convert("L").convert("RGB").save(folder / "old_photo.png")
+    poor.crop((96, 0, 352, 256)).save(folder / "second.png")
+    Image.fromarray(data.coffee()).resize((300, 200)).save(folder / "landscape.png")
+    with av.open(str(folder / "clip.mp4"), "w") as video:
+        stream = video.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv420p"
+        for index in range(4):
+            frame = poor.crop((96 + 2 * index, index, 352 + 2 * index, 256 + index))
+            if index == 2:
+                frame = Image.new("RGB", (256, 256), "grey")
+            video.mux(stream.encode(av.VideoFrame.from_image(frame)))
+        video.mux(stream.encode())
+    return folder
+
+
+def _poor(picture: Any, side: int) -> Any:
+    """A small JPEG of a picture."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    picture.resize((side, side), Image.Resampling.LANCZOS).save(file, "JPEG", quality=40)
+    return Image.open(file).convert("RGB")

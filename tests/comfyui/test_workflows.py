@@ -1,0 +1,227 @@
+"""The workflows: they run in the real ComfyUI, their pixels are gfp_core's, both forms agree."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gfp_core.pipeline import FaceRestorer, Restoration
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NAMES = sorted(path.stem for path in (REPOSITORY / "workflows").glob("*.json"))
+
+# What each workflow sets, as gfp_core is told it. All else is at its default in both.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "restore_photo": {},
+    "split_steps": {},
+    "after_diffusion": {"strength": 0.8},
+    "old_grey_photo": {
+        "color": "input",
+        "score": 0.7,
+        "min_size": 24,
+        "rotations": (0, 180),
+        "upscale": 2.0,
+    },
+    "video_frames": {},
+    "upscaled_background": {},
+}
+
+
+def prompt(name: str) -> dict[str, Any]:
+    """A workflow in API format."""
+    return json.loads((REPOSITORY / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def graph(name: str) -> dict[str, Any]:
+    """A workflow as the page opens it."""
+    path = REPOSITORY / "example_workflows" / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def find(nodes: dict[str, Any], *kinds: str) -> str:
+    """The id of the only node of one of these kinds."""
+    (found,) = [id for id, node in nodes.items() if node["class_type"] in kinds]
+    return found
+
+
+def look_at(nodes: dict[str, Any], links: dict[str, Any]) -> None:
+    """Adds nodes that save images of a prompt: their ids, and the links to what they save."""
+    for key, link in links.items():
+        inputs = {"images": link, "filename_prefix": f"test_{key}"}
+        nodes[key] = {"class_type": "SaveImage", "inputs": inputs}
+
+
+@pytest.fixture(scope="module")
+def restorer() -> FaceRestorer:
+    """gfp_core's own, with the bundled model."""
+    return FaceRestorer.load(device="cpu")
+
+
+def expected(restorer: FaceRestorer, name: str, given: np.ndarray, **more: Any) -> Restoration:
+    """What gfp_core makes of (B, H, W, C) uint8 frames."""
+    return restorer.restore(as_frames(given), **OPTIONS[name], **more)
+
+
+def as_frames(pixels: np.ndarray) -> Tensor:
+    """(B, H, W, C) uint8 as frames (B, C, H, W) in [0, 1]."""
+    return torch.from_numpy(pixels.astype(np.float32) / 255).movedim(-1, 1)
+
+
+def levels(frames: Tensor) -> np.ndarray:
+    """Frames as (B, H, W, C) levels, cut off as ComfyUI's Save Image does."""
+    return (frames.movedim(1, -1) * 255).clamp(0, 255).to(torch.uint8).numpy()
+
+
+def furthest(one: np.ndarray, other: np.ndarray) -> int:
+    """The greatest difference in levels."""
+    assert one.shape == other.shape
+    return int(np.abs(one.astype(int) - other).max())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pixels_are_those_of_gfp_core(
+    name: str, comfyui: Any, photos: Path, restorer: FaceRestorer
+) -> None:
+    """Each file as it is, on a real photo with the bundled model.
+
+    In one of them the part before the image is not run: `after_diffusion` needs a checkpoint, so
+    Load Image stands in for VAE Decode there, and what VAE Decode asks for falls away.
+
+    One level of difference is allowed: sums of floats depend on how many threads make them, and
+    where Save Image cuts off, the last bit decides between two levels.
+    """
+    nodes = prompt(name)
+    if name == "after_diffusion":
+        image = {"image": "photo.png"}
+        nodes[find(nodes, "VAEDecode")] = {"class_type": "LoadImage", "inputs": image}
+    restoring = find(nodes, "GFPRestorePhoto", "GFPPasteBack")
+    looks = {"given": nodes[restoring]["inputs"]["image"], "restored": [restoring, 0]}
+    if "upscaled" in nodes[restoring]["inputs"]:
+        looks["background"] = nodes[restoring]["inputs"]["upscaled"]
+    look_at(nodes, looks)
+
+    before = len(comfyui.log())
+    outputs = comfyui.queue(nodes)
+    assert not re.search("error|exception|traceback", comfyui.log()[before:], re.IGNORECASE)
+
+    saved = {key: comfyui.saved(outputs[key]) for key in looks}
+    more = {}
+    if "background" in saved:
+        more["background"] = as_frames(saved["background"])
+    wanted = expected(restorer, name, saved["given"], **more)
+    assert len(wanted.faces) == {"video_frames": 3}.get(name, 1)
+    assert furthest(saved["restored"], levels(wanted.frames)) <= 1
+    assert (wanted.mask > 0.5).any(), "a face was restored"
+
+    if name == "video_frames":
+        check_video(comfyui, outputs, len(saved["given"]))
+        pairs = zip(saved["given"], saved["restored"], strict=True)
+        changed = [furthest(before, after) > 0 for before, after in pairs]
+        assert changed == [True, True, False, True], "no face, no change"
+    else:
+        own = find(prompt(name), "SaveImage")
+        assert np.array_equal(comfyui.saved(outputs[own]), saved["restored"])
+
+
+def check_video(comfyui: Any, outputs: dict[str, Any], frames: int) -> None:
+    """The video saved has every frame and the rate of the one that was read."""
+    import av
+
+    (saved,) = outputs[find(prompt("video_frames"), "SaveVideo")]["images"]
+    with av.open(str(comfyui.base / "output" / saved["filename"])) as video:
+        assert float(video.streams.video[0].average_rate) == 8
+        assert len(list(video.decode(video=0))) == frames
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prompt_fits_the_nodes(name: str, comfyui: Any, photos: Path) -> None:
+    """Every link has the type its input wants, and every value is one that is allowed."""
+    info, nodes = comfyui.object_info(), prompt(name)
+    for id, node in nodes.items():
+        kind = info[node["class_type"]]
+        wanted = {**kind["input"]["required"], **kind["input"].get("optional", {})}
+        assert set(kind["input"]["required"]) <= set(node["inputs"]) <= set(wanted), id
+        for key, value in node["inputs"].items():
+            if isinstance(value, list):
+                source, slot = value
+                given = info[nodes[source]["class_type"]]["output"][slot]
+                assert given == wanted[key][0], f"{id}: {key}"
+            elif key not in ("image", "file", "ckpt_name"):  # the user's own files
+                assert is_allowed(value, wanted[key]), f"{id}: {key} is {value!r}"
+
+
+def is_allowed(value: Any, spec: list[Any]) -> bool:
+    """Whether a schema allows a value."""
+    kind, limits = spec[0], spec[1] if len(spec) > 1 else {}
+    if isinstance(kind, list) or kind == "COMBO":
+        return value in (kind if isinstance(kind, list) else limits["options"])
+    if kind in ("INT", "FLOAT"):
+        return limits["min"] <= value <= limits["max"]
+    return isinstance(value, {"STRING": str, "BOOLEAN": bool}[kind])
+
+
+def test_every_workflow_has_both_forms_and_a_picture() -> None:
+    folder = REPOSITORY / "example_workflows"
+    assert sorted(path.stem for path in folder.glob("*.json")) == NAMES == sorted(OPTIONS)
+    assert sorted(path.stem for path in folder.glob("*.jpg")) == NAMES
+    assert all(path.stat().st_size < 60_000 for path in folder.glob("*.jpg"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_graph_and_prompt_are_in_step(name: str, comfyui: Any) -> None:
+    """The graph's widget values, in the order of the server's schema, are those of the prompt."""
+    assert prompt_of(graph(name), comfyui.object_info()) == without_titles(prompt(name)), (
+        f"change {name} in ComfyUI, then save it to example_workflows/ and export it (API) to "
+        "workflows/"
+    )
+
+
+def without_titles(nodes: dict[str, Any]) -> dict[str, Any]:
+    """A prompt without what is for readers alone."""
+    return {
+        id: {"class_type": node["class_type"], "inputs": node["inputs"]}
+        for id, node in nodes.items()
+    }
+
+
+def prompt_of(drawn: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
+    """A graph as a prompt, by the server's schemas alone."""
+    links = {link[0]: [str(link[1]), link[2]] for link in drawn["links"]}
+    nodes = {}
+    for node in drawn["nodes"]:
+        if node["type"] == "MarkdownNote":
+            continue
+        kind = info[node["type"]]
+        inputs = dict(widget_values(kind, node.get("widgets_values", [])))
+        for socket in node["inputs"]:
+            if socket["link"] is not None:
+                inputs[socket["name"]] = links[socket["link"]]
+        nodes[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return nodes
+
+
+def widget_values(kind: dict[str, Any], values: list[Any]) -> Iterator[tuple[str, Any]]:
+    """The values of a node's widgets by their names."""
+    left = list(values)
+    for part in ("required", "optional"):
+        for name in kind["input_order"].get(part, []):
+            spec = kind["input"][part][name]
+            options = spec[1] if len(spec) > 1 else {}
+            typed = isinstance(spec[0], list) or spec[0] in WIDGETS
+            if not typed or options.get("forceInput"):
+                continue
+            yield name, left.pop(0)
+            if options.get("control_after_generate"):
+                assert left.pop(0) in ("fixed", "increment", "decrement", "randomize")
+    assert left in ([], ["image"]), "what is left is the upload button's"
+
+
+WIDGETS = ("COMBO", "INT", "FLOAT", "STRING", "BOOLEAN")
