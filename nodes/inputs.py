@@ -335,9 +335,9 @@ def blending() -> list[Any]:
         host.advanced(
             io.Boolean.Input(
                 "auto_strength",
-                default=False,
+                default=True,
                 tooltip="Restore faces less that are sharp already, tiny, or hardly sure to be "
-                "faces.",
+                "faces; the log says how much. Off: all at the full strength.",
             )
         ),
     ]

@@ -67,7 +67,7 @@ class GFPPasteBack(io.ComfyNode):
         upscaled: Tensor | None = None,
         detail: float = 1.0,
         grain: float = 0.0,
-        auto_strength: bool = False,
+        auto_strength: bool = True,
         frame_mask: Tensor | None = None,
         face_masks: Tensor | None = None,
     ) -> io.NodeOutput:

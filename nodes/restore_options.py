@@ -85,7 +85,7 @@ class GFPRestoreOptions(io.ComfyNode):
         cls,
         detail: float = 1.0,
         grain: float = 0.0,
-        auto_strength: bool = False,
+        auto_strength: bool = True,
         max_sharpness: float = 1.0,
         video: bool = False,
         region: Tensor | None = None,

@@ -93,8 +93,6 @@ def run(options: argparse.Namespace, console: Console) -> int:
         _check_output(job, picture, options.upscale)
         return picture
 
-    how = {"mask": mask, "blend": blend, "reference": reference}
-
     def work(job: Job, picture: Picture, progress: Progress) -> tuple[Picture, Restoration]:
         folder = job.source.parent
         if options.frames:
