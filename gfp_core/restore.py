@@ -59,7 +59,7 @@ class Restorer:
         self.precision = precision
         self.size = size
         """Side of the crops in pixels."""
-        self.name = type(net).__name__
+        self.name = str(getattr(net, "architecture", type(net).__name__))
         """Name of the architecture, as in `networks.registry`."""
         self.has_fidelity = hasattr(net, "default_fidelity")
         """Whether `restore`'s ``fidelity`` has an effect."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..images import Picture, read_image, to_frames, write_image
 from .jobs import Job, check_writable, make_folder, plan
-from .running import Console, load, load_weights
+from .running import Console, Steps, load, load_weights
 
 if TYPE_CHECKING:
     from ..detect import FaceDetector
-    from ..faces import Face, Faces
+    from ..faces import Face, Faces, Progress
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -39,10 +38,15 @@ def run(options: argparse.Namespace, console: Console) -> int:
         weights = load_weights(options)
         return load(find_detector, options.detector, device=place, weights=weights)
 
-    def work(job: Job, progress: Callable[[int, int], None]) -> int:
-        picture = read_image(job.source)
+    def read(job: Job) -> Picture:
+        return read_image(job.source)
+
+    def work(job: Job, picture: Picture, progress: Progress) -> tuple[Picture, Faces]:
         chosen = {} if options.score is None else {"score": options.score}
-        faces = detector().detect(to_frames(picture), progress=progress, **chosen)
+        return picture, detector().detect(to_frames(picture), progress=progress, **chosen)
+
+    def write(job: Job, done: tuple[Picture, Faces]) -> int:
+        picture, faces = done
         if options.output is not None:
             _draw(picture, faces, job.target)
         entries[job.source] = _entry(job.source, picture, faces)
@@ -50,7 +54,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             _print_entry(entries[job.source])
         return len(faces)
 
-    summary = console.work_through(jobs, work)
+    summary = console.work_through(jobs, Steps(read, work, write))
     if options.json:
         for source, reason in summary.failed.items():
             entries[source] = _entry(source, error=reason)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -26,11 +25,11 @@ from ..images import (
     write_image,
 )
 from .jobs import Job, check_writable, make_folder, plan
-from .running import CannotStart, Console, load, load_weights
+from .running import CannotStart, Console, Steps, load, load_weights
 
 if TYPE_CHECKING:
-    from ..faces import Faces
-    from ..pipeline import FaceRestorer
+    from ..faces import Faces, Progress
+    from ..pipeline import FaceRestorer, Restoration
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -60,14 +59,24 @@ def run(options: argparse.Namespace, console: Console) -> int:
             weights=load_weights(options),
         )
 
-    def work(job: Job, progress: Callable[[int, int], None]) -> int | None:
+    def read(job: Job) -> Picture | None:
         if not options.overwrite and _is_finished(job, options.compare):
             return None
-        return _restore_file(job, options, restorer, reference, progress)
+        picture = read_image(job.source)
+        _check_output(job, picture, options.upscale)
+        return picture
+
+    def work(job: Job, picture: Picture, progress: Progress) -> tuple[Picture, Restoration]:
+        return picture, _restore(picture, options, restorer(), reference, progress)
+
+    def write(job: Job, done: tuple[Picture, Restoration]) -> int:
+        return _write(job, *done, options)
 
     again = " without --overwrite" if options.overwrite else ""
     hint = f"The same command{again} goes on with the rest."
-    return console.conclude(console.work_through(jobs, work), problems, "restored", hint)
+    return console.conclude(
+        console.work_through(jobs, Steps(read, work, write)), problems, "restored", hint
+    )
 
 
 def _is_finished(job: Job, compare: bool) -> bool:
@@ -75,18 +84,15 @@ def _is_finished(job: Job, compare: bool) -> bool:
     return job.target.exists() and (not compare or job.beside(COMPARE).exists())
 
 
-def _restore_file(
-    job: Job,
+def _restore(
+    picture: Picture,
     options: argparse.Namespace,
-    restorer: Callable[[], FaceRestorer],
+    restorer: FaceRestorer,
     reference: Picture | None,
-    progress: Callable[[int, int], None],
-) -> int:
-    """Restore one file; returns the number of its faces."""
-    picture = read_image(job.source)
-    _check_output(job, picture, options.upscale)
+    progress: Progress,
+) -> Restoration:
     chosen = {} if options.score is None else {"score": options.score}
-    result = restorer().restore(
+    return restorer.restore(
         to_frames(picture),
         strength=options.strength,
         fidelity=options.fidelity,
@@ -99,6 +105,10 @@ def _restore_file(
         progress=progress,
         **chosen,
     )
+
+
+def _write(job: Job, picture: Picture, result: Restoration, options: argparse.Namespace) -> int:
+    """Write what became of one file; returns the number of its faces."""
     restored = from_frames(result.frames, picture)
     if options.save_crops:
         _save_crops(result.faces, job.beside(CROPS))

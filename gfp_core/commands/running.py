@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from PIL import Image
 from tqdm import tqdm
@@ -20,11 +23,14 @@ from ..weights.settings import Settings
 from ..weights.store import Weights
 from .jobs import Job
 
+if TYPE_CHECKING:
+    from ..faces import Progress
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Work = Callable[[Job, Callable[[int, int], None]], "int | None"]
-"""Does one job and reports its progress; returns the number of faces, None if it was finished."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class CannotStart(Exception):  # noqa: N818 -- not an error of one file
@@ -55,6 +61,22 @@ def load_weights(options: argparse.Namespace) -> Weights:
         disable_progress_bars()  # this process is ours
     settings = load(Settings.load, downloads=not options.no_download)
     return load(Weights, settings)
+
+
+@dataclass(frozen=True)
+class Steps(Generic[Item, Result]):
+    """What is done with each file: three steps, which overlap those of its neighbours.
+
+    While one file is worked on, the next one is read and the one before is written, each in a
+    thread of its own: no more than three files are in memory at once.
+    """
+
+    read: Callable[[Job], Item | None]
+    """Gives what there is to work on; None if the file was finished before."""
+    work: Callable[[Job, Item, Progress], Result]
+    """Does the long part, in the main thread, and reports its progress."""
+    write: Callable[[Job, Result], int]
+    """Puts the result away; returns the number of faces."""
 
 
 @dataclass
@@ -88,7 +110,11 @@ class Console(logging.Handler):
         """
         super().__init__(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
         self.quiet, self.verbose = quiet, verbose
-        self.file: Path | None = None
+        self._thread = threading.local()  # its `file`: number and name of that of the thread
+        self._turn = 0  # number of the first file that is not finished
+        self._held: defaultdict[int, list[tuple[logging.LogRecord, Path | None]]] = defaultdict(
+            list
+        )
         self._before: list[tuple[logging.Logger, int]] = []
         self._max_pixels = Image.MAX_IMAGE_PIXELS
 
@@ -123,10 +149,20 @@ class Console(logging.Handler):
         logging.captureWarnings(False)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show one message."""
+        """Show one message, or keep it until the files before have had their say.
+
+        Called under the handler's lock, as is usual.
+        """
+        number, file = getattr(self._thread, "file", (self._turn, None))
+        if number > self._turn:
+            self._held[number].append((record, file))
+        else:
+            self._show(record, file)
+
+    def _show(self, record: logging.LogRecord, file: Path | None) -> None:
         message = self.format(record)
-        if self.file is not None:
-            message = _with_name(self.file, message)
+        if file is not None:
+            message = _with_name(file, message)
         if record.levelno >= logging.WARNING:
             message = f"{record.levelname.lower()}: {message}"
         tqdm.write(message, file=sys.stderr)
@@ -135,48 +171,92 @@ class Console(logging.Handler):
         """Show an error."""
         logger.error("%s", message)
 
-    def work_through(self, jobs: Sequence[Job], work: Work) -> Summary:
-        """Work on every file; a broken one does not stop the others.
+    def work_through(self, jobs: Sequence[Job], steps: Steps[Item, Result]) -> Summary:
+        """Work on every file, in order; a broken one does not stop the others.
 
-        Ctrl-C ends the work at once, which the summary says.
+        Ctrl-C ends the work at once, which the summary says; only the file that is being written
+        at that moment is written to its end.
 
         Raises:
-            CannotStart: from ``work``.
+            CannotStart: from one of the steps.
         """
         summary = Summary(len(jobs))
-        with tqdm(
+        self._turn = 0
+        bar = tqdm(
             total=len(jobs),
             file=sys.stderr,
             disable=True if self.quiet else None,  # None: shown on a terminal only
             leave=False,
             bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
-        ) as bar:
+        )
+        # Leaving waits for both threads.
+        with bar, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             try:
-                for index, job in enumerate(jobs):
-                    bar.set_description_str(f"{index + 1}/{len(jobs)} {job.source.name}")
-                    self.file = job.source
-                    self._work_on(job, work, _part_of(bar, index), summary)
-                    bar.update(index + 1 - bar.n)
+                written: Future[None] | None = None
+                reading = [reader.submit(self._do, 0, job, steps.read) for job in jobs[:1]]
+                for number, job in enumerate(jobs):
+                    outcome: Any = reading.pop().result()
+                    for following in jobs[number + 1 : number + 2]:
+                        reading.append(reader.submit(self._do, number + 1, following, steps.read))
+                    bar.set_description_str(f"{number + 1}/{len(jobs)} {job.source.name}")
+                    if outcome is not None and not isinstance(outcome, Exception):
+                        progress = _part_of(bar, number)
+                        outcome = self._do(number, job, steps.work, outcome, progress)
+                    bar.update(number + 1 - bar.n)
+                    if written is not None:
+                        written.result()
+                    written = writer.submit(
+                        self._finish, number, job, steps.write, outcome, summary
+                    )
+                if written is not None:
+                    written.result()
             except KeyboardInterrupt:
                 summary.interrupted = True
-            finally:
-                self.file = None
         return summary
 
-    def _work_on(
-        self, job: Job, work: Work, progress: Callable[[int, int], None], summary: Summary
-    ) -> None:
+    def _do(self, number: int, job: Job, step: Callable[..., T], *arguments: Any) -> T | Exception:
+        """Take one step with a file, of which this thread's messages speak meanwhile.
+
+        Returns:
+            What the step returns, or the error that it raises.
+        """
+        self._thread.file = number, job.source
         try:
-            faces = work(job, progress)
+            return step(job, *arguments)
         except CannotStart:
             raise
-        except Exception as error:  # said now and in the summary
-            expected = isinstance(error, ValueError)
-            reason = str(error) if expected else repr(error)
+        except Exception as error:  # `_note` says it, in its turn
+            return error
+        finally:
+            del self._thread.file
+
+    def _finish(
+        self,
+        number: int,
+        job: Job,
+        write: Callable[[Job, Result], int],
+        outcome: Result | Exception | None,
+        summary: Summary,
+    ) -> None:
+        """Write what became of a file, note it, and let the next one's messages out."""
+        faces: int | Exception | None
+        if outcome is None or isinstance(outcome, Exception):
+            faces = outcome
+        else:
+            faces = self._do(number, job, write, outcome)
+        self._do(number, job, self._note, faces, summary)
+        with cast(threading.RLock, self.lock):
+            self._turn = number + 1
+            for record, file in self._held.pop(self._turn, ()):
+                self._show(record, file)
+
+    def _note(self, job: Job, faces: int | Exception | None, summary: Summary) -> None:
+        if isinstance(faces, Exception):  # said now and in the summary
+            expected = isinstance(faces, ValueError)
+            reason = str(faces) if expected else repr(faces)
             summary.failed[job.source] = reason
-            logger.error("%s", reason, exc_info=self.verbose and not expected)
-            return
-        if faces is None:
+            logger.error("%s", reason, exc_info=faces if self.verbose and not expected else None)
+        elif faces is None:
             summary.skipped += 1
             logger.debug("already finished")
         elif faces == 0:

@@ -7,9 +7,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from . import parsing, registry, retinaface
+
+
+class Unrecognised(ValueError):  # noqa: N818 -- of tensors, not of a fault
+    """Tensors are those of no network of this package, by their names."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,8 @@ class Recognition:
     """How it was recognised."""
     net: nn.Module
     """The network with the tensors loaded: a copy, on the CPU."""
+    parameters: int
+    """Trainable numbers of the network as published."""
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     """What was read from names and shapes."""
     size: int | None = None
@@ -41,8 +48,10 @@ def recognise(state: Mapping[str, Tensor], architecture: str | None = None) -> R
         architecture: what it is said to be; None goes by the tensors' names alone.
 
     Raises:
-        ValueError: it is nothing that is known, or not what it is said to be; names the nearest
+        Unrecognised: a kind of ValueError: it is nothing that is known; names the nearest
             architecture and the first tensors that differ.
+        ValueError: tensors are missing, too many or wrongly shaped, or it is not what it is said
+            to be; names the first that differ.
     """
     detector, parser = retinaface.identify(state), parsing.identify(state)
     rows = {row.name: row for row in registry.ARCHITECTURES}
@@ -52,21 +61,26 @@ def recognise(state: Mapping[str, Tensor], architecture: str | None = None) -> R
     if name in retinaface.NAMES:
         if name != detector:
             raise ValueError(f"its tensors are those of {detector or 'no detector'}")
+        with torch.device("meta"):
+            published = retinaface.build(name)  # the one loaded has its batch norms folded
         return Recognition(
-            "detector",
-            name,
-            "it has tensors that only this detector has",
-            retinaface.from_state_dict(state),
-            {"folded": not any(key.endswith(".running_mean") for key in state)},
+            role="detector",
+            architecture=name,
+            reason="it has tensors that only this detector has",
+            net=retinaface.from_state_dict(state),
+            parameters=_count(published),
+            hyperparameters={"folded": not any(key.endswith(".running_mean") for key in state)},
             takes="BGR from 0 to 255 minus the channels' means, of any size",
         )
     if name in parsing.NAMES:
+        net = parsing.from_state_dict(state, name)
         return Recognition(
-            "parser",
-            name,
-            "it has tensors that only this parsing network has",
-            parsing.from_state_dict(state, name),
-            {"classes": parsing.CLASSES},
+            role="parser",
+            architecture=name,
+            reason="it has tensors that only this parsing network has",
+            net=net,
+            parameters=_count(net),
+            hyperparameters={"classes": parsing.CLASSES},
             takes="RGB in [0, 1], 512 x 512",
         )
     raise ValueError(f"this version has no network {name}")
@@ -91,6 +105,7 @@ def _restorer(row: registry.Architecture, state: Mapping[str, Tensor], told: boo
         architecture=row.name,
         reason=reason,
         net=net,
+        parameters=_count(net),
         hyperparameters=row.hyperparameters(state),
         size=None if row.size is None else getattr(net, row.size),
         takes=row.preprocessing,
@@ -102,7 +117,7 @@ def _identify(state: Mapping[str, Tensor]) -> str:
     """The architecture of a restorer.
 
     Raises:
-        ValueError: it is none; names the nearest of all networks.
+        Unrecognised: it is none; names the nearest of all networks.
     """
     for row in registry.ARCHITECTURES:
         if not row.only_by_name and all(key in state for key in row.signature):
@@ -112,4 +127,8 @@ def _identify(state: Mapping[str, Tensor]) -> str:
     }
     networks.update({name: partial(retinaface.build, name) for name in retinaface.NAMES})
     networks.update({name: partial(parsing.build, name) for name in parsing.NAMES})
-    raise ValueError(registry.describe_unknown(state, networks))
+    raise Unrecognised(registry.describe_unknown(state, networks))
+
+
+def _count(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())

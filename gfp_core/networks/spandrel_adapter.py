@@ -107,8 +107,7 @@ def from_state_dict(state: Mapping[str, Tensor]) -> SpandrelAdapter:
     except UnsupportedModelError as error:
         raise ValueError("spandrel does not know it either") from error
     except Exception as error:  # tensors that do not fit fail in any way; no callback runs in here
-        first_line = (str(error).splitlines() or [""])[0]
-        raise ValueError(
-            f"spandrel cannot load it: {first_line or type(error).__name__}"
-        ) from error
+        lines = [line.strip() for line in str(error).splitlines()]
+        reason = " ".join(lines[:2])[:200] or type(error).__name__
+        raise ValueError(f"spandrel cannot load it: {reason}") from error
     return SpandrelAdapter(descriptor).eval()

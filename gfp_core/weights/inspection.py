@@ -7,10 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from ..networks import spandrel_adapter
-from ..networks.recognition import recognise
+from ..networks.recognition import Unrecognised, recognise
 from . import WeightsError
 from .catalogue import Entry
 from .loading import Checkpoint, read_checkpoint
@@ -51,7 +49,7 @@ class Inspection:
     numbers: int | None = None
     """Numbers in all tensors, buffers among them."""
     parameters: int | None = None
-    """Trainable numbers of the network."""
+    """Trainable numbers of the network as published."""
     dtypes: dict[str, int] = field(default_factory=dict)
     """Number of tensors in the file of each type."""
     metadata: dict[str, str] = field(default_factory=dict)
@@ -136,8 +134,10 @@ def _meaning(checkpoint: Checkpoint, told: str | None) -> dict[str, Any]:
         found = recognise(checkpoint.state)
         if told in found.twins:
             found = recognise(checkpoint.state, told)
-    except ValueError as error:
+    except Unrecognised as error:
         return _foreign(checkpoint, str(error))
+    except ValueError as error:
+        return {"reason": str(error)}
     return {
         "role": found.role,
         "architecture": found.architecture,
@@ -145,7 +145,7 @@ def _meaning(checkpoint: Checkpoint, told: str | None) -> dict[str, Any]:
         "hyperparameters": found.hyperparameters,
         "size": found.size,
         "takes": found.takes,
-        "parameters": _parameters(found.net),
+        "parameters": found.parameters,
     }
 
 
@@ -162,9 +162,5 @@ def _foreign(checkpoint: Checkpoint, unknown: str) -> dict[str, Any]:
         "hyperparameters": {"tags": net.descriptor.tags},
         "size": net.out_size,
         "takes": "RGB in [-1, 1]",
-        "parameters": _parameters(net),
+        "parameters": sum(parameter.numel() for parameter in net.parameters()),
     }
-
-
-def _parameters(net: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in net.parameters())

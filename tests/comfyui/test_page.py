@@ -147,7 +147,7 @@ class Page:
         )
         self.settle()
 
-    def queue(self) -> dict[str, Any]:
+    def queue(self, seconds: float = 60) -> dict[str, Any]:
         """Queue the graph as the button does, and wait; the history's entry."""
         seen = set(self.comfyui.get("/history"))
         self.js("app.queuePrompt(0)")
@@ -156,7 +156,7 @@ class Page:
             history = self.comfyui.get("/history")
             return next((entry for id, entry in history.items() if id not in seen), None)
 
-        entry = self.wait(finished, "the prompt to end")
+        entry = self.wait(finished, "the prompt to end", seconds)
         assert entry["status"]["status_str"] == "success", entry["status"]
         return entry
 

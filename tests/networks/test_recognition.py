@@ -4,7 +4,7 @@ from torch import Tensor
 
 from gfp_core.networks import parsing, retinaface
 from gfp_core.networks.gfpgan import GFPGANBilinear, GFPGANClean
-from gfp_core.networks.recognition import recognise
+from gfp_core.networks.recognition import Unrecognised, recognise
 
 SMALL = {"out_size": 16, "num_style_feat": 4, "narrow": 0.015625, "num_mlp": 1}
 
@@ -33,6 +33,12 @@ def test_a_detector(name: str) -> None:
     found = recognise(retinaface.build(name).state_dict())
     assert (found.role, found.architecture) == ("detector", name)
     assert found.hyperparameters == {"folded": False}
+    net = retinaface.build(name)
+    assert found.parameters == sum(p.numel() for p in net.parameters())
+    retinaface.fold_batch_norm(net)
+    folded = recognise(net.state_dict())
+    assert folded.hyperparameters == {"folded": True}
+    assert folded.parameters == found.parameters
 
 
 @pytest.mark.parametrize("name", parsing.NAMES)
@@ -63,7 +69,7 @@ def test_what_is_not_recognised() -> None:
     parser = parsing.build("BiSeNet").state_dict()
     with pytest.raises(ValueError, match="nearest is BiSeNet, of whose 191 tensors 190 are there"):
         recognise(without(parser, "cp.resnet.conv1.weight"))
-    with pytest.raises(ValueError, match="has any of its tensors: 'a'"):
+    with pytest.raises(Unrecognised, match="has any of its tensors: 'a'"):
         recognise({"a": torch.zeros(1)})
 
 

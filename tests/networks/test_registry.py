@@ -8,8 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gfp_core.networks.gfpgan import GFPGAN, GFPGANBilinear, GFPGANClean, GFPGANv1
-from gfp_core.networks.lite import GFPGANLite
-from gfp_core.networks.registry import ARCHITECTURES, build, identify
+from gfp_core.networks.registry import ARCHITECTURES, Architecture, build, identify
 
 
 def state_of(net: type[GFPGAN]) -> dict[str, Tensor]:
@@ -81,14 +80,11 @@ def test_an_unknown_prefix_is_named() -> None:
         identify({})
 
 
-@pytest.mark.parametrize("net", [GFPGANClean, GFPGANv1, GFPGANLite])
-def test_hyperparameters_are_told(net: type[GFPGAN]) -> None:
+@pytest.mark.parametrize("row", ARCHITECTURES, ids=lambda row: row.name)
+def test_hyperparameters_are_told(row: Architecture) -> None:
     with torch.device("meta"):
-        state = net(out_size=128, channel_multiplier=1, narrow=0.25).state_dict()
-    told = identify(state).hyperparameters(state)
-    assert (told["out_size"], told["channel_multiplier"], told["narrow"]) == (128, 1, 0.25)
-    with torch.device("meta"):
-        again = net(**told).state_dict()
+        state = row.network().state_dict()
+        again = row.network(**row.hyperparameters(state)).state_dict()  # type: ignore[call-arg]
     assert {key: again[key].shape for key in again} == {key: state[key].shape for key in state}
 
 

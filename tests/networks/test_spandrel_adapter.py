@@ -51,8 +51,13 @@ def test_a_model_for_one_picture_at_a_time() -> None:
 
     net = DnCNN(in_nc=4, out_nc=3, nc=4, nb=8, act_mode="R", mode="FDnCNN")
     adapter = from_state_dict(net.state_dict())
+    x = torch.rand(3, 3, 16, 16)
     with torch.inference_mode():
-        assert adapter(torch.zeros(3, 3, 16, 16)).shape == (3, 3, 16, 16)
+        restored = adapter(x)
+        assert restored.shape == x.shape
+        assert not adapter.descriptor.supports_half
+        with torch.autocast("cpu", torch.bfloat16):  # which the model does not bear
+            assert torch.equal(adapter(x), restored)
 
 
 def test_through_the_restorer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -83,8 +88,23 @@ def test_what_cannot_restore_is_refused(tmp_path: Path) -> None:
         from_state_dict({"a": torch.zeros(1)})
     state = nafnet().state_dict()
     state["intro.weight"] = torch.zeros(4, 3, 5, 5)
-    with pytest.raises(ValueError, match="spandrel cannot load it"):
+    with pytest.raises(
+        ValueError, match=r"cannot load it: Error\(s\) in .* size mismatch for intro"
+    ):
         from_state_dict(state)
+
+
+def test_what_the_papers_compare_with() -> None:
+    from spandrel.architectures.ESRGAN import ESRGAN
+    from spandrel.architectures.RCAN import RCAN
+
+    rcan = RCAN(n_resgroups=1, n_resblocks=1, n_feats=16, scale=4)
+    with pytest.raises(ValueError, match="RCAN makes pictures 4 times as large"):
+        from_state_dict(rcan.state_dict())
+    with pytest.raises(ValueError, match="ESRGAN makes pictures 4 times as large"):
+        from_state_dict(ESRGAN(num_filters=8, num_blocks=1, scale=4).state_dict())
+    same = from_state_dict(ESRGAN(num_filters=8, num_blocks=1, scale=1).state_dict())
+    assert same(torch.zeros(1, 3, 16, 16)).shape == (1, 3, 16, 16)
 
 
 def test_sizes_that_a_model_needs() -> None:

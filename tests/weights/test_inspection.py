@@ -100,6 +100,14 @@ def test_the_bundled_model_and_an_onnx_file(tmp_path: Path) -> None:
         inspect(tmp_path / "nix.onnx")
 
 
+def test_a_damaged_file_is_not_taken_for_spandrels(tmp_path: Path) -> None:
+    file = tmp_path / "net.pth"
+    torch.save({**GFPGANClean(**SMALL).state_dict(), "stray": torch.zeros(1)}, file)
+    found = inspect(file)
+    assert found.role is None
+    assert found.reason.endswith("1 tensors too many: 'stray'")
+
+
 def test_a_parser_and_what_is_unknown(tmp_path: Path) -> None:
     file = tmp_path / "net.pth"
     state = parsing.build("BiSeNet").state_dict()
