@@ -145,10 +145,9 @@ class Styled(Modulated):
 class Down(nn.Module):
     """A block of the U-Net that halves the resolution: `equalised.ResBlock`."""
 
-    def __init__(self, block: ResBlock, side: int, first: nn.Module | None = None) -> None:
-        """Take a block whose input has this side; ``first`` is a 1x1 convolution before it."""
+    def __init__(self, block: ResBlock, first: nn.Module | None) -> None:
+        """Take a block, and the 1x1 convolution before it, if there is one."""
         super().__init__()
-        self.side = side
         self.first = None if first is None else Conv.of(first)
         self.conv1, self.conv2, self.skip = map(Conv.of, (block.conv1, block.conv2, block.skip))
 
@@ -174,6 +173,7 @@ class Level(nn.Module):
         """Take the layers of 8 * 2 ** i pixels."""
         super().__init__()
         self.side = 8 * 2**i
+        self.last = self.side == net.out_size
         block = cast(ResBlock, net.conv_body_up[i])
         self.conv1 = Conv.of(block.conv1)
         self.conv2 = Conv.of(block.conv2, up=self.side)
@@ -204,21 +204,21 @@ class Level(nn.Module):
         """Double the resolution.
 
         Args:
-            inputs: features of the U-Net with its skip added, features of the generator, and the
-                image so far, each (B, C, H, W).
+            inputs: the image so far, features of the U-Net with its skip added, and features of
+                the generator, each (B, C, H, W).
             styles: of the three modulated convolutions, each (B, I), float32.
             noises: of the two that have it, each (1 or B, 1, 2H, 2W).
             modulate: whether styles are multiplied into weights; for one face only.
 
         Returns:
-            The same three, each (B, C', 2H, 2W).
+            The same three, each (B, C', 2H, 2W); of the last level the image alone.
         """
         with full_precision(styles[0].device):
             layers = (self.style1, self.style2, self.to_rgb)
             stylings = [layer.prepare(s, modulate) for layer, s in zip(layers, styles, strict=True)]
 
         def run(low: int, high: int) -> Sequence[Tensor]:
-            u, x, image = (part[:, :, low:high] for part in inputs)
+            image, u, x = (part[:, :, low:high] for part in inputs)
             noise1, noise2 = (noise[:, :, 2 * low : 2 * high] for noise in noises)
             skip = upsample(self.skip(u), "bilinear")
             u = leaky_(self.conv2(leaky_(self.conv1(u)))).add_(skip)
@@ -229,7 +229,7 @@ class Level(nn.Module):
             torch.addcmul(shift, half, scale, out=half)
             x = self.style2.activate(x, stylings[1], noise2)
             image = self.to_rgb(x, stylings[2]).add_(upsample(image, "bilinear"))
-            return u, x, image
+            return (image,) if self.last else (image, u, x)
 
         rows, width = self.side // 2, len(self.first.weight)
         band = band_of(rows, 2 * 4 * len(inputs[0]) * width * self.side, inputs[0].device)
@@ -247,14 +247,13 @@ class FastGFPGAN(nn.Module):
         self.out_size = net.out_size
         self.modulation: Literal["auto", "weights", "features"] = "auto"
         """What is multiplied by the styles: by default weights on a CPU, features elsewhere."""
-        sides = [net.out_size // 2**i for i in range(len(net.conv_body_down))]
         self.down = nn.ModuleList(
-            Down(cast(ResBlock, block), side, net.conv_body_first if i == 0 else None)
-            for i, (block, side) in enumerate(zip(net.conv_body_down, sides, strict=True))
+            Down(cast(ResBlock, block), net.conv_body_first if i == 0 else None)
+            for i, block in enumerate(net.conv_body_down)
         )
         self.final_conv = Conv.of(net.final_conv)
         self.codes = nn.ParameterList(map(frozen, net.final_linear.parameters()))
-        self.levels = nn.ModuleList(Level(net, i) for i in range(len(sides)))
+        self.levels = nn.ModuleList(Level(net, i) for i in range(len(self.down)))
         decoder = net.stylegan_decoder
         # Of use in networks of before the releases only, which predict codes in Z.
         self.mapping = None if net.input_is_latent else copy.deepcopy(decoder.style_mlp)
@@ -314,14 +313,16 @@ class FastGFPGAN(nn.Module):
         noises = list(self.stylegan_decoder.noises.buffers())
         x = self.style1.activate(self.constant, stylings[0], noises[0])
         image = self.to_rgb(x, stylings[1])
+        maps = [image, u, x]
         for i, level in enumerate(self.levels):
-            u, x, image = level(
-                (u + skips.pop(), x, image),
+            maps[1] = maps[1] + skips.pop()
+            maps = level(
+                maps,
                 styles[3 * i + 2 : 3 * i + 5],
                 noises[2 * i + 1 : 2 * i + 3],
                 modulate,
             )
-        return image
+        return maps[0]
 
 
 class FastLite(nn.Module):

@@ -74,22 +74,29 @@ def bilinear_conv(x: Tensor, weight: Tensor, kernel: Tensor, bias: Tensor | None
     return y
 
 
-def _beyond_the_edge(x: Tensor, weight: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+def _beyond_the_edge(x: Tensor, weight: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """What the ring around the upsampled map adds to its convolution.
 
     Returns:
         For the first and the last row (B, O, 2W), for the first and the last column (B, O, 2H).
         The corners of the ring are in the rows.
     """
-    weight = weight.transpose(0, 1)  # [OI33], still turned: its last row is the first one
-    rows = _double(torch.cat([x[:, :, 0], x[:, :, -1]], dim=1), beyond=1)
-    columns = _double(torch.cat([x[:, :, :, 0], x[:, :, :, -1]], dim=1), beyond=0)
-    row_weight = torch.cat([weight[:, :, 2], weight[:, :, 0]]).flip(2)
-    column_weight = torch.cat([weight[:, :, :, 2], weight[:, :, :, 0]]).flip(2)
-    return (
-        F.conv1d(rows, row_weight, groups=2).chunk(2, dim=1),
-        F.conv1d(columns, column_weight, padding=1, groups=2).chunk(2, dim=1),
-    )
+    taps = weight.permute(2, 3, 0, 1)  # [33IO], in memory side by side; turned: the last is first
+    sides = []
+    for lines, weights, beyond in (
+        (x[:, :, 0], taps[2], 1),
+        (x[:, :, -1], taps[0], 1),
+        (x[:, :, :, 0], taps[:, 2], 0),
+        (x[:, :, :, -1], taps[:, 0], 0),
+    ):
+        line = _double(lines, beyond).transpose(1, 2)[:, None]  # [B1NI]
+        each = torch.matmul(line, weights)  # [B3NO]
+        if not beyond:  # the corners, which the rows have, count as zero
+            each = F.pad(each, (0, 0, 1, 1))
+        length = each.shape[2] - 2
+        side = sum(each[:, 2 - tap, tap : tap + length] for tap in range(3))
+        sides.append(torch.as_tensor(side).transpose(1, 2))
+    return sides[:2], sides[2:]
 
 
 def _double(lines: Tensor, beyond: int) -> Tensor:
