@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from torch import nn
 
+from .codeformer import CodeFormer
+from .fast_gfpgan import FastGFPGAN, FastLite
+from .fast_vqgan import with_fast_blocks
 from .gfpgan import GFPGANBilinear, GFPGANClean
 from .gfpgan_state import bilinear_to_clean
 from .lite import GFPGANLite
+from .restoreformer import RestoreFormer, RestoreFormerPlusPlus
 
 
 def fast_form(net: nn.Module) -> nn.Module:
@@ -21,12 +25,12 @@ def fast_form(net: nn.Module) -> nn.Module:
     Returns:
         A module with the same ``forward``, less what serves training; equal up to rounding.
     """
-    from .fast_gfpgan import FastGFPGAN, FastLite
-
     if type(net) is GFPGANBilinear:
         net = GFPGANClean.from_state_dict(bilinear_to_clean(net.state_dict()))
     if type(net) is GFPGANClean:
         return FastGFPGAN(net)
     if type(net) is GFPGANLite:
         return FastLite(net)
+    if type(net) in (RestoreFormer, RestoreFormerPlusPlus, CodeFormer):
+        return with_fast_blocks(net)
     return net

@@ -273,7 +273,10 @@ class FastGFPGAN(nn.Module):
         modulations = [layer.modulated_conv.modulation for layer in layers]
         self.widths = [len(modulation.bias) for modulation in modulations]
         size = (len(layers), net.num_style_feat, max(self.widths))
-        matrices, biases = self.constant.new_zeros(size), self.constant.new_zeros(size[0], 1, size[2])
+        matrices, biases = (
+            self.constant.new_zeros(size),
+            self.constant.new_zeros(size[0], 1, size[2]),
+        )
         for i, (modulation, width) in enumerate(zip(modulations, self.widths, strict=True)):
             matrices[i, :, :width] = modulation.weight.detach().T
             biases[i, 0, :width] = modulation.bias.detach()
@@ -309,7 +312,10 @@ class FastGFPGAN(nn.Module):
         u = leaky_(self.final_conv(x))
         with full_precision(x.device):
             styles = self.styles(u.float())
-            stylings = [self.style1.prepare(styles[0], False), self.to_rgb.prepare(styles[1], False)]
+            stylings = [
+                self.style1.prepare(styles[0], False),
+                self.to_rgb.prepare(styles[1], False),
+            ]
         noises = list(self.stylegan_decoder.noises.buffers())
         x = self.style1.activate(self.constant, stylings[0], noises[0])
         image = self.to_rgb(x, stylings[1])

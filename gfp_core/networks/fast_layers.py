@@ -119,7 +119,7 @@ def nearest_weight(weight: Tensor) -> Tensor:
         for rows in (even, odd)
         for columns in (even, odd)
     ]
-    return torch.stack(phases, dim=1).flatten(0, 1).to(weight.dtype)
+    return torch.cat(phases).to(weight.dtype)
 
 
 def in_bands(
