@@ -19,7 +19,7 @@ from .detect import DEFAULT_SCORE, FaceDetector, load_detector
 from .faces import Faces, Preview, Progress
 from .networks import registry
 from .paste import MaskShape, paste
-from .restore import Precision, Restorer
+from .restore import Engine, Precision, Restorer
 from .weights import WeightsError
 from .weights.loading import load_network
 from .weights.store import Weights
@@ -67,6 +67,7 @@ class FaceRestorer:
         *,
         device: torch.device | str | None = None,
         precision: Precision = "auto",
+        engine: Engine = "auto",
         weights: Weights | None = None,
     ) -> FaceRestorer:
         """Load the networks.
@@ -77,7 +78,8 @@ class FaceRestorer:
             model: name of weights in the catalogue, or a checkpoint file of any known architecture.
             detector: name of a detector in the catalogue, or a file that holds one.
             device: where both run; None takes CUDA if there is one, else the CPU.
-            precision: of the restorer's arithmetic, see `Restorer`.
+            precision: of the restorer's arithmetic, see `Restorer` for this and ``engine``.
+            engine: what runs the restorer.
             weights: where named weights are looked for; by default as the user's settings say.
 
         Raises:
@@ -89,7 +91,7 @@ class FaceRestorer:
         weights = Weights() if weights is None else weights
         net = load_network(*find_model(model, weights))
         found = find_detector(detector, device=place, weights=weights)
-        return cls(Restorer(net, device=place, precision=precision), found)
+        return cls(Restorer(net, device=place, precision=precision, engine=engine), found)
 
     def restore(
         self,

@@ -54,6 +54,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             options.model,
             options.detector,
             device=options.device,
+            engine=options.engine,
             weights=load_weights(options),
         )
 

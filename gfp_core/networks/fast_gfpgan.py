@@ -225,8 +225,11 @@ class Level(nn.Module):
             scale, shift = self.second(leaky_(self.first(u))).chunk(2, dim=1)
             x = self.style1.activate(x, stylings[0], noise1)
             # CS-SFT: the last channels, as many as there are conditions (GFP-GAN, eq. 4).
-            half = x[:, x.shape[1] - scale.shape[1] :]
-            torch.addcmul(shift, half, scale, out=half)
+            kept = x.shape[1] - scale.shape[1]
+            if torch.jit.is_tracing():  # for engines that do not know of views
+                x = torch.cat([x[:, :kept], x[:, kept:] * scale + shift], dim=1)
+            else:
+                torch.addcmul(shift, x[:, kept:], scale, out=x[:, kept:])
             x = self.style2.activate(x, stylings[1], noise2)
             image = self.to_rgb(x, stylings[2]).add_(upsample(image, "bilinear"))
             return (image,) if self.last else (image, u, x)
@@ -263,15 +266,17 @@ class FastGFPGAN(nn.Module):
         to_rgb = decoder.to_rgb1
         self.to_rgb = Modulated(to_rgb.modulated_conv, to_rgb.bias, 4, gain=1.0)
         self.stylegan_decoder = nn.Module()
-        self.stylegan_decoder.noises = copy.deepcopy(decoder.noises)
+        self.stylegan_decoder.add_module("noises", copy.deepcopy(decoder.noises))
 
-        layers = [decoder.style_conv1, to_rgb]
+        layers: list[nn.Module] = [decoder.style_conv1, to_rgb]
         self.latents = [0, 1]  # of which latent code each modulated layer's style is
         for i, last in enumerate(decoder.to_rgbs):
             layers += [*decoder.style_convs[2 * i : 2 * i + 2], last]
             self.latents += [2 * i + 1, 2 * i + 2, 2 * i + 3]
-        modulations = [layer.modulated_conv.modulation for layer in layers]
-        self.widths = [len(modulation.bias) for modulation in modulations]
+        modulations = [
+            cast(nn.Linear, layer.get_submodule("modulated_conv.modulation")) for layer in layers
+        ]
+        self.widths = [modulation.out_features for modulation in modulations]
         size = (len(layers), net.num_style_feat, max(self.widths))
         matrices, biases = (
             self.constant.new_zeros(size),
@@ -316,7 +321,7 @@ class FastGFPGAN(nn.Module):
                 self.style1.prepare(styles[0], False),
                 self.to_rgb.prepare(styles[1], False),
             ]
-        noises = list(self.stylegan_decoder.noises.buffers())
+        noises = list(self.stylegan_decoder.get_submodule("noises").buffers())
         x = self.style1.activate(self.constant, stylings[0], noises[0])
         image = self.to_rgb(x, stylings[1])
         maps = [image, u, x]

@@ -67,10 +67,13 @@ def bilinear_conv(x: Tensor, weight: Tensor, kernel: Tensor, bias: Tensor | None
     y = F.conv_transpose2d(padded, weight, stride=2, padding=1)  # [B, O, 2H + 3, 2W + 3]
     y = F.conv2d(y, kernel, bias, groups=len(kernel))
     rows, columns = _beyond_the_edge(x, weight)
-    y[:, :, 0] -= rows[0]
-    y[:, :, -1] -= rows[1]
-    y[:, :, :, 0] -= columns[0]
-    y[:, :, :, -1] -= columns[1]
+    for dim, (first, last) in ((2, rows), (3, columns)):
+        if torch.jit.is_tracing():  # for engines that do not know of views
+            ends = [y.narrow(dim, 0, 1) - first, y.narrow(dim, y.shape[dim] - 1, 1) - last]
+            y = torch.cat([ends[0], y.narrow(dim, 1, y.shape[dim] - 2), ends[1]], dim=dim)
+        else:
+            y.narrow(dim, 0, 1).sub_(first)
+            y.narrow(dim, y.shape[dim] - 1, 1).sub_(last)
     return y
 
 
@@ -78,7 +81,7 @@ def _beyond_the_edge(x: Tensor, weight: Tensor) -> tuple[list[Tensor], list[Tens
     """What the ring around the upsampled map adds to its convolution.
 
     Returns:
-        For the first and the last row (B, O, 2W), for the first and the last column (B, O, 2H).
+        For the first and the last row (B, O, 1, 2W), for the first and last column (B, O, 2H, 1).
         The corners of the ring are in the rows.
     """
     taps = weight.permute(2, 3, 0, 1)  # [33IO], in memory side by side; turned: the last is first
@@ -95,7 +98,7 @@ def _beyond_the_edge(x: Tensor, weight: Tensor) -> tuple[list[Tensor], list[Tens
             each = F.pad(each, (0, 0, 1, 1))
         length = each.shape[2] - 2
         side = sum(each[:, 2 - tap, tap : tap + length] for tap in range(3))
-        sides.append(torch.as_tensor(side).transpose(1, 2))
+        sides.append(torch.as_tensor(side).transpose(1, 2).unsqueeze(3 - beyond))
     return sides[:2], sides[2:]
 
 

@@ -4,7 +4,8 @@ A fast form is a copy of the network with its blocks exchanged. What is differen
 rounding:
 
 - channels lie last in memory, which convolutions and attention like better;
-- a convolution after doubling pixels is four of 2x2 on the small map (`fast_layers.nearest_weight`);
+- a convolution after doubling pixels is four of 2x2 on the small map
+  (`fast_layers.nearest_weight`);
 - what a block has made itself it changes in place, instead of making another;
 - attention takes queries, keys and values from as few matrix products as there are inputs, and
   reads the maps as they lie in memory.
@@ -45,7 +46,7 @@ class Residual(nn.Module):
 
 
 class Double(nn.Module):
-    """`vqgan.Upsample`: doubled pixels and a 3x3 convolution, each phase of the result by itself."""
+    """`vqgan.Upsample`: doubled pixels and a 3x3 convolution, each phase by itself."""
 
     def __init__(self, layer: Upsample) -> None:
         super().__init__()
@@ -57,15 +58,21 @@ class Double(nn.Module):
         batch, channels, height, width = x.shape
         x = F.pad(x, (1, 1, 1, 1))
         result: Tensor | None = None
+        phases = []
         for weight, (row, column) in zip(
             self.weight.chunk(4), itertools.product((0, 1), (0, 1)), strict=True
         ):
             part = x[:, :, row : row + height + 1, column : column + width + 1]
             phase = F.conv2d(part, weight, self.bias)
+            if torch.jit.is_tracing():  # for engines that do not know of views
+                phases.append(phase)
+                continue
             if result is None:  # only now is its type known, under autocast
                 size = (batch, channels, 2 * height, 2 * width)
                 result = torch.empty(size, dtype=phase.dtype, device=x.device, memory_format=NHWC)
             result[:, :, row::2, column::2] = phase
+        if phases:
+            return F.pixel_shuffle(torch.stack(phases, dim=2).flatten(1, 2), 2)
         return cast(Tensor, result)
 
 
@@ -106,7 +113,7 @@ def _pixels(x: Tensor) -> Tensor:
 
 def with_fast_blocks(net: Net) -> Net:
     """A copy of a network with its blocks exchanged, for inference."""
-    return _exchange(copy.deepcopy(net)).to(memory_format=NHWC).eval().requires_grad_(False)  # type: ignore[call-overload]
+    return _exchange(copy.deepcopy(net)).to(memory_format=NHWC).eval().requires_grad_(False)
 
 
 def _exchange(module: Net) -> Net:
