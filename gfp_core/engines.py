@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -83,7 +84,9 @@ def _export(net: nn.Module, sample: Tensor) -> Any:
     import openvino
 
     logger.info("Exporting %s to OpenVINO, once.", type(net).__name__)
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # Python's decisions are for this size and a CPU, as they should be.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
         traced = torch.jit.trace(net, sample, check_trace=False)
         return openvino.convert_model(traced, example_input=sample)
 

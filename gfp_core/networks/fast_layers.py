@@ -27,16 +27,14 @@ that takes as long as a convolution with few channels.
 
 
 def frozen(tensor: Tensor) -> nn.Parameter:
-    """A parameter that is not trained; with four dimensions its channels lie last in memory."""
-    tensor = tensor.detach()
-    if tensor.ndim == 4:
-        tensor = tensor.contiguous(memory_format=NHWC)
-    return nn.Parameter(tensor, requires_grad=False)
+    """A copy that is not trained; with four dimensions its channels lie last in memory."""
+    layout = NHWC if tensor.ndim == 4 else torch.contiguous_format
+    return nn.Parameter(tensor.detach().clone(memory_format=layout), requires_grad=False)
 
 
 def transposed(weight: Tensor) -> Tensor:
     """Weights (O, I, 3, 3) as `bilinear_conv` takes them: (I, O, 3, 3), turned by 180 degrees."""
-    return weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=NHWC)
+    return weight.flip(2, 3).transpose(0, 1)
 
 
 def fir_kernel(channels: int) -> Tensor:
