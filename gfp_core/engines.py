@@ -87,6 +87,7 @@ def _export(net: nn.Module, sample: Tensor) -> Any:
     with torch.no_grad(), warnings.catch_warnings():
         # Python's decisions are for this size and a CPU, as they should be.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", FutureWarning)  # that tracing will go some day
         traced = torch.jit.trace(net, sample, check_trace=False)
         return openvino.convert_model(traced, example_input=sample)
 
@@ -116,9 +117,7 @@ def _fingerprint(net: nn.Module, size: int) -> str:
             digest.update(source.read_bytes())
     for name, tensor in net.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        # In the order of memory, whatever it is: a copy of that much takes longer than the hash.
-        dense = tensor.detach().permute(
-            *sorted(range(tensor.ndim), key=lambda i: -tensor.stride(i))
-        )
-        digest.update(dense.contiguous().numpy().data)
+        if not tensor.is_contiguous() and tensor.ndim == 4:  # channels last: hashed as it lies
+            tensor = tensor.permute(0, 2, 3, 1)
+        digest.update(tensor.detach().contiguous().numpy().reshape(-1).data)
     return digest.hexdigest()[:32]
