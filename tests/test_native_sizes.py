@@ -67,7 +67,9 @@ def test_the_passing_network_gives_back_its_input() -> None:
 @pytest.mark.parametrize("size", [256, 512, 1024, pytest.param(2048, marks=pytest.mark.slow)])
 def test_a_face_comes_back_to_its_place(size: int, detector: FaceDetector) -> None:
     frames = photo()
-    result = FaceRestorer(Restorer(passing_gpen(size)), detector).restore(frames)
+    result = FaceRestorer(Restorer(passing_gpen(size)), detector).restore(
+        frames, auto_strength=False
+    )
     assert len(result.faces) == 1
     crops, restored = result.faces.crops, result.faces.restored
     assert crops is not None
