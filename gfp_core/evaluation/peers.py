@@ -146,10 +146,10 @@ def whole(detector: nn.Module, restorer: nn.Module, rgb: NDArray[np.uint8]) -> N
 
 def to_frames(rgb: NDArray[np.uint8]) -> Tensor:
     """(H, W, 3) uint8 RGB to (1, 3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].float().div_(255)
 
 
 def to_pixels(image: Tensor) -> NDArray[np.uint8]:
     """(3, H, W) RGB in [0, 1] to (H, W, 3) uint8."""
-    levels = (image.clamp(0, 1) * 255).round().to(torch.uint8)
+    levels = image.clamp(0, 1).mul_(255).round_().to(torch.uint8)
     return np.ascontiguousarray(levels.permute(1, 2, 0).cpu().numpy())

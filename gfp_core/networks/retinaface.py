@@ -133,7 +133,9 @@ def preprocess(frames: Tensor) -> Tensor:
     Returns:
         (B, 3, H, W) float32 BGR on the scale 0 to 255 minus ``MEAN_BGR``.
     """
-    bgr = frames[:, :3].flip(1).float()  # a copy, which may be changed in place
+    # A copy, which may be changed in place, with channels last, as the network would make it.
+    bgr = torch.stack([frames[:, channel] for channel in (2, 1, 0)], dim=-1).permute(0, 3, 1, 2)
+    bgr = bgr.float()
     bgr.nan_to_num_(0.0, 1.0, 0.0).clamp_(0.0, 1.0).mul_(255.0)
     return bgr.sub_(bgr.new_tensor(MEAN_BGR).view(1, 3, 1, 1))
 
