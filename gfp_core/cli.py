@@ -314,6 +314,40 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_detection(compare)
     compare.set_defaults(run=_compare)
+
+    bench = commands.add_parser(
+        "bench",
+        parents=[talk],
+        help="time each step on this machine",
+        description="Time each step on this machine, beside facexlib and (if it is installed, and "
+        "for GFPGAN) spandrel, and print a table. Ratios above 1: ours is faster.",
+    )
+    bench.add_argument(
+        "photo",
+        nargs="?",
+        type=Path,
+        metavar="PHOTO",
+        help="picture with a face (default: the portrait of scikit-image, if it is installed)",
+    )
+    bench.add_argument(
+        "--model",
+        default="lite",
+        help="name of a model, see `gfp weights list`, or a checkpoint file (default: %(default)s)",
+    )
+    bench.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: CUDA if there is one)")
+    bench.add_argument(
+        "--size",
+        type=_count,
+        nargs=2,
+        default=(1920, 1080),
+        metavar=("W", "H"),
+        help="size to which the default portrait is enlarged (default: 1920 1080)",
+    )
+    bench.add_argument(
+        "--rounds", type=_count, default=5, help="repetitions of each step (default: %(default)s)"
+    )
+    bench.add_argument("--json", type=Path, metavar="FILE", help="also write all times to FILE")
+    bench.set_defaults(run=_bench)
     _add_weights(commands, talk)
     return parser
 
@@ -436,6 +470,12 @@ def _compare(options: argparse.Namespace, console: Console) -> int:
     return compare.run(options, console)
 
 
+def _bench(options: argparse.Namespace, console: Console) -> int:
+    from .commands import bench
+
+    return bench.run(options, console)
+
+
 def _weights(options: argparse.Namespace, console: Console) -> int:
     from .commands import weights
 
@@ -458,6 +498,13 @@ def _factor(text: str) -> float:
     if value <= 0:
         raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
     return value
+
+
+def _count(text: str) -> int:
+    value = _number(text)
+    if value < 1 or value != int(value):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text}")
+    return int(value)
 
 
 def _number(text: str) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -184,7 +185,8 @@ class FaceDetector:
                 views.cut(image, box.tolist(), CLOSE_SIDE, CLOSE_MARGIN, self._prepare)
                 for box in boxes
             ]
-            seen = self._see(torch.stack([square for square, _ in cuts]), CLOSE_SCORE, flip)
+            squares = torch.stack([square for square, _ in cuts])
+            seen = self._see(squares, CLOSE_SCORE, flip, close=True)
             for index, (one, (_, matrix)) in enumerate(zip(seen, cuts, strict=True)):
                 one = views.mapped(one, matrix)
                 overlap = views.overlaps(boxes[index : index + 1], one.boxes)[0]
@@ -196,28 +198,30 @@ class FaceDetector:
         """Images (B, 3, H, W) as the network wants them, where it is."""
         return retinaface.preprocess(images.to(self.device))
 
-    def _see(self, images: Tensor, score: float, flip: bool) -> list[Found]:
+    def _see(self, images: Tensor, score: float, flip: bool, *, close: bool = False) -> list[Found]:
         """What is in each of the prepared images, in their own pixels."""
-        seen = self._look(images, score)
+        seen = self._look(images, score, close)
         if not flip:
             return seen
         mirrored, matrix = views.mirrored(images)
         return [
             views.averaged(plain, views.mapped(other, matrix))
-            for plain, other in zip(seen, self._look(mirrored, score), strict=True)
+            for plain, other in zip(seen, self._look(mirrored, score, close), strict=True)
         ]
 
-    def _look(self, images: Tensor, score: float) -> list[Found]:
-        """What the network finds in each image, looked at once."""
+    def _look(self, images: Tensor, score: float, close: bool) -> list[Found]:
+        """What the network finds in each image, looked at once; only large faces if ``close``."""
+        height, width = images.shape[2:]
         with deterministic(self.device, allow_tf32=False):
-            boxes, classes, landmarks = self.net(images)
-        priors = retinaface.priors(*images.shape[2:])
+            run = partial(retinaface.without_finest, self.net) if close else self.net
+            boxes, classes, landmarks = run(images)
+        left_out = retinaface.count_priors(height, width) - classes.shape[1]
         result = []
         for index in range(images.shape[0]):
             # Few of the many thousand priors see a face: only these are moved and decoded.
             probability = classes[index, :, 1]
             kept = (probability > score).nonzero().squeeze(1)
-            prior = priors[kept.cpu()]
+            prior = retinaface.priors_at(kept.cpu() + left_out, height, width)
             found = Found(
                 retinaface.decode_boxes(boxes[index, kept].cpu().float(), prior),
                 probability[kept].cpu().float(),
@@ -239,7 +243,7 @@ class YuNetDetector(FaceDetector):
         """The CPU."""
         return torch.device("cpu")
 
-    def _look(self, images: Tensor, score: float) -> list[Found]:
+    def _look(self, images: Tensor, score: float, close: bool) -> list[Found]:
         """What the network finds in each of the images preprocessed for RetinaFace."""
         bgr = images + images.new_tensor(retinaface.MEAN_BGR).view(1, 3, 1, 1)
         pixels = bgr.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -661,6 +661,44 @@ def test_detect_options(tmp_path, loads, fake_restorer):
     assert fake_restorer.detector.calls == [{"score": 0.25}]
 
 
+# Timing
+
+
+def test_bench_refuses_what_it_cannot_time(tmp_path, capsys):
+    source = tmp_path / "a.png"
+    Image.new("RGB", (64, 64)).save(source)
+    for arguments, said in (
+        ([tmp_path / "b.png"], "b.png does not exist"),
+        ([source], "no face"),
+        ([source, "--model", "nothing.pth"], "nothing.pth"),
+        ([source, "--rounds", "0"], "whole number"),
+        ([source, "--json", source / "a.json"], "cannot be written to"),
+    ):
+        assert run("bench", *arguments) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_bench_prints_and_writes_the_same(tmp_path, capsys):
+    assert run("bench", "--size", 320, 240, "--rounds", 1, "--json", tmp_path / "a.json") == 0
+    said = capsys.readouterr().out
+    report = json.loads((tmp_path / "a.json").read_text())
+    names = [row["step"] for row in report["steps"]]
+    assert len(names) == 7
+    assert all(f"| {name} |" in said for name in names)
+    assert all(row["seconds"]["ours"]["cpu"][0] > 0 for row in report["steps"])
+    assert ["ratio" in row for row in report["steps"]] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert report["alone"]["ours"][0]["seconds"] > 0
+
+
 # With the real networks
 
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from functools import lru_cache
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -132,29 +133,78 @@ def preprocess(frames: Tensor) -> Tensor:
     Returns:
         (B, 3, H, W) float32 BGR on the scale 0 to 255 minus ``MEAN_BGR``.
     """
-    bgr = frames[:, :3].flip(1).float()  # a copy, which may be changed in place
+    # A copy, which may be changed in place, with channels last, as the network would make it.
+    bgr = torch.stack([frames[:, channel] for channel in (2, 1, 0)], dim=-1).permute(0, 3, 1, 2)
+    bgr = bgr.float()
     bgr.nan_to_num_(0.0, 1.0, 0.0).clamp_(0.0, 1.0).mul_(255.0)
     return bgr.sub_(bgr.new_tensor(MEAN_BGR).view(1, 3, 1, 1))
 
 
-@lru_cache(maxsize=4)
-def priors(height: int, width: int) -> Tensor:
-    """The priors of a frame of this size, in the order of the network's outputs.
+def without_finest(net: nn.Module, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The forward of RetinaFace without its finest level, which takes half of the work.
 
-    The cache keeps the last four sizes (a film has one); treat the tensor as read-only.
+    Args:
+        net: as `from_state_dict` gives it; a stand-in without its parts is run as it is.
+        frames: as for its forward.
+
+    Returns:
+        As its forward does, at the priors of 64 pixels and more: the last ones.
+    """
+    net = cast(Any, net)
+    if not hasattr(net, "fpn"):
+        whole: tuple[Tensor, Tensor, Tensor] = net(frames)
+        return whole
+    _, middle, coarse = net.body(frames).values()
+    middle, coarse = net.fpn.output2(middle), net.fpn.output3(coarse)
+    middle = middle + F.interpolate(coarse, size=middle.shape[2:], mode="nearest")
+    levels = net.ssh2(net.fpn.merge2(middle)), net.ssh3(coarse)
+
+    def heads(kind: Any) -> Tensor:
+        return torch.cat([kind[1](levels[0]), kind[2](levels[1])], dim=1)
+
+    classes = heads(net.ClassHead).softmax(dim=-1)
+    return heads(net.BboxHead), classes, heads(net.LandmarkHead)
+
+
+def priors(height: int, width: int) -> Tensor:
+    """All priors of a frame of this size, in the order of the network's outputs.
 
     Returns:
         (P, 4) float32 on the CPU: centre x, centre y, width, height in pixels.
     """
-    levels = []
-    for step, sizes in zip(STEPS, PRIOR_SIZES, strict=True):
-        rows, columns = math.ceil(height / step), math.ceil(width / step)
-        y = (torch.arange(rows, dtype=torch.float32) + 0.5) * step
-        x = (torch.arange(columns, dtype=torch.float32) + 0.5) * step
-        side = torch.tensor(sizes, dtype=torch.float32)
-        y, x, side = torch.meshgrid(y, x, side, indexing="ij")  # rows, columns, sizes
-        levels.append(torch.stack([x, y, side, side], dim=-1).view(-1, 4))
-    return torch.cat(levels)
+    return priors_at(torch.arange(count_priors(height, width)), height, width)
+
+
+def count_priors(height: int, width: int) -> int:
+    """The number of priors of a frame of this size."""
+    return sum(_counts(height, width))
+
+
+def priors_at(index: Tensor, height: int, width: int) -> Tensor:
+    """Some of the priors of a frame of this size: few of many thousands see a face.
+
+    Args:
+        index: (N,) their places in the network's outputs, on the CPU.
+        height: of the frame.
+        width: of the frame.
+
+    Returns:
+        (N, 4) float32, see `priors`.
+    """
+    ends = torch.tensor(_counts(height, width)).cumsum(0)
+    level = torch.searchsorted(ends, index, right=True)
+    within = index - (ends - torch.tensor(_counts(height, width)))[level]
+    step = torch.tensor(STEPS)[level]
+    columns = -(-width // step)
+    cell, kind = within // 2, within % 2  # of the two sizes
+    centre = torch.stack([cell % columns, cell // columns], dim=1) + 0.5
+    side = torch.tensor(PRIOR_SIZES, dtype=torch.float32)[level, kind]
+    return torch.cat([centre * step[:, None], side[:, None].expand(-1, 2)], dim=1)
+
+
+def _counts(height: int, width: int) -> list[int]:
+    """The numbers of priors of the levels."""
+    return [2 * math.ceil(height / step) * math.ceil(width / step) for step in STEPS]
 
 
 def decode_boxes(regressions: Tensor, prior: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ import json
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from gfp_core.networks import retinaface
@@ -104,8 +106,28 @@ def test_every_output_has_its_prior():
         assert boxes.shape[1] == classes.shape[1] == landmarks.shape[1] == count
 
 
-def test_prior_cache_is_bounded():
-    assert retinaface.priors.cache_info().maxsize <= 8
+@settings(max_examples=30, deadline=None)
+@given(height=st.integers(1, 200), width=st.integers(1, 200), data=st.data())
+def test_some_priors_are_those_of_all(height, width, data):
+    count = retinaface.count_priors(height, width)
+    index = torch.tensor(
+        data.draw(st.lists(st.integers(0, count - 1), max_size=9)), dtype=torch.long
+    )
+    some = retinaface.priors_at(index, height, width)
+    assert torch.equal(some, retinaface.priors(height, width)[index])
+
+
+@pytest.mark.parametrize("name", retinaface.NAMES)
+def test_without_the_finest_level_the_others_are_the_same(name):
+    torch.manual_seed(0)
+    net = retinaface.build(name).eval()
+    frames = 20 * torch.randn(2, 3, 50, 70)
+    with torch.no_grad():
+        whole, part = net(frames), retinaface.without_finest(net, frames)
+    count = 2 * (4 * 5 + 2 * 3)  # two priors in each cell of 16 and of 32 pixels
+    for all_levels, coarse in zip(whole, part, strict=True):
+        assert coarse.shape[1] == count < all_levels.shape[1]
+        torch.testing.assert_close(coarse, all_levels[:, -count:])
 
 
 def test_preprocess_leaves_frames_alone_and_survives_what_is_no_colour():
