@@ -344,7 +344,7 @@ def test_a_file_of_another_network_restores_a_photograph(name, tmp_path, caplog)
     assert restorer.restorer.size == 512
     assert restorer.restorer.has_fidelity == (name == "CodeFormer")
     frames = torch.from_numpy(astronaut().transpose(2, 0, 1)[None].astype(np.float32) / 255)
-    result = restorer.restore(frames, fidelity=1.0)
+    result = restorer.restore(frames, fidelity=1.0, color="restorer")
     assert ("RestoreFormer has no fidelity" in caplog.text) == (name == "RestoreFormer")
     assert result.faces.restored.shape == (1, 3, 512, 512)
     with torch.inference_mode():
@@ -396,3 +396,13 @@ def test_flaw_15_a_parser_keeps_what_stands_before_the_face(fake_restorer):
     assert off.mask[0][middle].min() > 0.5
     allowed = torch.zeros(1, *frames.shape[2:])
     assert torch.equal(both.restore(frames, frame_mask=allowed).frames, frames)
+
+
+def test_faces_restored_less_than_asked_for_are_named(fake_restorer, caplog, monkeypatch):
+    """A sharp face comes out nearly as it was; whoever asked for all of it is told."""
+    frames = torch.ones(1, 3, 96, 96)
+    monkeypatch.setattr("gfp_core.sharpness.auto_strength", lambda *_: torch.tensor([0.4]))
+    with caplog.at_level("INFO"):
+        result = fake_restorer.restore(frames, strength=0.5)
+    assert result.strengths.tolist() == pytest.approx([0.2])
+    assert "frame 0 is sharp already, or hardly one: it is restored by 40 %" in caplog.text

@@ -153,6 +153,7 @@ def until(condition: Callable[[], Any], seconds: float, log: Callable[[], str]) 
     raise TimeoutError(f"nothing after {seconds} s; the server's log:\n{log()}")
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One process runs all that needs the server, which so starts once."""
     for item in items:

@@ -164,7 +164,7 @@ def test_licences_are_in_the_loaders_tooltip(ours: dict[str, Any]) -> None:
 
 def test_nodes_from_within(comfyui: Any) -> None:
     """`inside_comfyui.py`, in a process of its own."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     ended = subprocess.run(
         [*command, str(Path(__file__).with_name("inside_comfyui.py"))],
         cwd=REPOSITORY,

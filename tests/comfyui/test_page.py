@@ -311,7 +311,7 @@ def page(opened: Page) -> Iterator[Page]:
     """The page; afterwards its console is looked at."""
     opened.complaints()
     yield opened
-    assert not opened.complaints()
+    assert opened.complaints() == []
 
 
 PLACES = {
