@@ -202,6 +202,29 @@ def load_detector(choice: str, policy: DevicePolicy) -> Managed[FaceDetector]:
     return _manage(choice, found, policy)
 
 
+LAST_USED: dict[Role, tuple[str, Managed[Any]]] = {}
+"""One network of each role, for nodes that name it instead of taking a loader's: so it is not read
+again for each image. It is in main memory, and on the device as long as ComfyUI lets it."""
+
+
+def last_used(role: Literal["restorer", "detector"], choice: str) -> Managed[Any]:
+    """The network of this name with the loader's defaults; the one before it is let go.
+
+    Raises:
+        ValueError: it cannot be had or read; says why and what to do.
+    """
+    key = fingerprint(role, choice)
+    if role not in LAST_USED or LAST_USED[role][0] != key:
+        LAST_USED.pop(role, None)  # first, for there may be no room for both
+        loaded: Managed[Any] = (
+            load_restorer(choice, "auto", "auto")
+            if role == "restorer"
+            else load_detector(choice, "auto")
+        )
+        LAST_USED[role] = key, loaded
+    return LAST_USED[role][1]
+
+
 def load_parsing(choice: str, policy: DevicePolicy) -> Managed[FaceParser]:
     """Read a face parser; it is downloaded first if need be.
 

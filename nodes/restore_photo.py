@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from comfy_api.latest import io
-from comfy_execution.graph_utils import GraphBuilder
 from torch import Tensor
 
 from ..gfp_core.color import ColorMode
@@ -32,7 +31,6 @@ class GFPRestorePhoto(io.ComfyNode):
             search_aliases=["face restoration", "gfpgan", "codeformer", "fix face", "old photo"],
             essentials_category="Image Tools",
             is_output_node=True,
-            enable_expand=True,
             inputs=[
                 io.Image.Input("image", tooltip="One image or a batch of frames, RGB or RGBA."),
                 inputs.restorer_choice(),
@@ -115,31 +113,13 @@ class GFPRestorePhoto(io.ComfyNode):
         **options: Any,
     ) -> io.NodeOutput:
         """Restore (B, H, W, C) float RGB(A) in [0, 1]; the image given is not changed."""
-        if restorer is None or detector is None:
-            named = {"model": model, "detector_model": detector_model}
-            return _with_loaders(
-                image, named, restorer, detector, {**options, "strength": strength}
-            )
-        return _restore(image, restorer, detector, strength=strength, **options)
-
-
-def _with_loaders(
-    image: Tensor, named: dict[str, str], restorer: Any, detector: Any, options: dict[str, Any]
-) -> io.NodeOutput:
-    """This node again, behind the loaders it lacks.
-
-    So the loaded networks stay in the executor's cache, as those of any loader, from one image to
-    the next, and this node keeps none.
-    """
-    graph = GraphBuilder()
-    if restorer is None:
-        restorer = graph.node("GFPLoadRestorer", model=named["model"]).out(0)
-    if detector is None:
-        detector = graph.node("GFPLoadDetector", model=named["detector_model"]).out(0)
-    node = graph.node(
-        "GFPRestorePhoto", image=image, restorer=restorer, detector=detector, **named, **options
-    )
-    return io.NodeOutput(node.out(0), node.out(1), node.out(2), expand=graph.finalize())
+        return _restore(
+            image,
+            restorer or host.last_used("restorer", model),
+            detector or host.last_used("detector", detector_model),
+            strength=strength,
+            **options,
+        )
 
 
 def _restore(

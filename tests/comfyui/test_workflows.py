@@ -16,7 +16,7 @@ from torch import Tensor
 from gfp_core.pipeline import FaceRestorer, Restoration
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NAMES = sorted(path.stem for path in (REPOSITORY / "workflows").glob("*.json"))
+NAMES = sorted(path.stem for path in (REPOSITORY / "workflows/api").glob("*.json"))
 
 # What each workflow sets, as gfp_core is told it. All else is at its default in both.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -37,7 +37,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def prompt(name: str) -> dict[str, Any]:
     """A workflow in API format."""
-    return json.loads((REPOSITORY / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads((REPOSITORY / "workflows/api" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def graph(name: str) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def test_graph_and_prompt_are_in_step(name: str, comfyui: Any) -> None:
     """The graph's widget values, in the order of the server's schema, are those of the prompt."""
     assert prompt_of(graph(name), comfyui.object_info()) == without_titles(prompt(name)), (
         f"change {name} in ComfyUI, then save it to example_workflows/ and export it (API) to "
-        "workflows/"
+        "workflows/api/"
     )
 
 
