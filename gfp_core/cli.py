@@ -244,6 +244,13 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help=f"save each picture before and after, side by side, in OUT/{COMPARE}",
     )
+    restore.add_argument(
+        "--engine",
+        choices=("auto", "plain", "openvino"),
+        default="auto",
+        help="what runs the model: its fast form, the published form, or OpenVINO, which is faster "
+        "on a CPU after an export of a minute at its first use (default: %(default)s)",
+    )
     restore.add_argument("--overwrite", action="store_true", help="redo files already finished")
     restore.add_argument(
         "--frames",

@@ -27,7 +27,7 @@ from .masks import AnyShape, Mask, make_masks
 from .networks import registry
 from .parse import FaceParser, load_parser
 from .paste import DEFAULT_BLEND, paste
-from .restore import Precision, Restorer
+from .restore import Engine, Precision, Restorer
 from .track import Tracks
 from .weights import WeightsError
 from .weights.loading import load_network
@@ -105,6 +105,7 @@ class FaceRestorer:
         embedder: str | os.PathLike[str] | None = None,
         device: torch.device | str | None = None,
         precision: Precision = "auto",
+        engine: Engine = "auto",
         weights: Weights | None = None,
     ) -> FaceRestorer:
         """Load the networks.
@@ -119,7 +120,8 @@ class FaceRestorer:
             embedder: name of an embedder in the catalogue ("face-descriptor"), or its file; None
                 where no faces are compared.
             device: where all run; None takes CUDA if there is one, else the CPU.
-            precision: of the restorer's arithmetic, see `Restorer`.
+            precision: of the restorer's arithmetic, see `Restorer` for this and ``engine``.
+            engine: what runs the restorer.
             weights: where named weights are looked for; by default as the user's settings say.
 
         Raises:
@@ -135,7 +137,8 @@ class FaceRestorer:
         embeds = None
         if embedder is not None:
             embeds = load_embedder(embedder, device=place, weights=weights)
-        return cls(Restorer(net, device=place, precision=precision), found, parsing, embeds)
+        restorer = Restorer(net, device=place, precision=precision, engine=engine)
+        return cls(restorer, found, parsing, embeds)
 
     def restore(
         self,

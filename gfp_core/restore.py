@@ -8,16 +8,19 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 
+from .engines import EngineError, openvino_form
 from .faces import Faces, Preview, Progress
+from .networks.fast import fast_form
 
 logger = logging.getLogger(__name__)
 
 Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16"]
+Engine: TypeAlias = Literal["auto", "plain", "openvino"]
 Forward: TypeAlias = Callable[[Tensor], Tensor]
 DEFAULT_CHUNK = 8
 """Faces that go through a network at once on a GPU; one on a CPU, where more gain nothing."""
@@ -36,8 +39,12 @@ class Restorer:
         *,
         device: torch.device | str | None = None,
         precision: Precision = "auto",
+        engine: Engine = "auto",
     ) -> None:
         """Take a network into service: evaluation mode, on ``device``.
+
+        What runs is `net`: the network's fast form, if it has one (`networks.fast`), with its
+        weights as they are now.
 
         Args:
             net: maps (B, 3, S, S) RGB in [-1, 1] to the same; its ``out_size`` says S. One whose
@@ -46,17 +53,26 @@ class Restorer:
             precision: of the arithmetic. "auto" takes half precision (fp16) where the device
                 computes it faster (CUDA from compute capability 7.0), else float32. Weights stay
                 float32 in any case.
+            engine: what runs the network. "auto" takes the fast form, "plain" the network as
+                published; "openvino" exports it to OpenVINO, which is faster on a CPU, at its first
+                use, and goes without where that cannot be (another device, half precision, a seed,
+                OpenVINO missing), which the log says.
 
         Raises:
-            ValueError: the network does not say its size, or the precision is unknown.
+            ValueError: the network does not say its size, or precision or engine are unknown.
         """
         size = getattr(net, "out_size", None)
         if not isinstance(size, int):
             raise ValueError(f"{type(net).__name__} is no restorer: it has no size (out_size)")
         if precision != "auto" and precision not in _DTYPES:
             raise ValueError(f"precision must be auto, fp32, fp16 or bf16, not {precision!r}")
-        self.net = net.eval() if device is None else net.to(device).eval()
+        if engine not in get_args(Engine):
+            raise ValueError(f"engine must be auto, plain or openvino, not {engine!r}")
+        net = net.eval() if device is None else net.to(device).eval()
+        self.net = net if engine == "plain" else fast_form(net)
         self.precision = precision
+        self.engine: Engine = engine
+        self._exported: Forward | None = None
         self.size = size
         """Side of the crops in pixels."""
         self.name = str(getattr(net, "architecture", type(net).__name__))
@@ -188,9 +204,28 @@ class Restorer:
             generator = torch.Generator().manual_seed(seed)
             for name, stored in _noise_buffers(self.net).items():
                 noise[name] = torch.randn(stored.shape, generator=generator).to(stored)
+        if self.engine == "openvino" and (exported := self._openvino(bool(options or noise))):
+            return exported
         if not noise:
             return partial(self.net, **options)
         return lambda x: torch.func.functional_call(self.net, noise, (x,), options)
+
+    def _openvino(self, changed: bool) -> Forward | None:
+        """The network in OpenVINO, or None where PyTorch has to do, which the log says."""
+        if self.device.type != "cpu" or self._dtype(self.device) != torch.float32:
+            reason = "it is for float32 on a CPU"
+        elif changed:
+            reason = "it has the network's own noise and fidelity only"
+        else:
+            try:
+                if self._exported is None:
+                    self._exported = openvino_form(self.net, self.size)
+                return self._exported
+            except (ImportError, EngineError) as error:
+                reason = str(error)
+                self.engine = "auto"  # once is enough
+        logger.warning("OpenVINO is not used: %s", reason)
+        return None
 
     def _run_checked(
         self,

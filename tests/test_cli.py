@@ -168,7 +168,8 @@ def test_the_model_is_loaded_once_and_late(tmp_path, loads):
         photo(tmp_path / "in" / name)
     arguments = ("restore", tmp_path / "in", "-o", tmp_path / "out", "--model", "m.pth")
     assert run(*arguments, "--detector", "d", "--device", "cpu") == 0
-    assert loads == [("m.pth", "d", {"parser": None, "embedder": None, "device": "cpu"})]
+    expected = {"parser": None, "embedder": None, "device": "cpu", "engine": "auto"}
+    assert loads == [("m.pth", "d", expected)]
     assert run(*arguments) == 0
     (tmp_path / "bad.png").touch()
     assert run("restore", tmp_path / "bad.png", "-o", tmp_path / "out") == 1

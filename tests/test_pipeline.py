@@ -350,7 +350,7 @@ def test_a_file_of_another_network_restores_a_photograph(name, tmp_path, caplog)
     with torch.inference_mode():
         expected = (net.eval()(result.faces.crops * 2 - 1) + 1) / 2
     if name == "RestoreFormer":
-        torch.testing.assert_close(result.faces.restored, expected.clamp(0, 1), rtol=0, atol=1e-5)
+        torch.testing.assert_close(result.faces.restored, expected.clamp(0, 1), rtol=0, atol=1e-3)
     else:  # that was of its default fidelity
         assert not torch.allclose(result.faces.restored, expected.clamp(0, 1), rtol=0, atol=1e-3)
     untouched = (result.mask == 0)[:, None].expand_as(frames)

@@ -75,6 +75,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             parser=options.parser or ("bisenet" if mask.needs_parser else None),
             embedder=options.embedder if compares else None,
             device=options.device,
+            engine=options.engine,
             weights=load_weights(options),
         )
         if persons:

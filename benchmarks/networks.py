@@ -1,0 +1,173 @@
+"""The restorers alone: as published, fast and in OpenVINO, beside spandrel's with equal weights.
+
+    python -m benchmarks.networks --out build/networks
+
+All forms run in turn in one process on one picture of noise, with seeded weights; medians. A ratio
+is spandrel's time over ours (for the bundled model, which spandrel has not: the published form's).
+CPU time is that of all threads. Threads that wait for others are counted, too: on a busy machine
+one thread (``--threads 1``) tells more of the work done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gfp_core.engines import EngineError, openvino_form
+from gfp_core.networks.fast import fast_form
+from gfp_core.networks.gfpgan import GFPGANClean
+from gfp_core.networks.lite import GFPGANLite
+from gfp_core.networks.restoreformer import RestoreFormer
+
+from . import reference
+from .timing import machine
+
+logger = logging.getLogger("networks")
+
+Forward = Callable[[Tensor], Tensor]
+NETWORKS: dict[str, type[nn.Module]] = {
+    "gfpgan": GFPGANClean,
+    "restoreformer": RestoreFormer,
+    "lite": GFPGANLite,
+}
+
+
+def seeded(network: type[nn.Module], **options: Any) -> nn.Module:
+    """A network with random weights, none of them zero."""
+    torch.manual_seed(0)
+    net = network(**options).eval()
+    for name, tensor in net.state_dict().items():
+        if name.endswith("bias") or tensor.numel() == 1:
+            tensor.add_(0.05 * torch.randn_like(tensor))
+    return net
+
+
+def peer(net: nn.Module) -> Forward | None:
+    """Spandrel's network with the same weights; None if it has no such network."""
+    if isinstance(net, GFPGANLite):
+        return None
+    theirs = reference.restorer(dict(net.state_dict()))
+    if isinstance(net, GFPGANClean):
+        return lambda x: theirs(x, return_rgb=False, randomize_noise=False)[0]
+    return lambda x: theirs(x)[0]
+
+
+def forms(net: nn.Module, size: int, engines: bool) -> tuple[dict[str, Forward], float]:
+    """Each way to run a network, the reference first; and the seconds to make the fast form."""
+    found: dict[str, Forward] = {}
+    if (theirs := peer(net)) is not None:
+        found["spandrel"] = theirs
+    found["published"] = net
+    start = time.process_time()
+    fast = found["fast"] = fast_form(net)
+    making = time.process_time() - start
+    if engines:
+        try:
+            found["openvino"] = openvino_form(fast, size)
+        except (ImportError, EngineError) as error:
+            logger.warning("%s", error)
+    return found, making
+
+
+def measure(net: nn.Module, repetitions: int, engines: bool) -> dict[str, Any]:
+    """Time all forms of a network in turn; the first run of each warms up and is compared."""
+    size = int(net.out_size)  # type: ignore[arg-type]
+    x = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    found, making = forms(net, size, engines)
+    with torch.inference_mode():
+        results = {name: run(x) for name, run in found.items()}
+        expected = next(iter(results.values()))
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in found}
+        for repetition in range(repetitions):
+            order = list(found) if repetition % 2 == 0 else list(reversed(found))
+            for name in order:
+                wall, cpu = time.perf_counter(), time.process_time()
+                found[name](x)
+                times[name].append((time.process_time() - cpu, time.perf_counter() - wall))
+    return {
+        "network": type(net).__name__,
+        "deviation of the picture": float(expected.std()),
+        "making the fast form, CPU s": making,
+        "forms": {
+            name: {
+                "error": float((results[name] - expected).abs().max()),
+                "cpu": [cpu for cpu, _ in seconds],
+                "wall": [wall for _, wall in seconds],
+            }
+            for name, seconds in times.items()
+        },
+    }
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The report as a table."""
+    lines = [
+        "| network | form | CPU s | ratio (lowest, highest) | wall s | ratio | max error |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in report["networks"]:
+        first = next(iter(row["forms"].values()))
+        for name, form in row["forms"].items():
+            median = {clock: statistics.median(form[clock]) for clock in ("cpu", "wall")}
+            ratio = {c: statistics.median(first[c]) / median[c] for c in median}
+            each = [a / b for a, b in zip(first["cpu"], form["cpu"], strict=True)]
+            lines.append(
+                f"| {row['network']} | {name} | {median['cpu']:.3g} | {ratio['cpu']:.2f} "
+                f"({min(each):.2f}, {max(each):.2f}) | {median['wall']:.3g} | {ratio['wall']:.2f} "
+                f"| {form['error']:.1e} |"
+            )
+    about = report["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    making = ", ".join(
+        f"{row['network']} {row['making the fast form, CPU s']:.2f}" for row in report["networks"]
+    )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Medians of {report['repetitions']}, interleaved. Seconds of CPU to make the fast "
+            f"form: {making}.",
+            f"Machine: {about['cpu']}, {about['cores']} cores, {about['threads']} threads, "
+            f"{about['capability']}, load at the start {about['load at the start (1 min)']}; "
+            f"Python {about['python']}, {versions}.",
+            "",
+        ]
+    )
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--networks", nargs="+", choices=tuple(NETWORKS), default=list(NETWORKS))
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--threads", type=int, help="of PyTorch and OpenVINO")
+    parser.add_argument("--no-engines", action="store_true", help="PyTorch only")
+    parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    report: dict[str, Any] = {"repetitions": options.repetitions, "machine": machine()}
+    report["networks"] = [
+        measure(seeded(NETWORKS[name]), options.repetitions, not options.no_engines)
+        for name in options.networks
+    ]
+    text = markdown(report)
+    print(text)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.with_name(options.out.name + ".json").write_text(json.dumps(report, indent=1))
+        options.out.with_name(options.out.name + ".md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Other ways to run a network than PyTorch: OpenVINO on a CPU, for those who choose it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .weights.settings import cache_folder
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = 1e-3
+"""Largest difference from PyTorch, in [-1, 1], with which an exported network is taken."""
+
+
+class EngineError(RuntimeError):
+    """An engine cannot run a network; says why."""
+
+
+def openvino_form(
+    net: nn.Module, size: int, folder: Path | None = None
+) -> Callable[[Tensor], Tensor]:
+    """A network in OpenVINO, float32, one face at a time.
+
+    The first time it is exported, which takes half a minute and more, compared with PyTorch, and
+    kept on disk under a hash of its weights and of the versions involved.
+
+    Args:
+        net: maps (1, 3, size, size) to the same; on the CPU, in evaluation mode.
+        size: side of the crops.
+        folder: where exported networks are kept; by default in the user's cache.
+
+    Returns:
+        (B, 3, size, size) float32 on the CPU -> the same shape.
+
+    Raises:
+        ImportError: OpenVINO is not installed; names the extra.
+        EngineError: it cannot export the network, or what it exports gives another picture.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise ImportError(
+            "the engine 'openvino' needs OpenVINO: pip install gfp-face-restoration[openvino]"
+        ) from error
+
+    folder = cache_folder() / "openvino" if folder is None else folder
+    path = folder / f"{_fingerprint(net, size)}.xml"
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    sample = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    core = openvino.Core()
+    fresh = not path.is_file()
+    try:
+        model: Any = core.read_model(path) if not fresh else _export(net, sample)
+        request = core.compile_model(model, "CPU", options).create_infer_request()
+    except RuntimeError as error:  # of the converter and of the compiler
+        reason = str(error).strip().partition("\n")[0]
+        raise EngineError(f"OpenVINO cannot run {type(net).__name__}: {reason}") from error
+
+    def run(x: Tensor) -> Tensor:
+        faces = [torch.from_numpy(request.infer([face[None].numpy()])[0]).clone() for face in x]
+        return torch.cat(faces)
+
+    if fresh:
+        with torch.no_grad():
+            apart = float((run(sample) - net(sample)).abs().max())
+        if not apart <= TOLERANCE:
+            raise EngineError(f"OpenVINO's {type(net).__name__} is {apart:.1e} from PyTorch's")
+        _keep(model, path)
+    return run
+
+
+def _export(net: nn.Module, sample: Tensor) -> Any:
+    import openvino
+
+    logger.info("Exporting %s to OpenVINO, once.", type(net).__name__)
+    with torch.no_grad(), warnings.catch_warnings():
+        # Python's decisions are for this size and a CPU, as they should be.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", FutureWarning)  # that tracing will go some day
+        traced = torch.jit.trace(net, sample, check_trace=False)
+        return openvino.convert_model(traced, example_input=sample)
+
+
+def _keep(model: Any, path: Path) -> None:
+    """Write both files of an exported network; the one that is looked for appears last."""
+    import openvino
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as place:
+            written = Path(place) / path.name
+            openvino.save_model(model, written, compress_to_fp16=False)
+            os.replace(written.with_suffix(".bin"), path.with_suffix(".bin"))
+            os.replace(written, path)
+    except OSError as error:
+        logger.warning("The exported network cannot be kept in %s: %s", path.parent, error)
+
+
+def _fingerprint(net: nn.Module, size: int) -> str:
+    """Changes with the network, its weights, and the versions of those who export it."""
+    digest = hashlib.sha256(f"{type(net).__name__} {size} {torch.__version__}".encode())
+    digest.update(version("openvino").encode())
+    for module in ("engines.py", "networks"):  # what is traced
+        place = Path(__file__).with_name(module)
+        for source in [place] if place.is_file() else sorted(place.glob("*.py")):
+            digest.update(source.read_bytes())
+    for name, tensor in net.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        if not tensor.is_contiguous() and tensor.ndim == 4:  # channels last: hashed as it lies
+            tensor = tensor.permute(0, 2, 3, 1)
+        digest.update(tensor.detach().contiguous().numpy().reshape(-1).data)
+    return digest.hexdigest()[:32]
