@@ -23,13 +23,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gfp_core.align import align
 from gfp_core.choose import sort
 from gfp_core.color import apply_color
+from gfp_core.compare import Setting, compare, comparison_sheet
 from gfp_core.draw import draw_faces
 from gfp_core.enhance import enhance
 from gfp_core.faces import Faces
 from gfp_core.images import read_image
-from gfp_core.paste import MaskShape, paste
+from gfp_core.masks import Mask, MaskShape, make_masks
+from gfp_core.paste import paste
 from gfp_core.pipeline import FaceRestorer
 
 logger = logging.getLogger("help_pictures")
@@ -156,11 +159,24 @@ def many(model: FaceRestorer, picture: Pixels) -> None:
 
     shown = []
     for shape in get_args(MaskShape):
-        if shape not in ("ellipse", "box", "hull"):
-            continue  # those that need a parser's weights
         mask = pixels(paste(frames(before), faces, mask=shape)[1])
         shown.append((before * (0.35 + 0.65 * mask))[:, : before.shape[1] // 2])
     save("masks", row(shown, 240))
+
+    one = faces.select([1])
+    columns = []
+    for form in (Mask("ellipse"), Mask("ellipse", grow=-0.1), Mask("hull")):
+        mask = pixels(make_masks(one, form))
+        columns.append(column([crops(one, True)[0] * (0.35 + 0.65 * mask), mask]))
+    save("face_masks", row(columns, 480))
+
+    ways = [Setting(f"lite, {mode}", model.restorer, color=mode) for mode in ("auto", "enhance")]
+    two = faces.select([0, 2])
+    compared = compare(lambda size: align(frames(before), two, size), ways)
+    # One network: what differs between its times is what else the machine does.
+    fastest = min(one.seconds for one in compared)
+    compared = [replace(one, seconds=fastest) for one in compared]
+    save("compared", pixels(comparison_sheet(compared, size=260)[None]))
 
 
 def color(model: FaceRestorer) -> None:

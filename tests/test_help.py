@@ -54,7 +54,7 @@ def leaves(tree: Any, *path: str) -> dict[tuple[str, ...], str]:
 
 
 def test_there_are_nodes() -> None:
-    assert len(NODES) >= 9
+    assert len(NODES) >= 15
     assert len(NODES) == len(set(NODES))
 
 
@@ -94,7 +94,13 @@ def test_pictures_are_there_small_and_used() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize(
-    ("node", "role"), [("GFPLoadRestorer", "restorer"), ("GFPLoadDetector", "detector")]
+    ("node", "role"),
+    [
+        ("GFPLoadRestorer", "restorer"),
+        ("GFPLoadDetector", "detector"),
+        ("GFPLoadParser", "parser"),
+        ("GFPLoadEmbedder", "embedder"),
+    ],
 )
 def test_loaders_state_the_terms_of_the_catalogue(node: str, role: str, language: str) -> None:
     head = {"en": "model", "de": "Modell"}[language]

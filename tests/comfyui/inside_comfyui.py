@@ -10,7 +10,7 @@ import inspect
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -68,6 +68,9 @@ def test_what_is_left_out_is_the_schemas_default(node: Any) -> None:
         for name, parameter in inspect.signature(function).parameters.items():
             if parameter.default is not inspect.Parameter.empty:
                 known.setdefault(name, parameter.default)
+            if name == "parts":  # the switches of the parts come together, see `chosen_parts`
+                left_on = INPUTS.chosen_parts({})
+                known |= {part: part in left_on for part in get_args(INPUTS.Part)}
     wanted = {name: value for name, value in defaults(node).items() if name in optional}
     assert {name: known.get(name) for name in wanted} == wanted
 

@@ -21,6 +21,8 @@ pytest.importorskip("selenium")
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 
+from gfp_core.weights.packages import read_member
+
 # What starts the browser; this import mode of pytest has no relative imports between tests.
 _spec = importlib.util.spec_from_file_location("page", Path(__file__).with_name("test_page.py"))
 assert _spec is not None
@@ -34,6 +36,7 @@ driver, opened, page, photos = (
 WEB = Path(__file__).resolve().parents[2] / "web"
 IMAGES = WEB / "docs" / "images"
 CROPS, BACK, COLOR, WHOLE = "8", "9", "10", "11"
+PARSER, EMBEDDER, OPTIONS, MASKS, GUARD, COMPARE = "12", "13", "14", "15", "16", "17"
 PLACES = {
     test_page.PHOTO: (0, 0, 300, 300),
     test_page.DETECTOR: (350, 0, 300, 0),
@@ -46,7 +49,14 @@ PLACES = {
     test_page.PASTE: (2530, 0, 400, 0),
     WHOLE: (0, 900, 430, 0),
     test_page.SAVE: (2980, 0, 300, 300),
+    PARSER: (500, 1500, 330, 0),
+    EMBEDDER: (500, 1700, 330, 0),
+    OPTIONS: (900, 1500, 300, 0),
+    MASKS: (1300, 1500, 270, 0),
+    GUARD: (1650, 1500, 290, 0),
+    COMPARE: (2000, 1500, 300, 0),
 }
+DESCRIPTOR = ("face_recognition_model.bin", "face_recognition_model-weights_manifest.json")
 INFO = "[data-testid='info-button']"
 HELP = ".node-help-content"
 MARGIN, TITLE = 14, 30
@@ -61,7 +71,10 @@ def large(driver: Any) -> None:
 
 @pytest.fixture(scope="module")
 def graph(comfyui: Any) -> dict[str, Any]:
-    """All nodes of the pack in one prompt, at work on the group of the help pages."""
+    """All nodes of the pack in one prompt, at work on the group of the help pages.
+
+    Those whose weights are not at hand are drawn only: nothing that runs hangs on them.
+    """
     with Image.open(IMAGES / "group.jpg") as both:
         both.crop((0, 0, both.width, both.height // 2 - 3)).save(comfyui.base / "input/group.png")
     prompt = test_page.split_graph("group.png", which="0, 1, 3")
@@ -72,12 +85,43 @@ def graph(comfyui: Any) -> dict[str, Any]:
         COLOR: ("GFPColorEnhance", {"faces": [BACK, 0], "mode": "auto", "strength": 1.0}),
         WHOLE: (
             "GFPRestorePhoto",
-            {"image": [test_page.PHOTO, 0], "model": "lite", "strength": 1.0},
+            {
+                "image": [test_page.PHOTO, 0],
+                "model": "lite",
+                "strength": 1.0,
+                "options": [OPTIONS, 0],
+            },
+        ),
+        PARSER: ("GFPLoadParser", {"model": "bisenet"}),
+        EMBEDDER: ("GFPLoadEmbedder", {"model": "face-descriptor"}),
+        OPTIONS: ("GFPRestoreOptions", {}),
+        MASKS: ("GFPFaceMasks", {"faces": faces, "shape": "ellipse", "feather": 0.1}),
+        GUARD: (
+            "GFPIdentityGuard",
+            {"faces": [COLOR, 0], "embedder": [EMBEDDER, 0], "limit": 22.0},
+        ),
+        COMPARE: (
+            "GFPCompareRestorers",
+            {"faces": [test_page.DETECT, 0], "restorer_1": [test_page.LOADER, 0]},
         ),
     }
     prompt |= {id: {"class_type": name, "inputs": inputs} for id, (name, inputs) in more.items()}
-    prompt[test_page.PASTE]["inputs"]["faces"] = [COLOR, 0]
+    guarded = GUARD if put_descriptor(comfyui.base / "models" / "facedetection") else COLOR
+    prompt[test_page.PASTE]["inputs"] |= {"faces": [guarded, 0], "face_masks": [MASKS, 0]}
     return prompt
+
+
+def put_descriptor(folder: Path) -> bool:
+    """Put the face descriptor's weights there, if GFP_EVALUATION_WEIGHTS has them."""
+    given = os.environ.get("GFP_EVALUATION_WEIGHTS")
+    found = sorted(Path(given).glob("*face-api*.tgz")) if given else []
+    if not found:
+        return False
+    folder.mkdir(exist_ok=True)
+    for name in DESCRIPTOR:
+        data = read_member(found[0], f"package/model/{name}", "look into the package").read()
+        (folder / name).write_bytes(data)
+    return True
 
 
 def show(page: Any, id: str) -> tuple[int, int, int, int]:
