@@ -282,9 +282,7 @@ class FaceRestorer:
             )
         strengths = torch.full((len(faces),), strength)
         if auto_strength:
-            shares = sharpness.auto_strength(frames, faces)
-            _report_shares(faces, shares)
-            strengths *= shares
+            strengths *= sharpness.auto_strength(frames, faces)
         angles = None
         if identity_limit is not None:
             angles, shares = compare(faces, self._need_embedder(), limit=identity_limit)
@@ -460,18 +458,6 @@ def find_parser(
     if Path(parser).is_file():
         return load_parser(path=parser, device=device)
     return load_parser(os.fspath(parser), device=device, weights=weights)
-
-
-def _report_shares(faces: Faces, shares: Tensor) -> None:
-    """Say which faces are restored less than was asked for; nobody should wonder why."""
-    for face, share in zip(faces.faces, shares.tolist(), strict=True):
-        if share < 0.5:
-            x, y = ((face.box[i] + face.box[i + 2]) / 2 for i in (0, 1))
-            logger.info(
-                "The face about (%.0f, %.0f) of frame %d is sharp already, or hardly one: it is "
-                "restored by %.0f %%.",
-                *(x, y, face.frame, 100 * share),
-            )
 
 
 def _stage(progress: Progress | None, stage: int, frames: int) -> Progress | None:

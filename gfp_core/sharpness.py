@@ -9,6 +9,7 @@ averaged there with their signs, so that noise averages out.
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from .align import align, check_frames, fit_similarity, similarity_scale, to_numpy
 from .faces import Faces
+
+logger = logging.getLogger(__name__)
 
 _SIZE = 512  # the crop that faces are measured in, and the side that most restorers see
 _ROWS, _COLUMNS = slice(150, 450), slice(110, 402)  # brows to chin, without the hair about them
@@ -71,7 +74,7 @@ def auto_strength(frames: Tensor, faces: Faces) -> Tensor:
 
     All of it where the face is blurred; less the sharper it is, for what a restorer adds to a
     sharp face is invented; less where there are too few pixels to go by, and where the detector
-    was not sure that it saw a face at all.
+    was not sure that it saw a face at all. The log names faces restored by less than half.
 
     Args:
         frames: (B, 3 or 4, H, W) float RGB in [0, 1].
@@ -87,7 +90,16 @@ def auto_strength(frames: Tensor, faces: Faces) -> Tensor:
     blur = 1.0 - (1.0 - _LEFT) * _step(sharp, *_SHARP)
     size = torch.tensor([min(face.width, face.height) for face in faces.faces])
     score = torch.tensor([face.score for face in faces.faces])
-    return blur * _step(size, *_TINY) * (0.5 + 0.5 * _step(score, *_DOUBTFUL))
+    shares = blur * _step(size, *_TINY) * (0.5 + 0.5 * _step(score, *_DOUBTFUL))
+    for face, share in zip(faces.faces, shares.tolist(), strict=True):
+        if share < 0.5:  # nobody should wonder why a face looks as before
+            x, y = ((face.box[i] + face.box[i + 2]) / 2 for i in (0, 1))
+            logger.info(
+                "The face about (%.0f, %.0f) of frame %d is sharp already, or hardly one: it is "
+                "restored by %.0f %%.",
+                *(x, y, face.frame, 100 * share),
+            )
+    return shares
 
 
 def _step(values: Tensor, start: float, stop: float) -> Tensor:

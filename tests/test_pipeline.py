@@ -401,8 +401,12 @@ def test_flaw_15_a_parser_keeps_what_stands_before_the_face(fake_restorer):
 def test_faces_restored_less_than_asked_for_are_named(fake_restorer, caplog, monkeypatch):
     """A sharp face comes out nearly as it was; whoever asked for all of it is told."""
     frames = torch.ones(1, 3, 96, 96)
-    monkeypatch.setattr("gfp_core.sharpness.auto_strength", lambda *_: torch.tensor([0.4]))
+    monkeypatch.setattr("gfp_core.sharpness.face_sharpness", lambda *_: torch.tensor([0.9]))
     with caplog.at_level("INFO"):
         result = fake_restorer.restore(frames, strength=0.5)
-    assert result.strengths.tolist() == pytest.approx([0.2])
-    assert "frame 0 is sharp already, or hardly one: it is restored by 40 %" in caplog.text
+    share = 2 * float(result.strengths[0])
+    assert 0.2 < share < 0.3  # 0.3 for the sharpness, and the detector was not sure
+    assert (
+        f"frame 0 is sharp already, or hardly one: it is restored by {100 * share:.0f} %"
+        in caplog.text
+    )
