@@ -22,7 +22,7 @@ def test_restores_a_photograph(comfyui: Any) -> None:
 
     io.imsave(comfyui.base / "input" / "astronaut.png", data.astronaut())
     photo = {"class_type": "LoadImage", "inputs": {"image": "astronaut.png"}}
-    restored = {"image": ["1", 0], "strength": 1.0, "upscale": 1.0}
+    restored = {"image": ["1", 0], "model": "lite", "strength": 1.0, "upscale": 1.0}
     save = {"images": ["2", 0], "filename_prefix": "loading"}
     outputs = comfyui.queue(
         {

@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("selenium")
 from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.by import By
@@ -23,6 +24,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from gfp_core.choose import parse_which
 
 PHOTO, DETECTOR, DETECT, LOADER, RESTORE, PASTE, SAVE = "1234567"
+TEMPLATES = Path(__file__).resolve().parents[2] / "example_workflows"
 SETTINGS = {
     "Comfy.TutorialCompleted": True,  # no welcome over the graph
     "Comfy.Locale": "en",
@@ -63,8 +65,13 @@ class Page:
     def js(self, script: str, *arguments: Any) -> Any:
         return self.driver.execute_script(script, *arguments)
 
-    def wait(self, condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-        return WebDriverWait(self.driver, seconds, 0.05).until(lambda _: condition(), what)
+    def wait(self, condition: Callable[[], Any], what: str, seconds: float = 100) -> Any:
+        """The condition's first true value."""
+        try:
+            return WebDriverWait(self.driver, seconds, 0.05).until(lambda _: condition(), what)
+        except TimeoutException:
+            self.shot("failed")
+            raise
 
     def settle(self) -> None:
         """Two frames later, when the canvas has moved its widgets."""
@@ -105,6 +112,34 @@ class Page:
         )
         self.home()
 
+    def show(self, node: str) -> None:
+        """The canvas at full size with a node in its corner."""
+        self.home()
+        self.js(
+            "const [x, y] = app.graph.getNodeById(arguments[0]).pos;"
+            "app.canvas.ds.offset = [80 - x, 120 - y]; app.canvas.setDirty(true, true)",
+            node,
+        )
+        self.settle()
+
+    def click(self, xpath: str, shot: str = "") -> WebElement:
+        """Click what is anywhere on the page, once it is there."""
+
+        def seen() -> Any:
+            found = self.driver.find_elements(By.XPATH, xpath)
+            return next((one for one in found if one.is_displayed()), None)
+
+        one = self.wait(seen, xpath)
+        if shot:
+            self.shot(shot)
+        one.click()
+        return one
+
+    def position(self, node: str) -> float:
+        """How much of the slider shows before, in percent."""
+        script = "return parseFloat(arguments[0].style.getPropertyValue('--position'))"
+        return self.js(script, self.one(node, ".gfp-stage"))
+
     def home(self) -> None:
         """The canvas at full size and at its beginning."""
         self.js(
@@ -112,7 +147,7 @@ class Page:
         )
         self.settle()
 
-    def queue(self) -> dict[str, Any]:
+    def queue(self, seconds: float = 60) -> dict[str, Any]:
         """Queue the graph as the button does, and wait; the history's entry."""
         seen = set(self.comfyui.get("/history"))
         self.js("app.queuePrompt(0)")
@@ -121,7 +156,7 @@ class Page:
             history = self.comfyui.get("/history")
             return next((entry for id, entry in history.items() if id not in seen), None)
 
-        entry = self.wait(finished, "the prompt to end")
+        entry = self.wait(finished, "the prompt to end", seconds)
         assert entry["status"]["status_str"] == "success", entry["status"]
         return entry
 
@@ -234,7 +269,7 @@ def driver(
     options.set_capability("unhandledPromptBehavior", "accept")  # leaving a changed workflow
     service = webdriver.ChromeService(executable_path=server)
     driver = webdriver.Chrome(options=options, service=service)
-    driver.set_script_timeout(30)
+    driver.set_script_timeout(60)
     try:
         yield driver
     finally:
@@ -252,7 +287,12 @@ def photos(comfyui: Any) -> dict[str, np.ndarray]:
     for side, x, y in ((360, 512, 76), (240, 872, 200)):
         small = transform.resize(face, (side, side), anti_aliasing=True)
         row[y : y + side, x : x + side] = (small * 255).astype(np.uint8)
-    pictures = {"three": row, "one": face, "nobody": np.full((300, 400, 3), 90, np.uint8)}
+    pictures = {
+        "photo": row,
+        "three": row,
+        "one": face,
+        "nobody": np.full((300, 400, 3), 90, np.uint8),
+    }
     for name, pixels in pictures.items():
         io.imsave(comfyui.base / "input" / f"{name}.png", pixels, check_contrast=False)
     return pictures
@@ -317,6 +357,31 @@ def test_click_chooses_a_face_and_the_server_restores_only_those(
     assert changed[872:].any()
     assert page.faces(DETECT) == [True, False, True]
     page.shot("3_two_chosen")
+
+
+@pytest.mark.parametrize("name", [path.stem for path in TEMPLATES.glob("split*.json")])
+def test_template_opens_and_is_used(page: Page, comfyui: Any, name: str) -> None:
+    page.js("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    page.click("//input[@type='text' and starts-with(@placeholder, 'Search')]").send_keys(name)
+    page.click(f"//*[@data-testid='template-workflow-{name}']", "13_templates")
+    opened = "return app.graph.nodes.find((node) => node.type === arguments[0])?.id"
+    detect, paste, save = (
+        str(page.wait(lambda type=type: page.js(opened, type), type))
+        for type in ("GFPDetectFaces", "GFPPasteBack", "SaveImage")
+    )
+    page.wait(lambda: not page.driver.find_elements(By.CSS_SELECTOR, "[role=dialog]"), "no dialog")
+    page.queue()
+    page.faces(detect)
+    page.show(detect)
+    page.one(detect, "[data-number='2']").click()
+    entry = page.queue()
+    assert entry["prompt"][2][detect]["inputs"]["which"] == "0, 1"
+    assert entry["outputs"][save]["images"]
+    page.show(paste)
+    stage = page.one(paste, ".gfp-stage")
+    ActionChains(page.driver).drag_and_drop_by_offset(stage, 60, 0).perform()
+    assert page.position(paste) > 60
+    page.shot("14_template")
 
 
 def test_picker_by_keyboard_and_by_hand(page: Page) -> None:
@@ -473,17 +538,16 @@ def test_slider_shows_before_and_after(page: Page) -> None:
     page.queue()
     page.wait(lambda: page.js("return arguments[0].naturalWidth", page.one("2", "img")), "after")
     stage = page.one("2", ".gfp-stage")
-    position = "return parseFloat(arguments[0].style.getPropertyValue('--position'))"
-    assert page.js(position, stage) == 50
+    assert page.position("2") == 50
     width = stage.size["width"]
     drag = ActionChains(page.driver).move_to_element(stage).click_and_hold()
     drag.move_by_offset(-round(width / 4), 20).release().perform()
-    assert page.js(position, stage) == pytest.approx(25, abs=1)
+    assert page.position("2") == pytest.approx(25, abs=1)
     page.shot("10_slider")
     page.keys(Keys.ARROW_RIGHT)
-    assert page.js(position, stage) == pytest.approx(26, abs=1)
+    assert page.position("2") == pytest.approx(26, abs=1)
     ActionChains(page.driver).move_to_element(stage).perform()  # not held: nothing moves
-    assert page.js(position, stage) == pytest.approx(26, abs=1)
+    assert page.position("2") == pytest.approx(26, abs=1)
     before, after = (page.one("2", css) for css in (".gfp-before", "img:not(.gfp-before)"))
     assert before.rect == after.rect
     names = page.js("return app.graph.getNodeById(2).widgets.map((widget) => widget.name)")
