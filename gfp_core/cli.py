@@ -30,6 +30,10 @@ FORMATS = {
     "tiff": ".tif",
 }
 """The choices of ``--format``, and the endings of the files written then."""
+ORDERS = ("score", "largest", "smallest", "left-to-right", "top-to-bottom", "centre")
+"""The choices of ``--order``: those of `choose.Order`, in one word."""
+IDENTITY = 22.0
+"""Of ``--identity``: `identity.LIMIT`, without importing it."""
 CROPS, COMPARE = "crops", "compare"
 """Folders in the output folder, of ``--save-crops`` and ``--compare``."""
 
@@ -199,6 +203,27 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"save each picture before and after, side by side, in OUT/{COMPARE}",
     )
     restore.add_argument("--overwrite", action="store_true", help="redo files already finished")
+    restore.add_argument(
+        "--frames",
+        action="store_true",
+        help="the pictures of each folder are the frames of a video, in order of their names (2 "
+        "before 10): follow the faces and steady them, so that they do not flicker",
+    )
+    restore.add_argument(
+        "--identity",
+        nargs="?",
+        type=_factor,
+        const=IDENTITY,
+        metavar="DEGREES",
+        help="take back what makes a face another person's, from this angle between embeddings on "
+        "(default: %(const)g); needs `gfp weights get face-descriptor`",
+    )
+    restore.add_argument(
+        "--embedder",
+        default="face-descriptor",
+        help="name of the weights that tell people apart, or their file (default: %(default)s)",
+    )
+    _add_choice(restore)
     restore.set_defaults(run=_restore)
 
     detect = commands.add_parser(
@@ -215,6 +240,50 @@ def build_parser() -> argparse.ArgumentParser:
     detect.set_defaults(run=_detect)
     _add_weights(commands, talk)
     return parser
+
+
+def _add_choice(restore: argparse.ArgumentParser) -> None:
+    choice = restore.add_argument_group("which faces are restored (all that are found)")
+    choice.add_argument(
+        "--which",
+        default="all",
+        metavar="FACES",
+        help='all, none, "first 2", or places in --order, from 0: "0, 2"',
+    )
+    choice.add_argument(
+        "--order",
+        choices=ORDERS,
+        default="largest",
+        help="what counts first in a picture (default: %(default)s)",
+    )
+    choice.add_argument(
+        "--min-size", type=_factor, default=0.0, metavar="PIXELS", help="smallest face"
+    )
+    choice.add_argument("--max-size", type=_factor, metavar="PIXELS", help="largest face")
+    choice.add_argument(
+        "--turned", action="store_true", help="look for faces that lie or stand on their head, too"
+    )
+    choice.add_argument(
+        "--region",
+        type=Path,
+        metavar="FILE",
+        help="picture of the same size, white where faces are restored, else black",
+    )
+    choice.add_argument(
+        "--person",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="picture of somebody: restore only who is like them; several are several people, or "
+        "several pictures of one; needs `gfp weights get face-descriptor`",
+    )
+    choice.add_argument(
+        "--max-sharpness",
+        type=_fraction,
+        metavar="SHARPNESS",
+        help="leave faces alone that are sharper than this, from 0 to 1 (every pixel of a 512 px "
+        "face counts); 0.5 is a good limit",
+    )
 
 
 def _add_weights(

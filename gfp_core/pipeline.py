@@ -13,20 +13,36 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .align import Border, align, face_ellipse, fit_similarity, visible
-from .choose import Order, Which, choose
+from .align import Border, align, face_ellipse, visible
+from .choose import LIKE, Order, Which, blurred, choose, inside, like
 from .color import ColorMode, GreyGuard, apply_color
 from .detect import DEFAULT_SCORE, FaceDetector, load_detector
+from .embed import FaceEmbedder, load_embedder
 from .faces import Faces, Preview, Progress
+from .find import drop_what_is_no_face, find_faces, find_in_order
+from .identity import guard
 from .networks import registry
 from .paste import MaskShape, paste
 from .restore import Precision, Restorer
+from .sharpness import face_sharpness
+from .track import Tracks
 from .weights import WeightsError
 from .weights.loading import load_network
 from .weights.store import Weights
 
+__all__ = [
+    "FaceRestorer",
+    "Restoration",
+    "find_detector",
+    "find_device",
+    "find_faces",
+    "find_model",
+]
+
 logger = logging.getLogger(__name__)
 
+COLOR_SMOOTHING = 0.8
+"""Share of the past in the colours of faces, where frames are in order."""
 _STAGES = 3  # that report progress: detection, restoration, pasting
 
 
@@ -40,6 +56,12 @@ class Restoration:
     """(B, H', W') float32 in [0, 1]: the share of restored face in every pixel."""
     faces: Faces
     """The faces found, with their crops before and after; without crops where there is none."""
+    angles: Tensor | None = None
+    """(N,) degrees by which each face was turned, see `identity.guard`; None without it."""
+    strengths: Tensor | None = None
+    """(N,) in [0, 1]: the share of each restored face that the guard left; None without it."""
+    tracks: Tracks | None = None
+    """For the frames that follow, where frames are in order; else None."""
 
 
 class FaceRestorer:
@@ -50,15 +72,19 @@ class FaceRestorer:
         >>> restored = faces.restore(to_frames(read_image("photo.jpg"))).frames
     """
 
-    def __init__(self, restorer: Restorer, detector: FaceDetector) -> None:
+    def __init__(
+        self, restorer: Restorer, detector: FaceDetector, embedder: FaceEmbedder | None = None
+    ) -> None:
         """Join a restorer and a detector.
 
         Args:
             restorer: restores crops of its size.
             detector: finds the faces.
+            embedder: tells who is who; only for the options ``people`` and ``identity_limit``.
         """
         self.restorer = restorer
         self.detector = detector
+        self.embedder = embedder
 
     @classmethod
     def load(
@@ -66,6 +92,7 @@ class FaceRestorer:
         model: str | os.PathLike[str] = "lite",
         detector: str | os.PathLike[str] = "retinaface_mobile025",
         *,
+        embedder: str | os.PathLike[str] | None = None,
         device: torch.device | str | None = None,
         precision: Precision = "auto",
         weights: Weights | None = None,
@@ -77,7 +104,8 @@ class FaceRestorer:
         Args:
             model: name of weights in the catalogue, or a checkpoint file of any known architecture.
             detector: name of a detector in the catalogue, or a file that holds one.
-            device: where both run; None takes CUDA if there is one, else the CPU.
+            embedder: ``"face-descriptor"``, or its file, to compare faces; None for none.
+            device: where all run; None takes CUDA if there is one, else the CPU.
             precision: of the restorer's arithmetic, see `Restorer`.
             weights: where named weights are looked for; by default as the user's settings say.
 
@@ -90,7 +118,10 @@ class FaceRestorer:
         weights = Weights() if weights is None else weights
         net = load_network(*find_model(model, weights))
         found = find_detector(detector, device=place, weights=weights)
-        return cls(Restorer(net, device=place, precision=precision), found)
+        embeds = None
+        if embedder is not None:
+            embeds = load_embedder(embedder, device=place, weights=weights)
+        return cls(Restorer(net, device=place, precision=precision), found, embeds)
 
     def restore(
         self,
@@ -115,6 +146,12 @@ class FaceRestorer:
         flip: bool = False,
         order: Order = "largest",
         which: Which = "all",
+        region: Tensor | None = None,
+        people: Tensor | None = None,
+        people_limit: float = LIKE,
+        max_sharpness: float | None = None,
+        identity_limit: float | None = None,
+        tracks: Tracks | None = None,
         seed: int | None = None,
         chunk: int | None = None,
         progress: Progress | None = None,
@@ -151,28 +188,52 @@ class FaceRestorer:
             rotations: turns in which faces are looked for.
             flip: whether the mirrored frame is looked at as well.
             order: what counts first among the faces of a frame, see `choose.choose`.
-            which: the faces that are restored, in this order.
+            which: the faces that are restored, in this order, of those that the next two options
+                leave.
+            region: (B or 1, H, W), above 0.5 where faces are restored, see `choose.inside`.
+            people: (R, D) embeddings of the people to restore, made by `describe`.
+            people_limit: how far from them a face may be, in degrees, see `choose.like`.
+            max_sharpness: faces sharper than this, from 0 to 1, stay as they are; None restores
+                sharp ones too. See `sharpness.face_sharpness`.
+            identity_limit: degrees from which on a face that is no longer itself is taken back,
+                see `identity.guard`, where `identity.LIMIT` is a good one; None does not look.
+            tracks: for frames in order: ``Tracks()`` with the first frames, and with those that
+                follow what the `Restoration` before says. Faces are followed and their landmarks
+                and colours steadied, so that they do not flicker, see `track.track`.
             seed: of the network's noise, see `Restorer.restore` for this and ``chunk``.
             chunk: faces that go through the network at once.
             progress: called with (parts done, parts in all); may raise to cancel.
             preview: called with restored crops as soon as they are finished.
 
         Raises:
-            ValueError: the frames are no such tensor, or an option is out of range.
+            ValueError: the frames are no such tensor, an option is out of range, or people are to
+                be compared without an embedder.
         """
         batch = frames.shape[0] if frames.ndim else 0
-        faces = find_faces(
-            self.detector,
-            frames,
-            score=score,
-            min_size=min_size,
-            max_size=max_size,
-            long_side=long_side,
-            rotations=rotations,
-            flip=flip,
-            progress=_stage(progress, 0, batch),
-        )
+        search: dict[str, Any] = {
+            "score": score,
+            "min_size": min_size,
+            "max_size": max_size,
+            "long_side": long_side,
+            "rotations": rotations,
+            "flip": flip,
+            "progress": _stage(progress, 0, batch),
+        }
+        if tracks is None:
+            faces = find_faces(self.detector, frames, **search)
+        else:
+            faces, _, tracks = find_in_order(
+                self.detector, frames, tracks, embedder=self.embedder, **search
+            )
+        if region is not None:
+            faces = inside(faces, region)
+        if people is not None:
+            aligned = align(frames, faces, self.restorer.size, border=border)
+            faces = like(aligned, people, self._need_embedder(), limit=people_limit)
         faces = choose(faces, order=order, which=which)
+        if max_sharpness is not None:
+            faces = blurred(faces, face_sharpness(frames, faces), max_sharpness)
+        angles = strengths = None
         if len(faces):
             faces = align(frames, faces, self.restorer.size, border=border)
             faces = self.restorer.restore(
@@ -186,8 +247,15 @@ class FaceRestorer:
             if reference is not None:
                 reference = self._reference_crops(reference, faces, border)
             faces = apply_color(
-                faces, color, strength=color_strength, grey=grey, reference=reference
+                faces,
+                color,
+                strength=color_strength,
+                grey=grey,
+                reference=reference,
+                smoothing=0.0 if tracks is None else COLOR_SMOOTHING,
             )
+            if identity_limit is not None:
+                faces, angles, strengths = guard(faces, self._need_embedder(), limit=identity_limit)
         image, covered = paste(
             frames,
             faces,
@@ -200,7 +268,30 @@ class FaceRestorer:
         )
         if progress is not None and not len(faces):
             progress(_STAGES * batch, _STAGES * batch)
-        return Restoration(image, covered, faces)
+        return Restoration(image, covered, faces, angles, strengths, tracks)
+
+    def describe(self, pictures: Sequence[Tensor]) -> Tensor:
+        """The people shown in pictures, one in each, for the option ``people`` of `restore`.
+
+        Args:
+            pictures: (C, H, W) RGB or RGBA in [0, 1] each, of any sizes.
+
+        Returns:
+            (len(pictures), D) embeddings of the largest face in each.
+
+        Raises:
+            ValueError: a picture shows no face, or there is no embedder.
+        """
+        return self._need_embedder().describe(pictures, self.detector)
+
+    def _need_embedder(self) -> FaceEmbedder:
+        if self.embedder is None:
+            raise ValueError(
+                "comparing faces (people, identity_limit) needs an embedder: "
+                'FaceRestorer.load(embedder="face-descriptor"), with weights that '
+                "`gfp weights get face-descriptor` fetches"
+            )
+        return self.embedder
 
     def _reference_crops(self, reference: Tensor, faces: Faces, border: Border) -> Tensor:
         """(1 or N, 4, S, S): what gives each face its colours; alpha says where the face is."""
@@ -209,7 +300,7 @@ class FaceRestorer:
             raise ValueError(
                 f"reference must be (1 or {frames}, 3 or 4, H, W), not {tuple(reference.shape)}"
             )
-        found = _drop_what_is_no_face(self.detector.detect(reference))
+        found = drop_what_is_no_face(self.detector.detect(reference))
         crops = []
         for index in range(len(reference)):
             picture = reference[index : index + 1]
@@ -228,22 +319,6 @@ class FaceRestorer:
         if len(crops) > 1:
             crops = [crops[face.frame] for face in faces.faces]
         return torch.cat(crops)
-
-
-def find_faces(detector: FaceDetector, frames: Tensor, **options: Any) -> Faces:
-    """The faces of a batch of frames that can be aligned; the log names frames without any.
-
-    Args:
-        detector: finds them.
-        frames: (B, C, H, W), see `FaceDetector.detect`.
-        **options: of `FaceDetector.detect`.
-
-    Raises:
-        ValueError: the frames are no such tensor, or an option is out of range.
-    """
-    faces = _drop_what_is_no_face(detector.detect(frames, **options))
-    _report_frames_without_face(faces)
-    return faces
 
 
 def find_device(device: torch.device | str | None = None) -> torch.device:
@@ -342,32 +417,3 @@ def _stage(progress: Progress | None, stage: int, frames: int) -> Progress | Non
         progress(stage * frames + done * frames // total, _STAGES * frames)
 
     return report
-
-
-def _drop_what_is_no_face(faces: Faces) -> Faces:
-    """Leave out false detections that cannot be aligned, so that they do not stop the others."""
-    kept = []
-    for index, face in enumerate(faces.faces):
-        try:
-            fit_similarity(face.landmarks)
-            kept.append(index)
-        except ValueError as error:
-            box = ", ".join(f"{edge:.0f}" for edge in face.box)
-            logger.warning(
-                "The face at (%s) of frame %d is left as it is: %s", box, face.frame, error
-            )
-    return faces if len(kept) == len(faces) else faces.select(kept)
-
-
-def _report_frames_without_face(faces: Faces) -> None:
-    seen = {face.frame for face in faces.faces}
-    missing = [index for index in range(len(faces.frame_sizes)) if index not in seen]
-    if missing and len(faces.frame_sizes) == 1:
-        logger.info("No face found: the image is left as it is.")
-    elif missing:
-        logger.info(
-            "No face found in %d of %d frames (%s): they are left as they are.",
-            len(missing),
-            len(faces.frame_sizes),
-            ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else ""),
-        )

@@ -81,3 +81,26 @@ def fake_restorer() -> Any:
     from gfp_core.pipeline import FaceRestorer
 
     return FaceRestorer(FakeRestorer(), FakeDetector())  # type: ignore[arg-type]
+
+
+class FakeEmbedder:
+    """Goes by the mean colour: red, green and blue pictures are 90 degrees apart."""
+
+    def embed(self, crops: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(crops.mean(dim=(2, 3)), dim=1)
+
+
+@pytest.fixture
+def fake_embedder() -> Any:
+    """An embedder without a network."""
+    return FakeEmbedder()
+
+
+@pytest.fixture(scope="session")
+def face_api() -> Path:
+    """The archive of vladmandic/face-api in the folder $GFP_EVALUATION_WEIGHTS."""
+    folder = os.environ.get("GFP_EVALUATION_WEIGHTS")
+    found = sorted(Path(folder).glob("*face-api*.tgz")) if folder else []
+    if not found:
+        pytest.skip("GFP_EVALUATION_WEIGHTS names no folder with *face-api*.tgz")
+    return found[0]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfp_core.choose import choose, parse_which, rank, sort
+from gfp_core.choose import blurred, choose, inside, like, parse_which, rank, sort
 from gfp_core.faces import Face, Faces
 
 
@@ -91,4 +91,91 @@ def test_sorting_keeps_frames_together_and_loses_nobody(drawn):
     for earlier, later, place in zip(
         ordered.faces, ordered.faces[1:], rank(ordered)[1:], strict=False
     ):
-        assert place == 0 or earlier.width >= later.width
+        areas = [one.width * one.height for one in (earlier, later)]
+        assert place == 0 or areas[0] >= areas[1]
+
+
+# By place
+
+
+def region(*boxes, frames=1):
+    mask = torch.zeros(frames, 100, 100)
+    for frame, x1, y1, x2, y2 in boxes:
+        mask[frame, y1:y2, x1:x2] = 1
+    return mask
+
+
+def test_a_region_keeps_faces_by_their_middle_or_most_of_their_box():
+    assert inside(FACES, region((0, 45, 45, 55, 55))).faces == (MIDDLE,)  # middle, quarter of it
+    assert inside(FACES, region((0, 5, 65, 19, 96), (0, 21, 65, 36, 96))).faces == (LARGE,)  # most
+    assert inside(FACES, region((0, 5, 65, 15, 96))).faces == ()  # a third
+    assert inside(FACES, torch.ones(1, 100, 100)).faces == FACES.faces
+
+
+def test_a_region_of_each_frame_is_its_own():
+    mask = region((2, 0, 0, 100, 100), (1, 0, 0, 100, 100), frames=3)
+    assert inside(FACES, mask).faces == (OTHER,)
+
+
+def test_half_outside_of_the_frame_only_what_can_be_seen_counts():
+    edge = Faces((face(x=-2, y=50, side=20),), ((100, 100),))
+    assert len(inside(edge, region((0, 0, 40, 9, 61)))) == 1
+    far = Faces((face(x=-200, y=50, side=20),), ((100, 100),))
+    assert len(inside(far, torch.ones(1, 100, 100))) == 0
+
+
+def test_flaw_7_an_empty_region_restores_nobody(caplog):
+    assert len(inside(FACES, region())) == 0
+    assert "None of the faces found (4) lies in the region" in caplog.text
+
+
+@pytest.mark.parametrize("shape", [(100, 100), (2, 100, 100), (1, 50, 100), (1, 1, 100, 100)])
+def test_a_region_of_another_shape_is_refused(shape):
+    with pytest.raises(ValueError, match="region"):
+        inside(FACES, torch.ones(shape))
+
+
+# By person; the embedder goes by colour
+
+RED, GREEN, BLUE = torch.eye(3).unbind()
+
+
+def colored(*colors):
+    """A frame with a face of each colour, then a frame with a green one."""
+    crops = torch.stack([*colors, GREEN])[:, :, None, None].repeat(1, 1, 4, 4)
+    frames = [0] * len(colors) + [1]
+    return Faces(tuple(face(frame, x=i) for i, frame in enumerate(frames)), ((9, 9),) * 2, crops)
+
+
+def test_the_face_most_like_the_reference_is_chosen_in_each_frame(fake_embedder):
+    reddish = torch.tensor([1.0, 0.2, 0.0])
+    faces = colored(GREEN, reddish, RED, BLUE)
+    assert like(faces, RED[None], fake_embedder).faces == (faces.faces[2],)
+    assert like(faces.select([0, 1, 3]), RED[None], fake_embedder).faces == (faces.faces[1],)
+    both = like(faces, torch.stack([RED, GREEN]), fake_embedder)
+    assert both.faces == tuple(faces.faces[i] for i in (0, 2, 4))
+    assert torch.equal(both.crops, faces.crops[[0, 2, 4]])
+
+
+def test_flaw_7_nobody_like_the_reference_restores_nobody(fake_embedder, caplog):
+    assert len(like(colored(BLUE), RED[None], fake_embedder)) == 0
+    assert "the nearest differs by 90 degrees, the limit is 22" in caplog.text
+    assert len(like(colored(BLUE), RED[None], fake_embedder, limit=91)) == 2
+
+
+def test_what_cannot_be_compared_is_refused(fake_embedder):
+    with pytest.raises(ValueError, match="align them first"):
+        like(FACES, RED[None], fake_embedder)
+    for wrong in (RED, torch.empty(0, 3)):
+        with pytest.raises(ValueError, match="references must be"):
+            like(colored(RED), wrong, fake_embedder)
+
+
+# By sharpness
+
+
+def test_sharp_faces_are_left_alone(caplog):
+    sharpness = torch.tensor([0.5, 0.51, 0.0, 1.0])
+    with caplog.at_level(logging.INFO):
+        assert blurred(FACES, sharpness, 0.5).faces == (SMALL, MIDDLE)
+    assert "2 of 4 faces are sharp already" in caplog.text

@@ -166,7 +166,7 @@ def test_the_model_is_loaded_once_and_late(tmp_path, loads):
         photo(tmp_path / "in" / name)
     arguments = ("restore", tmp_path / "in", "-o", tmp_path / "out", "--model", "m.pth")
     assert run(*arguments, "--detector", "d", "--device", "cpu") == 0
-    assert loads == [("m.pth", "d", {"device": "cpu"})]
+    assert loads == [("m.pth", "d", {"embedder": None, "device": "cpu"})]
     assert run(*arguments) == 0
     (tmp_path / "bad.png").touch()
     assert run("restore", tmp_path / "bad.png", "-o", tmp_path / "out") == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -30,7 +32,10 @@ from .running import CannotStart, Console, load, load_weights
 
 if TYPE_CHECKING:
     from ..faces import Faces
-    from ..pipeline import FaceRestorer
+    from ..pipeline import FaceRestorer, Restoration
+    from ..track import Tracks
+
+logger = logging.getLogger(__name__)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -41,10 +46,18 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """
     if (options.color == "reference") != (options.reference is not None):
         raise CannotStart("--color reference and --reference FILE belong together: give both")
-    reference = None if options.reference is None else load(read_image, options.reference)
+    inputs: dict[str, Any] = {}
+    if options.reference is not None:
+        inputs["reference"] = to_frames(load(read_image, options.reference))
+    if options.region is not None:
+        inputs["region"] = to_frames(load(read_image, options.region))[:, :3].mean(dim=1)
+    persons = [to_frames(load(read_image, path))[0] for path in options.person or ()]
+    compares = bool(persons) or options.identity is not None
     reserved = [CROPS] * options.save_crops + [COMPARE] * options.compare
     suffix = FORMATS.get(options.format)
     jobs, problems = load(plan, options.inputs, options.output, suffix=suffix, reserved=reserved)
+    if options.frames:
+        jobs.sort(key=_in_order)
     if jobs:
         load(check_writable, jobs[0].output)
 
@@ -52,18 +65,30 @@ def run(options: argparse.Namespace, console: Console) -> int:
     def restorer() -> FaceRestorer:
         from ..pipeline import FaceRestorer
 
-        return load(
+        loaded = load(
             FaceRestorer.load,
             options.model,
             options.detector,
+            embedder=options.embedder if compares else None,
             device=options.device,
             weights=load_weights(options),
         )
+        if persons:
+            inputs["people"] = load(loaded.describe, persons)
+        return loaded
+
+    following: dict[Path, Tracks | None] = {}  # by folder; None behind frames that were skipped
 
     def work(job: Job, progress: Callable[[int, int], None]) -> int | None:
+        folder = job.source.parent
         if not options.overwrite and _is_finished(job, options.compare):
+            following[folder] = None
             return None
-        return _restore_file(job, options, restorer, reference, progress)
+        if options.frames:
+            inputs["tracks"] = _tracks(following, folder)
+        result = _restore_file(job, options, restorer, inputs, progress)
+        following[folder] = result.tracks
+        return len(result.faces)
 
     again = " without --overwrite" if options.overwrite else ""
     hint = f"The same command{again} goes on with the rest."
@@ -79,14 +104,14 @@ def _restore_file(
     job: Job,
     options: argparse.Namespace,
     restorer: Callable[[], FaceRestorer],
-    reference: Picture | None,
+    inputs: dict[str, Any],
     progress: Callable[[int, int], None],
-) -> int:
-    """Restore one file; returns the number of its faces."""
+) -> Restoration:
+    """Restore one file; returns what became of it."""
     picture = read_image(job.source)
     _check_output(job, picture, options.upscale)
     chosen = {} if options.score is None else {"score": options.score}
-    result = restorer().restore(
+    result = restorer().restore(  # loading it adds the people to the inputs
         to_frames(picture),
         strength=options.strength,
         fidelity=options.fidelity,
@@ -95,8 +120,15 @@ def _restore_file(
         color=options.color,
         color_strength=options.color_strength,
         grey=options.grey,
-        reference=None if reference is None else to_frames(reference),
+        order=options.order.replace("-", " "),
+        which=options.which,
+        min_size=options.min_size,
+        max_size=options.max_size,
+        rotations=(0, 90, 180, 270) if options.turned else (0,),
+        max_sharpness=options.max_sharpness,
+        identity_limit=options.identity,
         progress=progress,
+        **inputs,
         **chosen,
     )
     restored = from_frames(result.frames, picture)
@@ -110,7 +142,24 @@ def _restore_file(
         copy_image(job.source, job.target)  # as it is: not even encoded once more
     else:
         write_image(job.target, restored)
-    return len(result.faces)
+    return result
+
+
+def _in_order(job: Job) -> tuple[Path, list[tuple[int, str]]]:
+    """Folder by folder, and within each by name, with numbers as numbers: 2 before 10."""
+    parts = re.split(r"(\d+)", job.source.name)
+    return job.source.parent, [(int(part) if part.isdigit() else -1, part) for part in parts]
+
+
+def _tracks(following: dict[Path, Tracks | None], folder: Path) -> Tracks:
+    """What is known of the frames of a folder before the next."""
+    from ..track import Tracks
+
+    known = following.get(folder, Tracks())
+    if known is None:
+        logger.info("The frames before were finished earlier: faces are followed from here on.")
+        return Tracks()
+    return known
 
 
 def _check_output(job: Job, picture: Picture, upscale: float) -> None:

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .assets import find_package, read_member
-from .descriptor import FaceDescriptor
+from ..embed import angles, load_descriptor
+from ..networks.face_descriptor import inner_face
+from ..weights.packages import find_package, read_member
 from .niqe import niqe
 from .pixels import check_images, check_pair, luma
 
@@ -184,27 +185,27 @@ class FeatureDistance(_Frozen):
 class IdentityDistance(_Frozen):
     """Angle in degrees between the face descriptors of two aligned crops.
 
-    The descriptor is the 128-number one of ``descriptor.py``, not the ArcFace of the papers: its
-    angles are smaller, and compare only with others of this class.
+    The descriptor is the 128-number one of ``networks/face_descriptor.py``, not the ArcFace of the
+    papers: its angles are smaller, and compare only with others of this class.
     """
 
     def __init__(self, source: str | Path) -> None:
         """Read the descriptor.
 
         Args:
-            source: see ``FaceDescriptor.load``.
+            source: see `embed.load_descriptor`.
 
         Raises:
-            FileNotFoundError: no weights there; the message says which package has them.
+            FileNotFoundError: no weights there; the message says where to get them.
         """
         super().__init__()
-        self.descriptor = FaceDescriptor.load(source)
+        self.descriptor = load_descriptor(source)
         self._freeze()
 
     def embed(self, crops: Tensor) -> Tensor:
         """Descriptors (N, 128) of crops (N, 3, S, S) aligned to the FFHQ template."""
         check_images(crops)
-        embedding: Tensor = self.descriptor(_inner_face(crops))
+        embedding: Tensor = self.descriptor(inner_face(crops))
         return embedding
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
@@ -221,11 +222,7 @@ class IdentityDistance(_Frozen):
             ValueError: not of that form, or of different shapes.
         """
         check_pair(a, b)
-        u, v = F.normalize(self.embed(a), dim=1), F.normalize(self.embed(b), dim=1)
-        # Twice the half angle: exact for small angles too, where an arc cosine loses its digits
-        # and its gradient.
-        half = torch.atan2(torch.linalg.vector_norm(u - v, dim=1), (u + v).norm(dim=1))
-        return torch.rad2deg(2 * half)
+        return angles(self.embed(a), self.embed(b))
 
 
 class DescriptorDistance(_Frozen):
@@ -240,13 +237,13 @@ class DescriptorDistance(_Frozen):
         """Read the descriptor.
 
         Args:
-            source: see ``FaceDescriptor.load``.
+            source: see `embed.load_descriptor`.
 
         Raises:
-            FileNotFoundError: no weights there; the message says which package has them.
+            FileNotFoundError: no weights there; the message says where to get them.
         """
         super().__init__()
-        self.descriptor = FaceDescriptor.load(source)
+        self.descriptor = load_descriptor(source)
         self._freeze()
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
@@ -263,21 +260,5 @@ class DescriptorDistance(_Frozen):
             ValueError: not of that form, or of different shapes.
         """
         check_pair(a, b)
-        first = self.descriptor.activations(_inner_face(a, resize=False))
-        return _layer_distance(first, self.descriptor.activations(_inner_face(b, resize=False)))
-
-
-def _inner_face(crops: Tensor, *, resize: bool = True) -> Tensor:
-    """The square of an FFHQ crop that the descriptor was trained to see, at its 150 pixels.
-
-    The descriptor's own alignment puts the mean of the two eyes and the mouth at (0.5, 0.43) of a
-    square whose side is the distance from eye to mouth divided by 0.45; with the FFHQ template
-    that is the square below.
-    """
-    size = crops.shape[-1]
-    side = round(0.631 * size)
-    left, top = round(0.185 * size), round(0.283 * size)
-    inner = crops[:, :, top : top + side, left : left + side]
-    if not resize:
-        return inner
-    return F.interpolate(inner, (150, 150), mode="bilinear", antialias=True, align_corners=False)
+        first = self.descriptor.activations(inner_face(a, resize=False))
+        return _layer_distance(first, self.descriptor.activations(inner_face(b, resize=False)))

@@ -31,7 +31,7 @@ def standard_metrics(
     """The metrics of the project's tables, each named with the direction that is better.
 
     Args:
-        face_api: the npm package ``@vladmandic/face-api`` (see ``FaceDescriptor.load``); without
+        face_api: the npm package ``@vladmandic/face-api`` (see `embed.load_descriptor`); without
             it the table has no identity and no descriptor distance.
         mobilenet: the weights of ``FeatureDistance``, by default those of the installed package.
 

@@ -27,8 +27,8 @@ LARGEST = 8 * 2**30
 
 Commercial = Literal["yes", "no", "unclear"]
 _CHOICES = {
-    "role": ("restorer", "detector", "parser"),
-    "format": ("pytorch", "safetensors", "onnx"),
+    "role": ("restorer", "detector", "parser", "embedder"),
+    "format": ("pytorch", "safetensors", "onnx", "tfjs"),
     "commercial": ("yes", "no", "unclear"),
     "repo_type": ("model", "dataset"),
 }

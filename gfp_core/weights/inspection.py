@@ -63,8 +63,8 @@ def inspect(path: str | os.PathLike[str], weights: Weights | None = None) -> Ins
     """Look into a checkpoint file.
 
     Args:
-        path: the file, see `loading.read_checkpoint`; of ONNX files only those that the catalogue
-            knows are recognised, by their hash.
+        path: the file, see `loading.read_checkpoint`; of ONNX and TensorFlow.js files only those
+            that the catalogue knows are recognised, by their hash.
         weights: whose catalogue is asked; by default that of the user's settings.
 
     Returns:
@@ -75,12 +75,13 @@ def inspect(path: str | os.PathLike[str], weights: Weights | None = None) -> Ins
     """
     path = Path(path)
     weights = Weights() if weights is None else weights
-    checkpoint = None if path.suffix.lower() == ".onnx" else read_checkpoint(path)
     try:
         digest, size = weights.hashes.sha256_of(path), path.stat().st_size
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     entry = weights.by_hash(digest)
+    by_hash = path.suffix.lower() == ".onnx" or (entry is not None and entry.format == "tfjs")
+    checkpoint = None if by_hash else read_checkpoint(path)
     found: dict[str, Any] = {
         "file": str(path),
         "bytes": size,
@@ -90,7 +91,7 @@ def inspect(path: str | os.PathLike[str], weights: Weights | None = None) -> Ins
         "commercial": f"{entry.commercial}: {entry.reason}" if entry else "unclear",
     }
     if checkpoint is None:
-        return Inspection(**found, **_onnx(entry))
+        return Inspection(**found, **_by_hash(entry))
     metadata = checkpoint.metadata
     if entry is None:
         found["licence"] = metadata.get("licence", found["licence"])
@@ -99,7 +100,7 @@ def inspect(path: str | os.PathLike[str], weights: Weights | None = None) -> Ins
     return Inspection(**found, **_packing(checkpoint), **_meaning(checkpoint, told))
 
 
-def _onnx(entry: Entry | None) -> dict[str, Any]:
+def _by_hash(entry: Entry | None) -> dict[str, Any]:
     if entry is None:
         return {"reason": "ONNX files are recognised by their hash only; the catalogue lacks this"}
     return {

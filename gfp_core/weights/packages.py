@@ -1,4 +1,4 @@
-"""Files of other people's packages that the metrics measure with, read where they lie."""
+"""Files of other people's packages, read where they lie."""
 
 from __future__ import annotations
 

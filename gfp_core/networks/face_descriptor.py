@@ -1,8 +1,8 @@
 """The 128-number face descriptor of dlib and face-api, as a differentiable net.
 
 A residual net of 29 convolutions trained to put pictures of one person within 0.6 of each other
-(Euclidean) and different people further apart. Layout and weights: the npm package
-``@vladmandic/face-api`` (MIT), files ``model/face_recognition_model.bin`` and its manifest; they
+(Euclidean) and different people further apart. Layout and weights: the project
+``vladmandic/face-api`` (MIT), files ``model/face_recognition_model.bin`` and its manifest; they
 derive from dlib's ``dlib_face_recognition_resnet_model_v1`` (D. E. King, CC0).
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +19,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .assets import read_member
-
-_ADVICE = (
-    "download the npm package @vladmandic/face-api (npm pack @vladmandic/face-api) "
-    "and give the path of its .tgz file or unpacked folder"
-)
+# Names, shapes and scales of the published file, which has none itself (MIT, see NOTICE).
+_MANIFEST = Path(__file__).with_suffix(".json")
 _MEAN = (122.782, 117.001, 104.298)  # RGB, of 255
 
 # Name, output channels and stride of each residual block, in order.
@@ -82,28 +79,23 @@ class FaceDescriptor(nn.Module):
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1) / 255)
 
     @classmethod
-    def load(cls, source: str | Path) -> FaceDescriptor:
-        """The net with face-api's weights, in evaluation mode.
+    def from_tfjs(cls, data: bytes, manifest: list[dict[str, Any]] | None = None) -> FaceDescriptor:
+        """The net with the weights of a TensorFlow.js file, in evaluation mode.
 
         Args:
-            source: the npm package as ``.tgz``, a folder with its content (the one that holds
-                ``model``), or a folder that holds the two files.
+            data: the file ``face_recognition_model.bin``.
+            manifest: what its manifest says of it; None for the published one.
 
         Raises:
-            FileNotFoundError: no weights there; the message says which package has them.
-            ValueError: the files do not hold this net.
+            ValueError: the file does not hold this net.
         """
-        source = Path(source)
-        member = "package/model/face_recognition_model"
-        if (source / "model").is_dir():
-            source = source / "model"
-        manifest = json.load(read_member(source, f"{member}-weights_manifest.json", _ADVICE))
-        data = read_member(source, f"{member}.bin", _ADVICE).read()
+        if manifest is None:
+            manifest = json.loads(_MANIFEST.read_text(encoding="utf-8"))
         net = cls()
         try:
             net.load_state_dict(_state(_tensors(manifest, data)))
         except (KeyError, RuntimeError) as error:
-            raise ValueError(f"{source} does not hold the face descriptor: {error}") from error
+            raise ValueError(f"does not hold the face descriptor: {error}") from error
         return net.eval()
 
     def activations(self, images: Tensor) -> list[Tensor]:
@@ -114,7 +106,7 @@ class FaceDescriptor(nn.Module):
         """Descriptors of face crops.
 
         Args:
-            images: (N, 3, 150, 150) float RGB in [0, 1].
+            images: (N, 3, 150, 150) float RGB in [0, 1], see `inner_face`.
 
         Returns:
             (N, 128), not normalised.
@@ -132,7 +124,27 @@ class FaceDescriptor(nn.Module):
         return found
 
 
-def _tensors(manifest: list[dict], data: bytes) -> dict[str, NDArray[np.float32]]:
+def inner_face(crops: Tensor, *, resize: bool = True) -> Tensor:
+    """The square of an FFHQ crop that the descriptor was trained to see.
+
+    The descriptor's own alignment puts the mean of the two eyes and the mouth at (0.5, 0.43) of a
+    square whose side is the distance from eye to mouth divided by 0.45; with the FFHQ template
+    that is the square below.
+
+    Args:
+        crops: (N, 3, S, S) aligned to the FFHQ template.
+        resize: whether to bring it to the descriptor's 150 pixels.
+    """
+    size = crops.shape[-1]
+    side = round(0.631 * size)
+    left, top = round(0.185 * size), round(0.283 * size)
+    inner = crops[:, :, top : top + side, left : left + side]
+    if not resize:
+        return inner
+    return F.interpolate(inner, (150, 150), mode="bilinear", antialias=True, align_corners=False)
+
+
+def _tensors(manifest: list[dict[str, Any]], data: bytes) -> dict[str, NDArray[np.float32]]:
     """The arrays of a TensorFlow.js weights file, their 8-bit quantisation undone."""
     arrays: dict[str, NDArray[np.float32]] = {}
     start = 0

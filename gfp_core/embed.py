@@ -1,0 +1,207 @@
+"""Who a face is: 128 numbers that are near each other for pictures of one person.
+
+The network is the face descriptor of ``networks/face_descriptor.py``. It is optional: its weights
+are not bundled, and only what compares faces (a reference, the identity guard) asks for them. Two
+embeddings are compared by the angle between them, in degrees: about 9 for two good photographs of
+one person, 33 for two people (see docs/metrics.md).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .align import align
+from .detect import FaceDetector
+from .devices import deterministic
+from .faces import Progress
+from .networks.face_descriptor import FaceDescriptor, inner_face
+from .weights import WeightsError
+from .weights.packages import read_member
+from .weights.store import Weights
+
+logger = logging.getLogger(__name__)
+
+NAME = "face-descriptor"
+"""The descriptor's weights in the catalogue."""
+REFERENCE_SIZE = 512
+"""Side of the crops that are cut from pictures of reference."""
+DIMENSIONS = 128
+"""Numbers of an embedding."""
+_CHUNK = 32
+_FILE = "face_recognition_model"
+_ADVICE = (
+    f"get it with `gfp weights get {NAME}`, or download the project vladmandic/face-api and give "
+    f"its folder, its .tgz package or the file {_FILE}.bin"
+)
+
+
+class FaceEmbedder:
+    """Turns aligned crops into embeddings."""
+
+    def __init__(self, net: nn.Module, *, device: torch.device | str | None = None) -> None:
+        """Take the network.
+
+        Args:
+            net: (N, 3, 150, 150) RGB in [0, 1] -> (N, 128), as `networks.face_descriptor`.
+            device: where to run; None leaves the network where it is.
+        """
+        self.net = net.eval() if device is None else net.eval().to(device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is, and therefore runs."""
+        return next(self.net.parameters()).device
+
+    @torch.inference_mode()
+    def embed(self, crops: Tensor) -> Tensor:
+        """The embeddings of aligned crops.
+
+        Args:
+            crops: (N, 3, S, S) RGB in [0, 1], aligned to the FFHQ template; values outside are
+                clamped, NaN counts as black.
+
+        Returns:
+            (N, 128) float32 of length 1, on the CPU.
+
+        Raises:
+            ValueError: the crops have another shape.
+        """
+        if crops.ndim != 4 or crops.shape[1] != 3 or crops.shape[2] != crops.shape[3]:
+            raise ValueError(f"crops must be (N, 3, S, S), not {tuple(crops.shape)}")
+        if not len(crops):
+            return torch.empty(0, DIMENSIONS)
+        found = []
+        with deterministic(self.device, allow_tf32=False):
+            for part in crops.split(_CHUNK):
+                seen = part.to(self.device, torch.float32).nan_to_num(nan=0.0).clamp(0, 1)
+                found.append(F.normalize(self.net(inner_face(seen)).float(), dim=1).cpu())
+        return torch.cat(found)
+
+    def describe(self, pictures: Sequence[Tensor], detector: FaceDetector) -> Tensor:
+        """The embeddings of the people shown in pictures: of the largest face in each.
+
+        Args:
+            pictures: (C, H, W) RGB or RGBA in [0, 1] each, of any sizes.
+            detector: finds the faces.
+
+        Returns:
+            (len(pictures), 128) float32 of length 1, on the CPU.
+
+        Raises:
+            ValueError: there is no picture, or no face in one of them; says which.
+        """
+        crops = []
+        for number, picture in enumerate(pictures):
+            frame = picture[None]
+            faces = detector.detect(frame)
+            if not len(faces):
+                raise ValueError(
+                    f"no face found in picture {number} of reference: give one that shows the "
+                    "face larger and from the front"
+                )
+            sizes = [face.width * face.height for face in faces.faces]
+            if len(sizes) > 1:
+                logger.info(
+                    "Picture %d of reference shows %d faces: the largest counts.",
+                    number,
+                    len(sizes),
+                )
+            largest = faces.select([sizes.index(max(sizes))])
+            crop = align(frame, largest, REFERENCE_SIZE).crops
+            assert crop is not None
+            crops.append(crop.cpu())
+        if not crops:
+            raise ValueError("a reference needs at least one picture")
+        return self.embed(torch.cat(crops))
+
+
+def angles(first: Tensor, second: Tensor) -> Tensor:
+    """The angles between embeddings: (..., D) and (..., D) -> (...) degrees in [0, 180].
+
+    Differentiable. Twice the half angle: exact for small angles too, where an arc cosine loses its
+    digits and its gradient.
+    """
+    u, v = F.normalize(first, dim=-1), F.normalize(second, dim=-1)
+    half = torch.atan2((u - v).norm(dim=-1), (u + v).norm(dim=-1))
+    return torch.rad2deg(2 * half)
+
+
+def load_descriptor(source: str | os.PathLike[str]) -> FaceDescriptor:
+    """The descriptor's network with its weights, in evaluation mode.
+
+    Args:
+        source: the file ``face_recognition_model.bin`` of vladmandic/face-api; a folder that holds
+            it, or has it under ``model``; or the project's package as ``.tgz``. A manifest beside
+            the file is read; without one it is taken for the published file.
+
+    Raises:
+        FileNotFoundError: no weights there; the message says where to get them.
+        ValueError: the file does not hold this net; names it.
+    """
+    source = Path(source)
+    if source.is_dir() and (source / "model").is_dir():
+        source = source / "model"
+    if source.is_dir() or not source.name.endswith(".tgz"):
+        folder = source if source.is_dir() else source.parent
+        beside = folder / f"{_FILE}-weights_manifest.json"
+        manifest = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else None
+    else:
+        member = f"package/model/{_FILE}-weights_manifest.json"
+        manifest = json.load(read_member(source, member, _ADVICE))
+    if source.is_file() and source.suffix == ".bin":
+        data = source.read_bytes()
+    else:
+        data = read_member(source, f"package/model/{_FILE}.bin", _ADVICE).read()
+    try:
+        return FaceDescriptor.from_tfjs(data, manifest)
+    except ValueError as error:
+        raise ValueError(f"{source} {error}") from error
+
+
+def load_embedder(
+    embedder: str | os.PathLike[str] = NAME,
+    *,
+    device: torch.device | str | None = None,
+    weights: Weights | None = None,
+    progress: Progress | None = None,
+) -> FaceEmbedder:
+    """A ready embedder, by its name in the catalogue or from its file.
+
+    Args:
+        embedder: name of an embedder in the catalogue, or what `load_descriptor` takes.
+        device: where to run; None takes CUDA if there is one, else the CPU.
+        weights: where named weights are looked for, which are downloaded if they are not on this
+            machine; by default as the user's settings say.
+        progress: of a download, see `Weights.get`.
+
+    Raises:
+        WeightsError: it is neither, or its weights cannot be had; says how to get them.
+    """
+    if Path(embedder).exists():
+        path = Path(embedder)
+    else:
+        weights = Weights() if weights is None else weights
+        entry = weights.find(os.fspath(embedder))
+        if entry.role != "embedder":
+            raise WeightsError(f"{entry.name} is a {entry.role}, not an embedder")
+        try:
+            path = weights.get(entry.name, progress=progress)
+        except WeightsError as error:
+            raise WeightsError(
+                "Comparing faces (a reference, the identity guard) needs weights that are not "
+                f"bundled; get them with: gfp weights get {entry.name}\n{error}"
+            ) from error
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return FaceEmbedder(load_descriptor(path), device=device)
+    except (ValueError, OSError) as error:
+        raise WeightsError(str(error)) from error

@@ -1,0 +1,198 @@
+"""Frames in order: faces followed and steadied, against motions written out by hand."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gfp_core.align import TEMPLATE
+from gfp_core.faces import Face, Faces
+from gfp_core.track import PATIENCE, Tracks, is_cut, track
+
+SIZE = 100.0
+SHAPE = (TEMPLATE / 512 - 0.5) * SIZE
+
+
+def face(frame, x=200.0, y=150.0, size=SIZE, score=0.99, noise=0.0, rng=None):
+    points = np.array([x, y]) + SHAPE * size / SIZE
+    box = np.array([x - size / 2, y - size / 2, x + size / 2, y + size / 2])
+    if rng is not None:
+        points, box = (one + noise * rng.standard_normal(one.shape) for one in (points, box))
+    return Face(frame, tuple(box.tolist()), score, points.astype(np.float32))
+
+
+def clip(*faces, count=None):
+    """Frames that do not change, and the faces in them."""
+    count = count or max(one.frame for one in faces) + 1
+    return torch.full((count, 3, 300, 400), 0.5), Faces(faces, ((300, 400),) * count)
+
+
+def landmarks(faces):
+    return np.stack([one.landmarks for one in faces.faces])
+
+
+def test_flaw_10_landmarks_of_a_still_face_do_not_tremble():
+    rng = np.random.default_rng(0)
+    frames, faces = clip(*(face(i, noise=0.5, rng=rng) for i in range(120)))
+    steady = landmarks(track(frames, faces).faces)
+    before = landmarks(faces)
+    steps = [np.square(np.diff(x[10:], axis=0)).mean() for x in (steady, before)]
+    assert steps[0] < 0.03 * steps[1]  # from frame to frame: that is what flickers
+    assert steady[20:].var(axis=0).mean() < 0.15 * before[20:].var(axis=0).mean()
+    assert np.abs(steady[20:].mean(axis=0) - before.mean(axis=0)).max() < 0.2
+
+
+@pytest.mark.parametrize("speed", [0.5, 2.0, 8.0])
+def test_a_moving_face_is_followed_to_a_hundredth_of_its_size(speed):
+    frames, faces = clip(*(face(i, x=50 + speed * i) for i in range(40)))
+    lag = np.abs(landmarks(track(frames, faces).faces) - landmarks(faces))
+    assert 0 < lag[20:].max() < 0.012 * SIZE
+
+
+def test_a_jump_is_followed_at_once():
+    frames, faces = clip(*(face(i, x=200 if i < 10 else 230) for i in range(20)))
+    result = track(frames, faces)
+    assert np.array_equal(landmarks(result.faces)[10:], landmarks(faces)[10:])
+    assert set(result.numbers) == {0}
+
+
+def test_behind_a_cut_everything_is_new():
+    frames, faces = clip(*(face(i, x=200 if i < 10 else 204) for i in range(20)))
+    light = torch.rand(3, 300, 400, generator=torch.Generator().manual_seed(0)) ** 0.1
+    frames[10:] = light
+    result = track(frames, faces)
+    assert result.numbers == (0,) * 10 + (1,) * 10
+    assert np.array_equal(landmarks(result.faces)[10:], landmarks(faces)[10:])
+    # Without the cut the same four pixels are smoothed.
+    assert track(frames[:1].repeat(20, 1, 1, 1), faces).numbers == (0,) * 20
+
+
+def test_what_is_a_cut():
+    data = pytest.importorskip("skimage.data")
+    first = torch.from_numpy(data.astronaut()[::8, ::8]).permute(2, 0, 1) / 255
+    other = torch.from_numpy(data.coffee()[:400:7, :400:7]).permute(2, 0, 1)[:, :57, :57] / 255
+    assert is_cut(first[:, :57, :57], other)
+    noise = 0.05 * torch.randn(first.shape, generator=torch.Generator().manual_seed(0))
+    assert not is_cut(first, (first + noise).clamp(0, 1))
+    assert not is_cut(first, first.roll(4, 2))  # the camera pans
+    assert not is_cut(first, first * 0.9)
+
+
+def test_a_missed_face_stays_missing_and_is_known_again():
+    seen = [i for i in range(20) if i not in (5, 6, 7)]
+    result = track(*clip(*(face(i) for i in seen)))
+    assert [one.frame for one in result.faces.faces] == seen
+    assert set(result.numbers) == {0}
+    gone = range(5, 6 + PATIENCE)
+    result = track(*clip(*(face(i) for i in range(20) if i not in gone)))
+    assert set(result.numbers) == {0, 1}
+
+
+def test_an_unsure_detection_bridges_a_gap_but_begins_nothing():
+    sure = [face(i, score=0.6 if i in (0, 5, 6) else 0.95) for i in range(10)]
+    elsewhere = [face(i, x=60, y=60, size=40, score=0.6) for i in range(10)]
+    hardly = face(9, x=320, score=0.99), face(10, x=320, score=0.3)
+    frames, faces = clip(*sure, *elsewhere, *hardly)
+    result = track(frames, faces, score=0.9)
+    assert [one.frame for one in result.faces.faces] == [*range(1, 10), 9]
+
+
+def test_two_faces_keep_apart_and_their_order():
+    rng = np.random.default_rng(0)
+    people = [(face(i, x=100 + i), face(i, x=260 - i)) for i in range(20)]
+    drawn = [one for two in people for one in (two if rng.random() < 0.5 else two[::-1])]
+    result = track(*clip(*drawn))
+    assert [one.frame for one in result.faces.faces] == [one.frame for one in drawn]
+    for number in (0, 1):
+        x = [
+            one.landmarks[2, 0]
+            for one, which in zip(result.faces.faces, result.numbers, strict=True)
+            if which == number
+        ]
+        assert len(x) == 20
+        assert np.abs(np.diff(x)).max() < 3
+
+
+def test_embeddings_tell_people_apart_where_boxes_do_not():
+    frames, faces = clip(face(0), face(1, x=205), face(2, x=400, size=60), count=3)
+    same, other = torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 1, 0])
+    assert track(frames, faces).numbers == (0, 0, 1)
+    found = track(frames, faces, embeddings=torch.stack([same, other, same]))
+    assert found.numbers == (0, 1, 0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    drawn=st.lists(
+        st.tuples(st.integers(0, 11), st.floats(0, 300), st.floats(20, 120), st.floats(0.5, 1)),
+        max_size=25,
+    ),
+    cuts=st.lists(st.integers(0, 12), max_size=4),
+)
+def test_part_by_part_is_the_same_as_all_at_once(drawn, cuts):
+    drawn = sorted(drawn, key=lambda one: one[0])
+    frames, faces = clip(*(face(i, x=x, size=s, score=p) for i, x, s, p in drawn), count=12)
+    whole = track(frames, faces, score=0.8)
+    found, numbers, state = [], [], Tracks()
+    edges = [0, *sorted(cuts), 12]
+    for first, last in itertools.pairwise(edges):
+        part = [replace(one, frame=one.frame - first) for one in faces.faces]
+        part = [one for one in part if 0 <= one.frame < last - first]
+        sizes = ((300, 400),) * (last - first)
+        result = track(frames[first:last], Faces(tuple(part), sizes), state, score=0.8)
+        state = result.tracks
+        found += [replace(one, frame=one.frame + first) for one in result.faces.faces]
+        numbers += result.numbers
+    assert tuple(numbers) == whole.numbers
+    assert len(found) == len(whole.faces)
+    for one, other in zip(found, whole.faces.faces, strict=True):
+        assert one.frame == other.frame
+        assert one.box == other.box
+        assert np.array_equal(one.landmarks, other.landmarks)
+
+
+def test_frames_of_another_size_begin_anew():
+    frames, faces = clip(face(0))
+    state = track(frames, faces).tracks
+    small = Faces((face(0),), ((200, 400),))
+    assert track(frames[:, :, :200], small, state).numbers == (1,)
+
+
+def test_what_does_not_belong_together_is_refused():
+    frames, faces = clip(face(0), face(1))
+    with pytest.raises(ValueError, match=r"frames must be \(2, C, H, W\)"):
+        track(frames[:1], faces)
+    with pytest.raises(ValueError, match="1 embeddings for 2 faces"):
+        track(frames, faces, embeddings=torch.rand(1, 128))
+
+
+@pytest.mark.slow
+def test_flaw_10_frames_do_not_flicker():
+    """A still photograph with noise of its own in each frame, through all steps."""
+    data = pytest.importorskip("skimage.data")
+    from gfp_core.pipeline import FaceRestorer
+
+    model = FaceRestorer.load(device="cpu")
+    photo = torch.from_numpy(data.astronaut()[:256, 96:352]).permute(2, 0, 1)[None] / 255
+    generator = torch.Generator().manual_seed(0)
+    frames = (photo + 0.03 * torch.randn(8, 3, 256, 256, generator=generator)).clamp(0, 1)
+    alone, ordered = model.restore(frames), model.restore(frames, tracks=Tracks())
+    assert [one.frame for one in ordered.faces.faces] == list(range(8))
+    face_region = ordered.mask.mean(dim=0) > 0.5
+    own, restored = (x.var(dim=0)[:, face_region].mean() for x in (frames, ordered.frames))
+    assert restored < 1.2 * own
+    steps = [np.abs(np.diff(landmarks(one.faces), axis=0)).mean() for one in (ordered, alone)]
+    assert steps[0] < 0.4 * steps[1]
+    outside = (ordered.mask == 0)[:, None].expand_as(frames)
+    assert torch.equal(ordered.frames[outside], frames[outside])
+    # Frame by frame, as the command line does: the same places.
+    state, places = Tracks(), []
+    for index in range(3):
+        one = model.restore(frames[index : index + 1], tracks=state)
+        state = one.tracks
+        places.append(one.faces.faces[0].landmarks)
+    assert np.allclose(places, landmarks(ordered.faces)[:3], atol=1e-3)
