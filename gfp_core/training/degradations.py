@@ -206,6 +206,17 @@ def degrade(
     return apply(image, draw(rng, ranges), rng, enlarge=enlarge)
 
 
+def degrade_with_seed(
+    image: NDArray[np.uint8],
+    seed: Sequence[int],
+    ranges: DegradationRanges = PAPER,
+    *,
+    enlarge: int = cv2.INTER_LINEAR,
+) -> NDArray[np.uint8]:
+    """`degrade` with random numbers of its own: how every picture of a test set is made."""
+    return degrade(image, np.random.default_rng(tuple(seed)), ranges, enlarge=enlarge)
+
+
 def apply(
     image: NDArray[np.uint8],
     degradation: Degradation,
