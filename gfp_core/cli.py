@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__
+from .commands.training_options import add_parsers
 
 if TYPE_CHECKING:
     from .commands.running import Console
@@ -239,6 +240,7 @@ def build_parser() -> argparse.ArgumentParser:
     detect.add_argument("--json", action="store_true", help="print one JSON list, for programs")
     detect.set_defaults(run=_detect)
     _add_weights(commands, talk)
+    add_parsers(commands, talk)
     return parser
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -27,8 +27,8 @@ class Pair(NamedTuple):
     """(3, S, S) uint8 RGB."""
     regions: Tensor
     """(3, 3) float32: eyes and mouth, see `regions`."""
-    index: Tensor
-    """() int64: which sample it is."""
+    sample: Tensor
+    """() int64: its number."""
 
 
 def augment(
@@ -49,9 +49,9 @@ def augment(
     centre = (face.shape[0] - 1) / 2
     turn = rng.uniform(-data.turn, data.turn)
     zoom = rng.uniform(1 - data.zoom, 1 + data.zoom)
-    matrix = cv2.getRotationMatrix2D((centre, centre), turn, zoom)
+    matrix: Any = cv2.getRotationMatrix2D((centre, centre), turn, zoom)
     matrix[:, 2] += rng.uniform(-data.move, data.move, 2) * size - (face.shape[0] - size) / 2
-    crop = cv2.warpAffine(
+    crop: Any = cv2.warpAffine(
         face, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
     mirrored = data.mirror and rng.random() < 0.5
@@ -120,7 +120,9 @@ class FacePairs(Dataset[Pair]):
         )
         here = self.data.degraded and self.data.degrade_on == "workers"
         bad = degrade(clean, rng, self.ranges) if here else clean
-        return Pair(to_tensor(bad), to_tensor(clean), torch.from_numpy(regions), torch.tensor(index))
+        return Pair(
+            to_tensor(bad), to_tensor(clean), torch.from_numpy(regions), torch.tensor(index)
+        )
 
     def degrade_batch(self, batch: Pair, device: torch.device) -> Tensor:
         """The degraded faces of a batch whose degrading was left to the device.
@@ -128,7 +130,7 @@ class FacePairs(Dataset[Pair]):
         Returns:
             (B, 3, S, S) float32 RGB in [0, 1].
         """
-        seeds = [(self.seed, int(index), 1) for index in batch.index]
+        seeds = [(self.seed, int(index), 1) for index in batch.sample]
         drawn = [draw(np.random.default_rng(seed), self.ranges) for seed in seeds]
         generator = torch.Generator(device).manual_seed(hash(seeds[0]) % 2**63)
         return apply_to_batch(batch.clean.to(device).float() / 255, drawn, generator)
@@ -138,9 +140,7 @@ class Steps(Sampler[int]):
     """The samples that one process takes, batch after batch, from a given sample on."""
 
     def __init__(self, first: int, last: int, batch: int, rank: int = 0, count: int = 1) -> None:
-        """Samples from ``first`` up to ``last``, shared by ``count`` processes of which one is
-        ``rank``, ``batch`` at a time each.
-        """
+        """Share samples ``first`` to ``last`` among processes, ``batch`` at a time each."""
         self.starts = range(first + rank * batch, last, batch * count)
         self.batch = batch
 

@@ -139,8 +139,8 @@ def load_perceptual(name: str, path: str = "") -> nn.Module:
     if name == "vgg19" or (name == "auto" and (path or vgg.is_file())):
         if not vgg.is_file():
             raise FileNotFoundError(
-                f"the perceptual loss needs VGG-19's weights, torchvision's {VGG_FILE}: put them at "
-                f"{vgg}, give nets.perceptual_file, or set nets.perceptual to mobilenet_v2"
+                f"the perceptual loss needs VGG-19's weights, torchvision's {VGG_FILE}: put them "
+                f"at {vgg}, give nets.perceptual_file, or set nets.perceptual to mobilenet_v2"
             )
         return VGGFeatures.load(vgg)
     if name == "auto":

@@ -51,7 +51,7 @@ def pyramid(heads: Sequence[Tensor], clean: Tensor) -> Tensor:
         heads: (B, 3, h, h) each.
         clean: (B, 3, H, H).
     """
-    losses = [l1(head, F.adaptive_avg_pool2d(clean, head.shape[-2:])) for head in heads]
+    losses = [l1(head, F.adaptive_avg_pool2d(clean, (head.shape[2], head.shape[3]))) for head in heads]
     return torch.stack(losses).mean()
 
 
@@ -132,7 +132,9 @@ def discriminator_hinge(real: Tensor, fake: Tensor) -> Tensor:
     return 0.5 * (F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean())
 
 
-def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: nn.Parameter) -> Tensor:
+def adaptive_weight(
+    reconstruction: Tensor, adversarial: Tensor, last_layer: nn.Parameter
+) -> Tensor:
     """How strong the adversarial loss must be to pull as hard as the reconstruction.
 
     The ratio of their gradients' norms at the last layer, at most 10^4 (Esser et al. 2021, eq. 7,

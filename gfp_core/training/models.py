@@ -163,7 +163,9 @@ def last_layer(net: nn.Module) -> nn.Parameter:
     """
     if not isinstance(net, Codec):
         raise ValueError(f"discriminator.adaptive: not for {type(net).__name__}")
-    return net.decoder.conv_out.weight
+    weight = net.decoder.conv_out.weight
+    assert isinstance(weight, nn.Parameter)
+    return weight
 
 
 def restore(net: nn.Module, x: Tensor, noise: torch.Generator | None) -> Restored:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .degradations import DegradationRanges
+from .degradations import PAPER, DegradationRanges
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -121,7 +121,9 @@ class Losses:
     def terms(self) -> dict[str, Term]:
         """The terms that have a weight at any step, by name."""
         return {
-            name: term for name, term in vars(self).items() if isinstance(term, Term) and term.weight
+            name: term
+            for name, term in vars(self).items()
+            if isinstance(term, Term) and term.weight
         }
 
 
@@ -206,7 +208,7 @@ class Recipe:
     discriminator: Discriminator = Discriminator()
     nets: Nets = Nets()
     data: Data = Data()
-    degradation: DegradationRanges = DegradationRanges()
+    degradation: DegradationRanges = PAPER
     loss: Losses = Losses()
     optimiser: Optimiser = Optimiser()
     run: Run = Run()
@@ -299,7 +301,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
             key: _build(types_of[key], part, f"{where}.{key}".lstrip("."))
             for key, part in value.items()
         }
-        return kind(**parts)
+        return typing.cast("Any", kind)(**parts)
     return _simple(kind, value, where)
 
 

@@ -215,9 +215,7 @@ class Trainer:
             terms.update(judging)
         if looked_at and self.components is not None:
             with self._autocast():
-                judging = self.objective.judges_of_components(
-                    self.components, fake, clean, regions
-                )
+                judging = self.objective.judges_of_components(self.components, fake, clean, regions)
             loss = torch.stack([*judging.values()]).sum()
             self._descend("components", loss, self.components, judging)
             terms.update(judging)
@@ -310,8 +308,8 @@ class Trainer:
         decay = min(self.recipe.schedule.ema, (1 + self.step) / (10 + self.step))
         for mean, value in zip(self.average.parameters(), self.net.parameters(), strict=True):
             mean.lerp_(value.detach(), 1 - decay)
-        for mean, value in zip(self.average.buffers(), self.net.buffers(), strict=True):
-            mean.copy_(value)
+        for kept, buffer in zip(self.average.buffers(), self.net.buffers(), strict=True):
+            kept.copy_(buffer)
 
     def _learning(self, module: nn.Module | None, on: bool) -> None:
         """Whether judges gather gradients; frozen ones never do."""
@@ -386,7 +384,9 @@ class Trainer:
         networks = {**self._networks(), "average": self.average}
         try:
             for name, net in networks.items():
-                net.load_state_dict(state["average"] if name == "average" else state["networks"][name])
+                net.load_state_dict(
+                    state["average"] if name == "average" else state["networks"][name]
+                )
             for name, optimiser in self.optimisers.items():
                 optimiser.load_state_dict(state["optimisers"][name])
         except (KeyError, RuntimeError, ValueError) as error:

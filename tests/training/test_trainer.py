@@ -170,7 +170,7 @@ def test_only_the_newest_checkpoints_are_kept_and_a_damaged_one_is_named(pack, a
     assert Image.open(sheets[0]).size == (3 * SIZE, 24 + SIZE)
     newest = checkpoints.latest(tmp_path)
     newest.write_bytes(newest.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="step_00000003.pt cannot be read"):
+    with pytest.raises(ValueError, match=r"step_00000003\.pt cannot be read"):
         trainer(recipe, pack, tmp_path, alone)
 
 
