@@ -1,7 +1,8 @@
 """LPIPS, the learned perceptual distance.
 
-R. Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", 2018. Its weights are other people's: the trunk is torchvision's ImageNet net, a download; the linear
-heads come with the package lpips (BSD), version 0.1.
+R. Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", 2018. Its
+weights are other people's: the trunk is torchvision's ImageNet net, a download; the linear heads
+come with the package lpips (BSD), version 0.1.
 """
 
 from __future__ import annotations
@@ -66,13 +67,15 @@ class LPIPS(nn.Module):
         super().__init__()
         from torchvision import models  # slow to import; facexlib brings it
 
-        net = models.vgg16(weights=None) if trunk == "vgg" else models.alexnet(weights=None)
+        with torch.device("meta"):  # its classifier is large, and not needed
+            net = models.vgg16(weights=None) if trunk == "vgg" else models.alexnet(weights=None)
         net.features.load_state_dict(
             {
-                key.removeprefix("features."): value
+                key.removeprefix("features."): value.clone()
                 for key, value in state.items()
                 if key.startswith("features.")
-            }
+            },
+            assign=True,
         )
         self.layers = _LAYERS[trunk]
         self.features = net.features[: self.layers[-1] + 1]

@@ -235,12 +235,8 @@ def apply(
     small = cv2.resize(blurred, small_size, interpolation=cv2.INTER_LINEAR)
     noise = rng.standard_normal(small.shape, dtype=np.float32) * np.float32(degradation.noise)
     small_8bit = np.clip(np.rint(small + noise), 0, 255).astype(np.uint8)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, degradation.quality]
-    ok, jpeg = cv2.imencode(".jpg", small_8bit[..., ::-1], quality)
-    if not ok:
-        raise RuntimeError("OpenCV could not encode the degraded face as JPEG")
-    decoded: Any = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
-    large = cv2.resize(decoded[..., ::-1], (width, height), interpolation=enlarge)
+    decoded = _through_jpeg(small_8bit, degradation.quality)
+    large = cv2.resize(decoded, (width, height), interpolation=enlarge)
     if degradation.colour is not None:
         matrix, offset = degradation.colour
         changed = large.astype(np.float32) @ matrix.T + offset * 255
@@ -253,8 +249,8 @@ def apply_to_batch(
 ) -> Tensor:
     """Do to a batch what was drawn for each picture, on the device where it lies.
 
-    As `apply`, but for the noise, which is the generator's, and the codec: torchvision's, which is
-    the device's own on CUDA. So the two give pictures that are alike, not the same.
+    As `apply`, but for the noise, which is the generator's. The shrunk pictures visit the CPU, for
+    the codec is the same. The two give pictures that are alike, not the same to the last level.
 
     Args:
         images: (B, 3, H, W) float RGB in [0, 1].
@@ -267,8 +263,6 @@ def apply_to_batch(
     Raises:
         ValueError: not such pictures, or not as many degradations.
     """
-    from torchvision.io import decode_jpeg, encode_jpeg  # facexlib brings it
-
     check_images(images)
     if len(degradations) != images.shape[0]:
         raise ValueError(f"{len(degradations)} degradations for {images.shape[0]} pictures")
@@ -285,16 +279,26 @@ def apply_to_batch(
         small = F.interpolate(blurred, size, mode="bilinear", align_corners=False)[0]
         noise = torch.randn(small.shape, generator=generator, device=small.device)
         levels = (small + noise * degradation.noise).round().clamp(0, 255).byte()
-        jpeg = encode_jpeg(levels, quality=degradation.quality)
-        decoded = decode_jpeg(jpeg.cpu(), device=str(levels.device))
+        decoded = _through_jpeg(levels.permute(1, 2, 0).cpu().numpy(), degradation.quality)
+        back = torch.from_numpy(decoded).to(levels.device).permute(2, 0, 1)
         large = F.interpolate(
-            decoded[None].float(), (height, width), mode="bilinear", align_corners=False
+            back[None].float(), (height, width), mode="bilinear", align_corners=False
         )[0]
         if degradation.colour is not None:
             matrix, offset = (torch.from_numpy(part).to(large) for part in degradation.colour)
             large = torch.einsum("ij,jhw->ihw", matrix, large) + offset.view(3, 1, 1) * 255
         results.append(large.round().clamp(0, 255) / 255)
     return torch.stack(results)
+
+
+def _through_jpeg(picture: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """(h, w, 3) uint8 RGB, coded and decoded."""
+    bgr = np.ascontiguousarray(picture[..., ::-1])
+    ok, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not ok:
+        raise RuntimeError("OpenCV could not encode the degraded face as JPEG")
+    decoded: Any = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
+    return np.ascontiguousarray(decoded[..., ::-1])
 
 
 def _shrunk(side: int, scale: float) -> int:

@@ -51,7 +51,9 @@ def pyramid(heads: Sequence[Tensor], clean: Tensor) -> Tensor:
         heads: (B, 3, h, h) each.
         clean: (B, 3, H, H).
     """
-    losses = [l1(head, F.adaptive_avg_pool2d(clean, (head.shape[2], head.shape[3]))) for head in heads]
+    losses = [
+        l1(head, F.adaptive_avg_pool2d(clean, (head.shape[2], head.shape[3]))) for head in heads
+    ]
     return torch.stack(losses).mean()
 
 

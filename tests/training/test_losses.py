@@ -12,7 +12,9 @@ from gfp_core.training import losses
 @pytest.fixture
 def pair():
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(2, 3, 8, 8, generator=generator), torch.randn(2, 3, 8, 8, generator=generator)
+    return torch.randn(2, 3, 8, 8, generator=generator), torch.randn(
+        2, 3, 8, 8, generator=generator
+    )
 
 
 def softplus(x):
@@ -76,9 +78,9 @@ def test_adversarial_losses():
     r, f = torch.tensor(real), torch.tensor(fake)
     found = losses.generator_logistic(f).item()
     assert found == pytest.approx(-np.log(1 / (1 + np.exp(-fake))).mean(), rel=1e-5)
-    cross_entropy = -np.log(1 / (1 + np.exp(-real))).mean() - np.log(
-        1 - 1 / (1 + np.exp(-fake))
-    ).mean()
+    cross_entropy = (
+        -np.log(1 / (1 + np.exp(-real))).mean() - np.log(1 - 1 / (1 + np.exp(-fake))).mean()
+    )
     assert losses.discriminator_logistic(r, f).item() == pytest.approx(cross_entropy, rel=1e-5)
     hinge = 0.5 * (np.maximum(0, 1 - real).mean() + np.maximum(0, 1 + fake).mean())
     assert losses.discriminator_hinge(r, f).item() == pytest.approx(hinge, rel=1e-5)

@@ -41,7 +41,12 @@ def test_terms_count_from_their_start_to_their_stop():
 
 
 def test_values_can_be_changed():
-    changes = ["data.batch=2", "loss.l1.start=5", "discriminator.kind=patch", "model.args.narrow=.5"]
+    changes = [
+        "data.batch=2",
+        "loss.l1.start=5",
+        "discriminator.kind=patch",
+        "model.args.narrow=.5",
+    ]
     recipe = load_recipe("lite", changes=[*changes[:3], "model.args.narrow=0.5"])
     assert recipe.data.batch == 2
     assert recipe.loss.l1 == Term(1.0, start=5)

@@ -13,7 +13,7 @@ from gfp_core.training.regions import crop_regions, move, regions_of
 def test_regions_of_68_landmarks_are_those_of_the_released_code():
     points = np.zeros((68, 2))
     points[36:42] = [[100, 200], [120, 190], [140, 190], [160, 200], [140, 210], [120, 210]]
-    points[42:48] = points[36:42] + [150, 0]
+    points[42:48] = points[36:42] + np.array([150, 0])
     points[48:68, 0], points[48:68, 1] = np.linspace(150, 250, 20), 350
     left, right, mouth = regions_of(points)
     assert left == pytest.approx([130, 200, 30 * 1.4])  # extent 60, half 30, enlarged
