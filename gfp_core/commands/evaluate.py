@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cli import OK
-from .running import Console, bar_progress, load, load_weights
+from .bar import bar_progress
+from .running import Console, load, load_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +40,12 @@ def run(options: argparse.Namespace, console: Console) -> int:
     recipe = load(load_recipe, options.degradation, options.values)
     with bar_progress(console, "pictures") as progress:
         faces: TestSet = load(
-            testset.load_faces, options.faces, detector, aligned=options.aligned, progress=progress
+            testset.load_faces,
+            options.faces,
+            detector,
+            size=options.size,
+            aligned=options.aligned,
+            progress=progress,
         )
     methods: dict[str, Tensor] = (
         {"input": faces.faces}
@@ -104,7 +110,7 @@ def _fid(
 
     reference = truth
     if options.reference is not None:
-        reference = load(testset.load_faces, options.reference, detector).faces
+        reference = load(testset.load_faces, options.reference, detector, size=options.size).faces
     reason = ""
     if reference is None:
         reason = "it needs good faces to compare with (--reference)"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +15,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..cli import FAILED, INTERRUPTED, OK
-from ..faces import Progress
 from ..images import MAX_PIXELS
 from ..weights.settings import Settings
 from ..weights.store import Weights
@@ -41,7 +39,7 @@ def load(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
     """
     try:
         return function(*arguments, **options)
-    except (ValueError, ImportError, OSError, RuntimeError, FloatingPointError) as error:
+    except (ValueError, ImportError, OSError, RuntimeError) as error:
         raise CannotStart(str(error)) from error
 
 
@@ -57,30 +55,6 @@ def load_weights(options: argparse.Namespace) -> Weights:
         disable_progress_bars()  # this process is ours
     settings = load(Settings.load, downloads=not options.no_download)
     return load(Weights, settings)
-
-
-@contextmanager
-def bar_progress(console: Console, unit: str, first: int = 0) -> Iterator[Progress]:
-    """A bar for one long task, as the ``progress`` that it takes.
-
-    Args:
-        console: whether it is quiet.
-        unit: what is counted.
-        first: what was done before.
-    """
-    with tqdm(
-        unit=f" {unit}",
-        initial=first,
-        file=sys.stderr,
-        disable=True if console.quiet else None,  # None: shown on a terminal only
-        leave=False,
-    ) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress
 
 
 @dataclass

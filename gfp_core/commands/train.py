@@ -8,7 +8,8 @@ import math
 from typing import TYPE_CHECKING
 
 from ..cli import OK
-from .running import Console, bar_progress, load, load_weights
+from .bar import bar_progress
+from .running import CannotStart, Console, load, load_weights
 
 if TYPE_CHECKING:
     from ..training.trainer import Trainer
@@ -77,8 +78,10 @@ def run_train(options: argparse.Namespace, console: Console) -> int:
     )
     minutes = math.inf if options.minutes is None else options.minutes
     with bar_progress(console, "steps", trainer.step) as progress:
-        # A FloatingPointError is no mistake of the caller's, but it says what to do.
-        finished = load(trainer.train, minutes=minutes, progress=progress)
+        try:
+            finished = load(trainer.train, minutes=minutes, progress=progress)
+        except FloatingPointError as error:  # it says what to do
+            raise CannotStart(str(error)) from error
     if not finished:
         logger.info("Step %d; the same command goes on.", trainer.step)
     return OK
@@ -110,8 +113,6 @@ def run_export(options: argparse.Namespace, console: Console) -> int:
 
 
 def _note(text: str) -> tuple[str, str]:
-    from .running import CannotStart
-
     key, equals, value = text.partition("=")
     if not (key and equals):
         raise CannotStart(f"--note is written KEY=TEXT, not {text}")

@@ -149,6 +149,7 @@ def _evaluate(commands: Any, finds: argparse.ArgumentParser) -> None:
         "faces", type=Path, metavar="FACES", help="folder of pictures, or made by gfp prepare"
     )
     evaluate.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
+    evaluate.add_argument("--size", type=int, default=512, help="of the faces (default: 512)")
     evaluate.add_argument(
         "--model", action="append", metavar="MODEL", help="name or file; may be given again"
     )

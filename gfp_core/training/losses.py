@@ -51,10 +51,9 @@ def pyramid(heads: Sequence[Tensor], clean: Tensor) -> Tensor:
         heads: (B, 3, h, h) each.
         clean: (B, 3, H, H).
     """
-    losses = [
-        l1(head, F.adaptive_avg_pool2d(clean, (head.shape[2], head.shape[3]))) for head in heads
-    ]
-    return torch.stack(losses).mean()
+    sides = [(head.shape[2], head.shape[3]) for head in heads]
+    targets = [F.adaptive_avg_pool2d(clean, side) for side in sides]
+    return torch.stack([*map(l1, heads, targets)]).mean()
 
 
 def features(
