@@ -104,8 +104,9 @@ class Objective(nn.Module):
             weight: Tensor | float = self._weight("adversarial", step)
             if self.recipe.discriminator.adaptive:
                 # Against L1 and features, as in the released code, not the other terms.
-                pair = [self._weight(name, step) * terms[name] for name in ("l1", "perceptual")]
-                ratio = losses.adaptive_weight(sum(pair, total * 0), adversarial, last_layer(net))
+                pair = [name for name in ("l1", "perceptual") if self._counts(name, step)]
+                near = torch.stack([self._weight(name, step) * terms[name] for name in pair]).sum()
+                ratio = losses.adaptive_weight(near, adversarial, last_layer(net))
                 terms["adaptive_weight"] = ratio
                 weight = weight * ratio
             terms["adversarial"] = adversarial

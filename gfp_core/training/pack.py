@@ -66,6 +66,10 @@ class FacePack:
             raise ValueError(f"{pictures} is missing or not that of {INDEX}; {advice}")
         self._bytes = np.memmap(pictures, np.uint8, "r")
 
+    def __reduce__(self) -> tuple[type[FacePack], tuple[Path]]:
+        """A process that is sent the pack opens the files itself."""
+        return FacePack, (self.folder,)
+
     def __len__(self) -> int:
         return len(self.faces)
 

@@ -1,6 +1,7 @@
 """Prepared faces, augmentation, reproducible samples."""
 
 import json
+import pickle
 
 import cv2
 import numpy as np
@@ -117,6 +118,12 @@ def test_damaged_packs_are_named(pack_folder, tmp_path):
     (tmp_path / INDEX).write_text("{}")
     with pytest.raises(ValueError, match="damaged"):
         FacePack(tmp_path)
+
+
+def test_a_pack_is_sent_by_its_place(pack):
+    coded = pickle.dumps(pack)
+    assert len(coded) < 500
+    assert np.array_equal(pickle.loads(coded).picture(1), pack.picture(1))
 
 
 def test_a_pack_appears_whole_or_not_at_all(tmp_path):

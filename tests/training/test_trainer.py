@@ -161,6 +161,7 @@ def test_bfloat16_and_degrading_on_the_device_train_too(pack, alone, tmp_path):
 
 
 def test_only_the_newest_checkpoints_are_kept_and_a_damaged_one_is_named(pack, alone, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     recipe = tiny_recipe("lite", "run.save_every=1", "run.keep=2", "run.sheet_every=2", steps=3)
     assert trainer(recipe, pack, tmp_path, alone).train()
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
@@ -168,6 +169,9 @@ def test_only_the_newest_checkpoints_are_kept_and_a_damaged_one_is_named(pack, a
     sheets = sorted((tmp_path / "sheets").iterdir())
     assert [sheet.name for sheet in sheets] == ["step_00000002.png", "step_00000003.png"]
     assert Image.open(sheets[0]).size == (3 * SIZE, 24 + SIZE)
+    board = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [picture.step for picture in board.Images("validation")] == [2, 3]
+    assert [value.step for value in board.Scalars("l1")] == [1, 2, 3]
     newest = checkpoints.latest(tmp_path)
     newest.write_bytes(newest.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"step_00000003\.pt cannot be read"):
