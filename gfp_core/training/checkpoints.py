@@ -1,0 +1,83 @@
+"""Checkpoints of a run: written whole or not at all, found again, and thinned out."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+FOLDER = "checkpoints"
+
+
+def save(run: Path, step: int, state: dict[str, Any], keep: int) -> Path:
+    """Write a checkpoint, and remove the oldest beyond ``keep``.
+
+    A stop in the middle leaves those before in place.
+    """
+    folder = run / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step_{step:08d}.pt"
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+    for old in _all(run)[: -max(keep, 1)]:
+        old.unlink()
+    return path
+
+
+def latest(run: Path) -> Path | None:
+    """The newest checkpoint of a run; None if there is none."""
+    found = _all(run)
+    return found[-1] if found else None
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint.
+
+    Raises:
+        ValueError: it cannot be read; names it.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); remove it to go on from the one before"
+        ) from error
+    return state
+
+
+def random_states() -> dict[str, Any]:
+    """Where the random numbers of Python, NumPy and PyTorch are."""
+    return {
+        "python": repr(random.getstate()),
+        "numpy": [
+            part.tolist() if isinstance(part, np.ndarray) else part
+            for part in np.random.get_state()  # noqa: NPY002 -- of other packages, which use it
+        ],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Go on from `random_states`."""
+    import ast
+
+    random.setstate(ast.literal_eval(states["python"]))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, np.array(keys, np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(states["torch"].cpu())
+    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+
+
+def _all(run: Path) -> list[Path]:
+    """Checkpoints from the oldest to the newest."""
+    found = (run / FOLDER).glob("step_*.pt")
+    return sorted(path for path in found if re.fullmatch(r"step_\d+\.pt", path.name))

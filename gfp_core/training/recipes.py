@@ -1,0 +1,329 @@
+"""Recipes: what is trained, on what, by which losses and for how long. Data, in TOML files.
+
+A value of a recipe may be given twice, ``{ paper = ..., released = ... }``: as the paper states it
+and as the authors' code has it. Which is taken is the trainer's choice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .degradations import PAPER, DegradationRanges
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FOLDER = Path(__file__).with_name("recipes")
+VALUES = ("paper", "released")
+Values = Literal["paper", "released"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """A loss's weight, and the steps during which it counts."""
+
+    weight: float = 0.0
+    start: int = 0
+    stop: int | None = None
+    """The first step without it; None for never."""
+
+    def at(self, step: int) -> float:
+        """Its weight at a step."""
+        return self.weight if self.start <= step and (self.stop is None or step < self.stop) else 0
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network that is trained."""
+
+    name: str
+    """Of a row of `networks.registry.ARCHITECTURES`."""
+    args: dict[str, Any] = field(default_factory=dict)
+    """Of its constructor."""
+    start: str = ""
+    """File to begin with: a checkpoint of this network, of its dictionary or its prior."""
+    frozen: tuple[str, ...] = ()
+    """Beginnings of the names of parameters that are not trained."""
+    fresh_noise: bool = False
+    """GFP-GAN: new noise at every step, not the stored one."""
+
+
+@dataclass(frozen=True)
+class Discriminator:
+    """The judge of whole pictures; made when the adversarial loss has a weight at any step."""
+
+    kind: Literal["stylegan2", "patch"] = "stylegan2"
+    args: dict[str, Any] = field(default_factory=dict)
+    start: str = ""
+    """File to begin with."""
+    frozen: int = 0
+    """Convolutions nearest to the picture that are not trained (FreezeD); stylegan2 only."""
+    loss: Literal["logistic", "hinge"] = "logistic"
+    adaptive: bool = False
+    """Weigh the adversarial loss by the ratio of gradients besides, see `losses.adaptive_weight`"""
+    r1: float = 10.0
+    """Weight of the R1 penalty, 0 for none."""
+    r1_every: int = 16
+    """Steps from one penalty to the next, which counts that many times."""
+
+
+@dataclass(frozen=True)
+class Nets:
+    """Nets whose features are compared, see `feature_nets`."""
+
+    perceptual: str = "auto"
+    perceptual_file: str = ""
+    identity_file: str = ""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Weights of the terms; those of 0 are not computed. Distances: `losses.DISTANCES`."""
+
+    l1: Term = Term()
+    pyramid: Term = Term()
+    perceptual: Term = Term()
+    perceptual_distance: str = "l1"
+    perceptual_layers: tuple[float, ...] = ()
+    """Weight of each layer of the perceptual net; empty for 1 each, divided by their number if the
+    net is the stand-in, which has another number of them."""
+    style: Term = Term()
+    adversarial: Term = Term()
+    component: Term = Term()
+    component_style: Term = Term()
+    component_distance: str = "l1"
+    component_layers: tuple[float, ...] = (1.0, 1.0)
+    component_width: float = 1.0
+    """Factor on the widths of the component discriminators."""
+    identity: Term = Term()
+    identity_distance: str = "l1"
+    codebook: Term = Term()
+    commitment: Term = Term()
+    prior: Term = Term()
+
+    def __post_init__(self) -> None:
+        from .losses import DISTANCES
+
+        for name in ("perceptual_distance", "component_distance", "identity_distance"):
+            if getattr(self, name) not in DISTANCES:
+                raise ValueError(f"{name} must be one of {', '.join(DISTANCES)}")
+
+    def terms(self) -> dict[str, Term]:
+        """The terms that have a weight at any step, by name."""
+        return {
+            name: term
+            for name, term in vars(self).items()
+            if isinstance(term, Term) and term.weight
+        }
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """Adam, of the network and of its judges."""
+
+    lr: float = 2e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    groups: dict[str, float] = field(default_factory=dict)
+    """Learning rates by the names of the network's ``parameter_groups``."""
+    discriminator_lr: float = 2e-3
+    discriminator_betas: tuple[float, float] = (0.0, 0.99)
+    component_lr: float = 2e-3
+    component_betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = 0.0
+    """Largest norm of the network's gradients; 0 for no limit."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long, and how the learning rates change."""
+
+    steps: int
+    warmup: int = 0
+    """Steps of a linear rise."""
+    milestones: tuple[int, ...] = ()
+    """Steps at which the rates are multiplied by ``gamma``."""
+    gamma: float = 0.5
+    cosine_from: float = 1.0
+    """Share of the steps after which the rates fall along a cosine to a hundredth."""
+    ema: float = 0.998
+    """Decay of the averaged weights; a young average forgets faster."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a step sees."""
+
+    size: int = 512
+    """Side of the faces; `prepare` must have cut them so."""
+    batch: int = 12
+    """Faces a step of one process."""
+    degraded: bool = True
+    """False: the network's input is the clean face (the dictionary)."""
+    degrade_on: Literal["workers", "device"] = "workers"
+    workers: int = 4
+    mirror: bool = True
+    turn: float = 0.0
+    """Most degrees either way."""
+    zoom: float = 0.0
+    """Most that the face is made larger or smaller, as a share."""
+    move: float = 0.0
+    """Most that it is moved, as a share of its side."""
+    tint: bool = False
+    """Change exposure, contrast and cast, of both faces of a pair."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How it runs, with no influence on what is aimed at."""
+
+    seed: int = 0
+    precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    channels_last: bool = False
+    log_every: int = 100
+    sheet_every: int = 5000
+    """Steps from one picture sheet of the validation faces to the next."""
+    sheet_faces: int = 6
+    save_every: int = 5000
+    keep: int = 3
+    """Checkpoints kept."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a training needs to know besides the faces."""
+
+    about: str
+    model: Model
+    schedule: Schedule
+    discriminator: Discriminator = Discriminator()
+    nets: Nets = Nets()
+    data: Data = Data()
+    degradation: DegradationRanges = PAPER
+    loss: Losses = Losses()
+    optimiser: Optimiser = Optimiser()
+    run: Run = Run()
+
+    def as_dict(self) -> dict[str, Any]:
+        """All values, ready for JSON."""
+        return typing.cast("dict[str, Any]", json.loads(json.dumps(dataclasses.asdict(self))))
+
+
+def names() -> list[str]:
+    """The recipes that come with the library."""
+    return sorted(file.stem for file in FOLDER.glob("*.toml"))
+
+
+def load_recipe(
+    recipe: str | Path, values: Values = "paper", changes: Sequence[str] = ()
+) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        recipe: name of one of the library's, or a TOML file.
+        values: which of two values to take where a recipe has two.
+        changes: ``table.key=value`` each, the value in TOML's form; a bare word is a string.
+
+    Raises:
+        ValueError: there is no such recipe, or it has a key or a value that it cannot have; says
+            which.
+    """
+    file = FOLDER / f"{recipe}.toml" if str(recipe) in names() else Path(recipe)
+    if not file.is_file():
+        raise ValueError(f"no recipe {recipe}; there are {', '.join(names())}, or give a file")
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{file} is no TOML file: {error}") from error
+    table = choose_values(table, values)
+    for change in changes:
+        _change(table, change)
+    try:
+        built: Recipe = _build(Recipe, table, "")
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    return built
+
+
+def choose_values(table: Any, values: Values) -> Any:
+    """A recipe's table with one of two values wherever it has two."""
+    if not isinstance(table, Mapping):
+        return table
+    if set(table) == set(VALUES):
+        return table[values]
+    return {key: choose_values(value, values) for key, value in table.items()}
+
+
+def _change(table: dict[str, Any], change: str) -> None:
+    """Set one value, in place."""
+    key, equals, text = change.partition("=")
+    *path, last = key.strip().split(".")
+    if not equals or not path:
+        raise ValueError(f"a change is written table.key=value, not {change}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for part in path:
+        inner = table.setdefault(part, {})
+        if not isinstance(inner, dict):  # loss.adversarial.start=5, where there was but a weight
+            inner = table[part] = {"weight": inner}
+        table = inner
+    table[last] = value
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """``value`` of a TOML file as a ``kind``, a dataclass or a simple type."""
+    if kind is Term and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return Term(float(value))
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where} must be a table, not {value!r}")
+        types_of = typing.get_type_hints(kind)
+        fields = {one.name: one for one in dataclasses.fields(typing.cast("Any", kind))}
+        for key in value:
+            if key not in fields:
+                raise ValueError(f"{where or 'it'} has no key {key}; it has {', '.join(fields)}")
+        needed = (dataclasses.MISSING, dataclasses.MISSING)
+        for name, one in fields.items():
+            if (one.default, one.default_factory) == needed and name not in value:
+                raise ValueError(f"{where or 'it'} lacks the key {name}")
+        parts = {
+            key: _build(types_of[key], part, f"{where}.{key}".lstrip("."))
+            for key, part in value.items()
+        }
+        return typing.cast("Any", kind)(**parts)
+    return _simple(kind, value, where)
+
+
+def _simple(kind: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise ValueError(f"{where} must be one of {', '.join(map(str, arguments))}, not {value!r}")
+    if origin is tuple:
+        many = len(arguments) == 2 and arguments[1] is Ellipsis
+        if isinstance(value, list) and (many or len(value) == len(arguments)):
+            return tuple(_simple(arguments[0], part, where) for part in value)
+    elif origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _simple(next(one for one in arguments if one is not type(None)), value, where)
+    elif origin is dict:
+        if isinstance(value, Mapping):
+            return dict(value)
+    elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    raise ValueError(f"{where} cannot be {value!r}")
