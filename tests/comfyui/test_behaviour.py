@@ -290,7 +290,7 @@ def test_networks_leave_the_memory_when_asked_and_come_back(comfyui: Any, photos
     comfyui.post("/free", {"unload_models": True})
     comfyui.queue(split("second.png"))  # may start before ComfyUI has done as told
     comfyui.queue(split())
-    assert sorted(loads(comfyui.log()[before:])) == ["GFPGANLite", "RetinaFace"]
+    assert sorted(loads(comfyui.log()[before:])) == ["FastLite", "RetinaFace"]
 
 
 # --- Odd images -----------------------------------------------------------------------------------
