@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -150,20 +150,20 @@ def without_finest(net: nn.Module, frames: Tensor) -> tuple[Tensor, Tensor, Tens
     Returns:
         As its forward does, at the priors of 64 pixels and more: the last ones.
     """
-    net = cast(Any, net)
+    parts: Any = net
     if not hasattr(net, "fpn"):
-        whole: tuple[Tensor, Tensor, Tensor] = net(frames)
+        whole: tuple[Tensor, Tensor, Tensor] = parts(frames)
         return whole
-    _, middle, coarse = net.body(frames).values()
-    middle, coarse = net.fpn.output2(middle), net.fpn.output3(coarse)
+    _, middle, coarse = parts.body(frames).values()
+    middle, coarse = parts.fpn.output2(middle), parts.fpn.output3(coarse)
     middle = middle + F.interpolate(coarse, size=middle.shape[2:], mode="nearest")
-    levels = net.ssh2(net.fpn.merge2(middle)), net.ssh3(coarse)
+    levels = parts.ssh2(parts.fpn.merge2(middle)), parts.ssh3(coarse)
 
     def heads(kind: Any) -> Tensor:
         return torch.cat([kind[1](levels[0]), kind[2](levels[1])], dim=1)
 
-    classes = heads(net.ClassHead).softmax(dim=-1)
-    return heads(net.BboxHead), classes, heads(net.LandmarkHead)
+    classes = heads(parts.ClassHead).softmax(dim=-1)
+    return heads(parts.BboxHead), classes, heads(parts.LandmarkHead)
 
 
 def priors(height: int, width: int) -> Tensor:
