@@ -150,10 +150,10 @@ def without_finest(net: nn.Module, frames: Tensor) -> tuple[Tensor, Tensor, Tens
     Returns:
         As its forward does, at the priors of 64 pixels and more: the last ones.
     """
-    if not hasattr(net, "fpn"):
-        whole: tuple[Tensor, Tensor, Tensor] = net(frames)
-        return whole
     parts: Any = net
+    if not hasattr(net, "fpn"):
+        whole: tuple[Tensor, Tensor, Tensor] = parts(frames)
+        return whole
     _, middle, coarse = parts.body(frames).values()
     middle, coarse = parts.fpn.output2(middle), parts.fpn.output3(coarse)
     middle = middle + F.interpolate(coarse, size=middle.shape[2:], mode="nearest")
