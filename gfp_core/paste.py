@@ -284,7 +284,7 @@ def _change(
     if not share.any():
         return np.zeros_like(warped)
     seen = to_numpy(patch.seen)
-    if not np.ptp(seen, axis=-1).any() and np.ptp(warped, axis=-1).max() < _ROUNDING:
+    if (seen == seen[..., :1]).all() and np.ptp(warped, axis=-1).max() < _ROUNDING:
         warped = np.repeat(warped[..., 1:2], 3, axis=-1)  # what is grey stays so, to the last bit
     wanted = warped
     up, shrink = similarity_scale(to_result), similarity_scale(patch.back)
