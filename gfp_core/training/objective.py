@@ -158,12 +158,11 @@ class Objective(nn.Module):
     # ------------------------------------------------------------------ its judges
 
     def discriminator(
-        self, step: int, discriminator: nn.Module, fake: Tensor, real: Tensor
+        self, discriminator: nn.Module, fake: Tensor, real: Tensor
     ) -> dict[str, Tensor]:
         """What the judge of whole pictures minimises: the sum of these terms.
 
         Args:
-            step: from 0; every so many of them have the R1 penalty, which then counts so often.
             discriminator: the judge.
             fake: (B, 3, S, S), restored; no gradient goes to them.
             real: likewise, clean.
@@ -175,11 +174,16 @@ class Objective(nn.Module):
         return {"discriminator": judge(discriminator(real), discriminator(fake.detach()))}
 
     def penalty(self, step: int, discriminator: nn.Module, real: Tensor) -> Tensor | None:
-        """The weighted R1 penalty of this step, if it has one; in float32."""
+        """The R1 penalty of this step, if it has one; in float32, before its weight."""
         given = self.recipe.discriminator
         if not given.r1 or step % given.r1_every:
             return None
-        return given.r1 * given.r1_every * losses.r1_penalty(discriminator, real)
+        return losses.r1_penalty(discriminator, real)
+
+    @property
+    def penalty_weight(self) -> float:
+        """Of a penalty, which counts for all the steps without one as well."""
+        return self.recipe.discriminator.r1 * self.recipe.discriminator.r1_every
 
     def judges_of_components(
         self, components: nn.ModuleDict, fake: Tensor, real: Tensor, regions: Tensor

@@ -205,12 +205,12 @@ class Trainer:
         fake = restored.image.detach()
         if judged and self.discriminator is not None:
             with self._autocast():
-                judging = self.objective.discriminator(step, self.discriminator, fake, clean)
+                judging = self.objective.discriminator(self.discriminator, fake, clean)
             loss = torch.stack([*judging.values()]).sum()
             penalty = self.objective.penalty(step, self.discriminator, clean)
             if penalty is not None:
                 judging["r1"] = penalty
-                loss = loss + penalty
+                loss = loss + self.objective.penalty_weight * penalty
             self._descend("discriminator", loss, self.discriminator, judging)
             terms.update(judging)
         if looked_at and self.components is not None:

@@ -20,18 +20,13 @@ _CODEC = (
 )
 MODELS = {
     "gfpgan": _GAN,
-    "lite": _GAN.replace(f"{SIZE},", f"{SIZE},"),
+    "lite": _GAN,
     "pose-varied": _GAN,
     "restoreformer-dictionary": _CODEC,
     "restoreformer": _CODEC,
 }
-JUDGES = {
-    "gfpgan": "{ narrow = 0.0625 }",
-    "lite": "{ narrow = 0.0625 }",
-    "pose-varied": "{ narrow = 0.0625 }",
-    "restoreformer-dictionary": "{ ndf = 8, n_layers = 2 }",
-    "restoreformer": "{ ndf = 8, n_layers = 2 }",
-}
+JUDGES = {_GAN: "{ narrow = 0.0625 }", _CODEC: "{ ndf = 8, n_layers = 2 }"}
+"""By model."""
 
 
 def tiny_recipe(name, *changes, values="paper", steps=4):
@@ -43,7 +38,7 @@ def tiny_recipe(name, *changes, values="paper", steps=4):
         [
             f"model.args={MODELS[name]}",
             "model.frozen=[]",
-            f"discriminator.args={JUDGES[name]}",
+            f"discriminator.args={JUDGES[MODELS[name]]}",
             "discriminator.r1_every=2",
             "loss.component_width=0.125",
             f"data.size={SIZE}",
