@@ -23,13 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from gfp_core.engines import EngineError, openvino_form
+from gfp_core.evaluation.timing import machine
 from gfp_core.networks.fast import fast_form
 from gfp_core.networks.gfpgan import GFPGANClean
 from gfp_core.networks.lite import GFPGANLite
 from gfp_core.networks.restoreformer import RestoreFormer
-
-from . import reference
-from .timing import machine
 
 logger = logging.getLogger("networks")
 
@@ -55,7 +53,9 @@ def peer(net: nn.Module) -> Forward | None:
     """Spandrel's network with the same weights; None if it has no such network."""
     if isinstance(net, GFPGANLite):
         return None
-    theirs = reference.restorer(dict(net.state_dict()))
+    from spandrel import ModelLoader
+
+    theirs = ModelLoader("cpu").load_from_state_dict(dict(net.state_dict())).model.eval()
     if isinstance(net, GFPGANClean):
         return lambda x: theirs(x, return_rgb=False, randomize_noise=False)[0]
     return lambda x: theirs(x)[0]
