@@ -231,8 +231,8 @@ def load_parsing(choice: str, policy: DevicePolicy) -> Managed[FaceParser]:
     Raises:
         ValueError: it cannot be had or read; says why and what to do.
     """
-    parser = load_parser(choice, device="cpu", weights=weights("parser"))
-    return _manage(choice, parser, policy)
+    path = weights("parser").get(choice, progress=Bar())
+    return _manage(choice, load_parser(path=path, device="cpu"), policy)
 
 
 def load_embedding(choice: str, policy: DevicePolicy) -> Managed[FaceEmbedder]:
@@ -241,8 +241,8 @@ def load_embedding(choice: str, policy: DevicePolicy) -> Managed[FaceEmbedder]:
     Raises:
         ValueError: it cannot be had or read; says why and what to do.
     """
-    embedder = load_embedder(choice, device="cpu", weights=weights("embedder"))
-    return _manage(choice, embedder, policy)
+    found = load_embedder(choice, device="cpu", weights=weights("embedder"), progress=Bar())
+    return _manage(choice, found, policy)
 
 
 def people(

@@ -22,6 +22,7 @@ from comfy.cli_args import args  # noqa: E402
 args.cpu = True
 
 import comfy.model_management  # noqa: E402
+import comfy.utils  # noqa: E402
 import folder_paths  # noqa: E402
 
 
@@ -139,6 +140,36 @@ def test_networks_are_in_comfyuis_memory_management() -> None:
     assert not comfy.model_management.loaded_models()
     restorer.ready()
     assert any(restorer.patcher is one for one in comfy.model_management.loaded_models())
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        lambda: HOST.load_restorer("gfpgan-1.4", "auto", "auto"),
+        lambda: HOST.load_detector("retinaface_resnet50", "auto"),
+        lambda: HOST.load_parsing("bisenet", "auto"),
+        lambda: HOST.load_embedding("face-descriptor", "auto"),
+    ],
+)
+def test_downloads_move_the_nodes_bar_and_can_be_cancelled(
+    load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+
+    def download(self: Any, name: str, *, progress: Any = None) -> Path:
+        progress(3, 10)
+        comfy.model_management.interrupt_current_processing()
+        progress(4, 10)
+        raise AssertionError("it went on after the user's cancel")
+
+    def hook(value: int, total: int, preview: Any, **_: Any) -> None:
+        told.append((value, total))
+
+    monkeypatch.setattr(HOST.Weights, "get", download)
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        load()
+    assert told == [(3, 10)]
 
 
 def test_only_what_is_for_commerce_is_offered_if_so_set(monkeypatch: pytest.MonkeyPatch) -> None:
