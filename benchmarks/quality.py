@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from gfp_core.align import align, face_ellipse
 from gfp_core.blend import Blend
+from gfp_core.choose import largest
 from gfp_core.color import ColorMode, apply_color
 from gfp_core.colorspaces import (
     linear_to_rgb,
@@ -74,8 +75,7 @@ class Bench:
     def clean(self, photo: Tensor) -> Faces:
         """The largest face of a photo (1, 3, H, W), aligned."""
         found = self.model.detector.detect(photo)
-        sizes = [face.width * face.height for face in found.faces]
-        return align(photo, found.select([int(np.argmax(sizes))]), self.model.restorer.size)
+        return align(photo, largest(found), self.model.restorer.size)
 
     def degraded(self, clean: Faces, seed: int) -> Faces:
         """The face degraded by GFP-GAN's eq. 10, and restored."""
@@ -255,9 +255,7 @@ def blending(bench: Bench) -> None:
     """Detail of large faces, seams, strength by face, and grain."""
     rows: dict[str, list[list[tuple[str, Tensor]]]] = {}
     for seed, photo in enumerate(bench.photos):
-        found = bench.model.detector.detect(photo)
-        sizes = [face.width * face.height for face in found.faces]
-        found = found.select([int(np.argmax(sizes))])
+        found = largest(bench.model.detector.detect(photo))
         face = found.faces[0]
 
         def cut(picture: Tensor, share: float = 0.6, face: Face = face) -> Tensor:

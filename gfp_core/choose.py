@@ -67,6 +67,11 @@ def choose(faces: Faces, *, order: Order = "score", which: Which = "all") -> Fac
     return ordered.select([i for i, place in enumerate(ranks) if place in wanted])
 
 
+def largest(faces: Faces) -> Faces:
+    """The largest face of each frame, by its box; none of a frame without a face."""
+    return choose(faces, order="largest", which="first")
+
+
 def inside(faces: Faces, region: Tensor) -> Faces:
     """The faces in a region: those whose middle, or at least half of whose box, lies in it.
 

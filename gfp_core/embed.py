@@ -28,7 +28,8 @@ from .weights.packages import read_member
 from .weights.store import Weights
 
 if TYPE_CHECKING:
-    from .detect import FaceDetector
+    from .choose import largest
+from .detect import FaceDetector
 
 logger = logging.getLogger(__name__)
 
@@ -110,15 +111,13 @@ class FaceEmbedder:
                     f"no face found in picture {number} of reference: give one that shows the "
                     "face larger and from the front"
                 )
-            sizes = [face.width * face.height for face in faces.faces]
-            if len(sizes) > 1:
+            if len(faces) > 1:
                 logger.info(
                     "Picture %d of reference shows %d faces: the largest counts.",
                     number,
-                    len(sizes),
+                    len(faces),
                 )
-            largest = faces.select([sizes.index(max(sizes))])
-            crop = align(frame, largest, REFERENCE_SIZE).crops
+            crop = align(frame, largest(faces), REFERENCE_SIZE).crops
             assert crop is not None
             crops.append(crop.cpu())
         if not crops:

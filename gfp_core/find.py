@@ -54,15 +54,15 @@ def find_candidates(
         ValueError: frames or region are none, an option is out of range, or people are to be
             found without an embedder.
     """
+    if people is not None and embedder is None:
+        raise ValueError(f"finding certain people needs an embedder: {EMBEDDER_ADVICE}")
     if tracks is None:
         faces = find_faces(detector, frames, **options)
     else:
         faces, _, tracks = find_in_order(detector, frames, tracks, embedder=embedder, **options)
     if region is not None:
         faces = inside(faces, region)
-    if people is not None:
-        if embedder is None:
-            raise ValueError(f"finding certain people needs an embedder: {EMBEDDER_ADVICE}")
+    if people is not None and embedder is not None:
         faces = like(align(frames, faces, _CROP), people, embedder, limit=people_limit)
     return faces, tracks
 

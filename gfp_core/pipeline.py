@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -16,12 +16,12 @@ from torch.nn import functional as F
 from . import sharpness
 from .align import Border, align, face_ellipse, visible
 from .blend import Blend
-from .choose import LIKE, Order, Which, blurred, choose
+from .choose import LIKE, Order, Which, blurred, choose, largest
 from .color import ColorMode, GreyGuard, apply_color
 from .detect import DEFAULT_SCORE, FaceDetector, load_detector
 from .embed import FaceEmbedder, load_embedder
 from .faces import Faces, Preview, Progress
-from .find import EMBEDDER_ADVICE, drop_what_is_no_face, find_candidates, find_faces
+from .find import EMBEDDER_ADVICE, drop_what_is_no_face, find_candidates
 from .identity import compare
 from .masks import AnyShape, Mask, make_masks
 from .networks import registry
@@ -32,15 +32,6 @@ from .track import Tracks
 from .weights import WeightsError
 from .weights.loading import load_network
 from .weights.store import Weights
-
-__all__ = [
-    "FaceRestorer",
-    "Restoration",
-    "find_detector",
-    "find_device",
-    "find_faces",
-    "find_model",
-]
 
 logger = logging.getLogger(__name__)
 
@@ -238,15 +229,6 @@ class FaceRestorer:
         if people is not None or identity_limit is not None:
             self._need_embedder()
         batch = frames.shape[0] if frames.ndim else 0
-        search: dict[str, Any] = {
-            "score": score,
-            "min_size": min_size,
-            "max_size": max_size,
-            "long_side": long_side,
-            "rotations": rotations,
-            "flip": flip,
-            "progress": _stage(progress, 0, batch),
-        }
         faces, tracks = find_candidates(
             self.detector,
             frames,
@@ -255,11 +237,19 @@ class FaceRestorer:
             people=people,
             people_limit=people_limit,
             embedder=self.embedder,
-            **search,
+            score=score,
+            min_size=min_size,
+            max_size=max_size,
+            long_side=long_side,
+            rotations=rotations,
+            flip=flip,
+            progress=_stage(progress, 0, batch),
         )
         faces = choose(faces, order=order, which=which)
+        sharp = None
         if max_sharpness is not None:
-            faces = blurred(faces, sharpness.face_sharpness(frames, faces), max_sharpness)
+            sharp = sharpness.face_sharpness(frames, faces)
+            faces, sharp = blurred(faces, sharp, max_sharpness), sharp[sharp <= max_sharpness]
         if len(faces):
             faces = align(frames, faces, self.restorer.size, border=border)
             faces = self.restorer.restore(
@@ -282,7 +272,7 @@ class FaceRestorer:
             )
         strengths = torch.full((len(faces),), strength)
         if auto_strength:
-            strengths *= sharpness.auto_strength(frames, faces)
+            strengths *= sharpness.auto_strength(frames, faces, sharp)
         angles = None
         if identity_limit is not None:
             angles, shares = compare(faces, self._need_embedder(), limit=identity_limit)
@@ -336,14 +326,13 @@ class FaceRestorer:
             raise ValueError(
                 f"reference must be (1 or {frames}, 3 or 4, H, W), not {tuple(reference.shape)}"
             )
-        found = drop_what_is_no_face(self.detector.detect(reference))
+        found = largest(drop_what_is_no_face(self.detector.detect(reference)))
+        places = {face.frame: place for place, face in enumerate(found.faces)}
         crops = []
         for index in range(len(reference)):
             picture = reference[index : index + 1]
-            places = [i for i, face in enumerate(found.faces) if face.frame == index]
-            if places:
-                largest = max(places, key=lambda i: found.faces[i].width * found.faces[i].height)
-                aligned = align(reference, found.select([largest]), size, border=border)
+            if index in places:
+                aligned = align(reference, found.select([places[index]]), size, border=border)
                 crop = cast(Tensor, aligned.crops)
                 alpha = torch.from_numpy(face_ellipse(size)).to(reference)[None, None]
             else:

@@ -69,7 +69,7 @@ def face_sharpness(frames: Tensor, faces: Faces) -> Tensor:
     return measured
 
 
-def auto_strength(frames: Tensor, faces: Faces) -> Tensor:
+def auto_strength(frames: Tensor, faces: Faces, sharp: Tensor | None = None) -> Tensor:
     """How much of a restored face each face can do with.
 
     All of it where the face is blurred; less the sharper it is, for what a restorer adds to a
@@ -79,6 +79,7 @@ def auto_strength(frames: Tensor, faces: Faces) -> Tensor:
     Args:
         frames: (B, 3 or 4, H, W) float RGB in [0, 1].
         faces: faces of these frames.
+        sharp: (N,) from `face_sharpness`, which costs much of the time, if it is known.
 
     Returns:
         (N,) float32 in [0, 1] on the CPU.
@@ -86,7 +87,7 @@ def auto_strength(frames: Tensor, faces: Faces) -> Tensor:
     Raises:
         ValueError: as `face_sharpness`.
     """
-    sharp = face_sharpness(frames, faces)
+    sharp = face_sharpness(frames, faces) if sharp is None else sharp
     blur = 1.0 - (1.0 - _LEFT) * _step(sharp, *_SHARP)
     size = torch.tensor([min(face.width, face.height) for face in faces.faces])
     score = torch.tensor([face.score for face in faces.faces])
@@ -116,17 +117,20 @@ def _resolution(crop: NDArray[np.float32]) -> float:
 def blur_of(grey: NDArray[Any], part: tuple[slice, slice]) -> float:
     """Sigma in pixels of the blur of the strongest edges in a part of a (H, W) picture."""
     sigma = math.inf
+    coarse = _slopes(grey, 2 * _SCALES[-1])[part]
     # From coarse to fine: a finer pair is asked only if there is something for it to see.
     for first in reversed(_SCALES):
-        found = _sigma(grey, part, first, 2 * first)
+        fine = _slopes(grey, first)[part]
+        found = _sigma(fine, coarse, first, 2 * first)
+        coarse = fine  # of the next pair, for each scale is half of the one before
         sigma = min(sigma, found)
         if found > _TRUST * first:
             break
     return sigma
 
 
-def _sigma(grey: NDArray[Any], part: tuple[slice, slice], first: float, second: float) -> float:
-    fine, coarse = (_slopes(grey, s)[part] for s in (first, second))
+def _sigma(fine: NDArray[Any], coarse: NDArray[Any], first: float, second: float) -> float:
+    """Sigma of the blur, from the slopes (h, w, 2) after a further blur of first and of second."""
     size = np.hypot(coarse[..., 0], coarse[..., 1])
     direction = coarse / np.maximum(size, 1e-12)[..., None]
     ridges = _ridges(size, direction)

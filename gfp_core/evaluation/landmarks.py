@@ -7,6 +7,7 @@ import logging
 import torch
 from torch import Tensor
 
+from ..choose import largest
 from ..detect import FaceDetector
 from .pixels import check_pair
 
@@ -40,12 +41,10 @@ class LandmarkDistance:
     def _landmarks(self, images: Tensor) -> Tensor:
         """(N, 5, 2) of the largest face of each picture; nan where there is none."""
         points = torch.full((len(images), 5, 2), torch.nan, dtype=torch.float64)
-        largest = [0.0] * len(images)
-        for face in self.detector.detect(images).faces:
-            if face.width * face.height > largest[face.frame]:
-                largest[face.frame] = face.width * face.height
-                points[face.frame] = torch.from_numpy(face.landmarks).double()
-        missing = sum(area == 0 for area in largest)
+        found = largest(self.detector.detect(images)).faces
+        for face in found:
+            points[face.frame] = torch.from_numpy(face.landmarks).double()
+        missing = len(images) - len(found)
         if missing:
             logger.warning("landmark distance: no face found in %d of %d", missing, len(images))
         return points

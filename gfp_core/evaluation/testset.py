@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..align import align
+from ..choose import largest
 from ..detect import FaceDetector
 from ..faces import Face, Faces, Progress
 from ..images import SUFFIXES, read_image, to_frames
@@ -75,8 +76,7 @@ def load_faces(
             if not len(faces):
                 logger.warning("%s: no face found", file)
                 continue
-            areas = [face.width * face.height for face in faces.faces]
-            crops = align(frames, faces.select([areas.index(max(areas))]), size).crops
+            crops = align(frames, largest(faces), size).crops
             assert crops is not None
             found.append(crops[0].clamp(0, 1))
         names.append(file.name)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..align import fit_similarity, invert, similarity_scale, warp
+from ..choose import largest
 from ..detect import FaceDetector
 from ..faces import Face, Progress
 from ..images import SUFFIXES, read_image, to_frames
@@ -99,10 +100,9 @@ def prepare(
                 continue
             frames = to_frames(picture)
             found = detector.detect(frames, long_side=long_side, flip=True)
-            areas = [face.width * face.height for face in found.faces]
             reason = "no face found"
-            if areas:
-                chosen = found.select([areas.index(max(areas))])
+            if len(found):
+                chosen = largest(found)
                 face = chosen.faces[0]
                 in_photo = 1 / similarity_scale(fit_similarity(face.landmarks, size))
                 reason = ""
