@@ -53,8 +53,7 @@ class GFPCompareRestorers(io.ComfyNode):
         for name in sorted(restorers):  # one after the other: each may need all of the memory
             restorer = restorers[name]
             runner = restorer.ready(host.working_memory(restorer, 0))
-            chosen = fidelity if runner.has_fidelity else None
-            setting = Setting(restorer.name, runner, chosen)
+            setting = Setting(restorer.name, runner, host.fidelity_for(restorer, fidelity))
             columns += compare(faces.at_size, [setting], progress=host.Bar())
         sheet = comparison_sheet(columns)
         return io.NodeOutput(host.to_image(sheet[None]), comparison_table(columns))

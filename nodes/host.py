@@ -264,6 +264,11 @@ def working_memory(restorer: Managed[Restorer], batch: int) -> float:
     return runner.bytes_per_face * (batch or DEFAULT_CHUNK)
 
 
+def fidelity_for(restorer: Managed[Restorer], fidelity: float) -> float | None:
+    """A node's fidelity, for restorers that have one; the others would warn of it each time."""
+    return fidelity if restorer.runner.has_fidelity else None
+
+
 def restore(
     restorer: Managed[Restorer], faces: Faces, *, fidelity: float, seed: int, batch: int
 ) -> Faces:
@@ -273,7 +278,7 @@ def restore(
         working_memory(restorer, min(batch or DEFAULT_CHUNK, len(faces)))
     ).restore(
         faces,
-        fidelity=fidelity if restorer.runner.has_fidelity else None,
+        fidelity=fidelity_for(restorer, fidelity),
         seed=seed or None,
         chunk=batch or None,
         progress=bar,

@@ -71,27 +71,15 @@ def restorer_choice(id: str = "model") -> Any:
     )
 
 
-def detector_choice(id: str = "model") -> Any:
-    """Which detector."""
-    names = host.choices("detector")
-    default = DETECTOR if DETECTOR in names else names[0]
+def model_choice(role: host.Role, default: str, id: str = "model") -> Any:
+    """Which weights of a role whose files are found by the catalogue alone."""
+    names = host.choices(role) or [default]  # where all are hidden, loading says why
+    folders = " or ".join(f"models/{folder}" for folder in host.FOLDERS[role])
     return io.Combo.Input(
         id,
         options=names,
-        default=default,
-        tooltip="Found in models/facedetection or models/detection, or downloaded and checked.\n"
-        + host.describe("detector"),
-    )
-
-
-def model_choice(role: host.Role, default: str) -> Any:
-    """Which weights of a role whose files are found by the catalogue alone."""
-    names = host.choices(role) or [default]  # where all are hidden, loading says why
-    return io.Combo.Input(
-        "model",
-        options=names,
         default=default if default in names else names[0],
-        tooltip="Found in models/facedetection, or downloaded and checked.\n" + host.describe(role),
+        tooltip=f"Found in {folders}, or downloaded and checked.\n" + host.describe(role),
     )
 
 

@@ -1,4 +1,4 @@
-"""GFPLoadRestorer and GFPLoadDetector: networks from their weights."""
+"""The loaders of restorer, detector, parser and embedder: networks from their weights."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ class GFPLoadDetector(io.ComfyNode):
             category="GFP",
             description="Loads a face detector, downloaded and checked when it is not there yet.",
             search_aliases=["retinaface", "yunet", "face detection model"],
-            inputs=[inputs.detector_choice(), inputs.device()],
+            inputs=[inputs.model_choice("detector", inputs.DETECTOR), inputs.device()],
             outputs=[
                 inputs.Detector.Output(
                     display_name="detector",

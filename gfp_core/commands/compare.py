@@ -9,7 +9,7 @@ import torch
 
 from ..cli import OK
 from ..images import from_frames, read_image, to_frames, write_image
-from .running import CannotStart, Console, load, load_weights
+from .running import CannotStart, Console, load, load_detector
 
 if TYPE_CHECKING:
     from ..color import ColorMode
@@ -31,12 +31,10 @@ def run(options: argparse.Namespace, console: Console) -> int:
     from ..choose import choose
     from ..compare import compare, comparison_sheet, comparison_table
     from ..find import find_faces
-    from ..pipeline import find_detector, find_device
 
     frames = to_frames(load(read_image, options.input))
-    place, weights = load(find_device, options.device), load_weights(options)
+    place, weights, detector = load_detector(options)
     settings = [_setting(text, place, weights) for text in options.models]
-    detector = load(find_detector, options.detector, device=place, weights=weights)
     chosen = {} if options.score is None else {"score": options.score}
     faces = choose(find_faces(detector, frames, **chosen), which=options.which)
     columns = load(compare, lambda size: align(frames, faces, size), settings)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..images import Picture, read_image, to_frames, write_image
 from .jobs import Job, check_writable, make_folder, plan
-from .running import Console, Steps, load, load_weights
+from .running import Console, Steps, load, load_detector
 
 if TYPE_CHECKING:
     from ..detect import FaceDetector
@@ -32,11 +32,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
     @cache
     def detector() -> FaceDetector:
-        from ..pipeline import find_detector, find_device
-
-        place = load(find_device, options.device)
-        weights = load_weights(options)
-        return load(find_detector, options.detector, device=place, weights=weights)
+        return load_detector(options)[2]
 
     def read(job: Job) -> Picture:
         return read_image(job.source)

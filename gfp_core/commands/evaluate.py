@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..cli import OK
 from .bar import bar_progress
-from .running import Console, load, load_weights
+from .running import Console, load, load_detector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,12 +30,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
         CannotStart: the command makes no sense, or a network cannot be loaded.
     """
     from ..evaluation import report, testset
-    from ..pipeline import find_detector, find_device
     from ..training.recipes import load_recipe
 
-    device = load(find_device, options.device)
-    weights = load_weights(options)
-    detector = load(find_detector, options.detector, device=device, weights=weights)
+    device, weights, detector = load_detector(options)
     restorers = _restorers(options.model or ["lite"], device, weights)
     recipe = load(load_recipe, options.degradation, options.values)
     with bar_progress(console, "pictures") as progress:

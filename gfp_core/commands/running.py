@@ -24,6 +24,9 @@ from ..weights.store import Weights
 from .jobs import Job
 
 if TYPE_CHECKING:
+    import torch
+
+    from ..detect import FaceDetector
     from ..faces import Progress
 
 logger = logging.getLogger(__name__)
@@ -77,6 +80,20 @@ class Steps(Generic[Item, Result]):
     """Does the long part, in the main thread, and reports its progress."""
     write: Callable[[Job, Result], int]
     """Puts the result away; returns the number of faces."""
+
+
+def load_detector(
+    options: argparse.Namespace,
+) -> tuple[torch.device, Weights, FaceDetector]:
+    """The device to run on, the weights of this machine, and the detector, as the options ask for.
+
+    Raises:
+        CannotStart: one of them cannot be had.
+    """
+    from ..pipeline import find_detector, find_device
+
+    place, weights = load(find_device, options.device), load_weights(options)
+    return place, weights, load(find_detector, options.detector, device=place, weights=weights)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..cli import OK
 from .bar import bar_progress
-from .running import CannotStart, Console, load, load_weights
+from .running import CannotStart, Console, load, load_detector
 
 if TYPE_CHECKING:
     from ..training.trainer import Trainer
@@ -23,12 +23,9 @@ def run_prepare(options: argparse.Namespace, console: Console) -> int:
     Raises:
         CannotStart: there is no usable face, or the detector cannot be loaded.
     """
-    from ..pipeline import find_detector, find_device
     from ..training.prepare import prepare
 
-    device = load(find_device, options.device)
-    weights = load_weights(options)
-    detector = load(find_detector, options.detector, device=device, weights=weights)
+    _, _, detector = load_detector(options)
     with bar_progress(console, "photographs") as progress:
         done = load(
             prepare,
