@@ -5,9 +5,11 @@ import torch
 from skimage import data
 from torch import nn
 
+from gfp_core.align import TEMPLATE
 from gfp_core.cli import main
 from gfp_core.compare import Column, Setting, compare, comparison_sheet, comparison_table
 from gfp_core.crops import faces_from_crops
+from gfp_core.faces import Face, Faces
 from gfp_core.images import Picture, read_image, write_image
 from gfp_core.restore import Restorer
 
@@ -94,3 +96,30 @@ def test_the_command_refuses_settings_that_are_none(tmp_path, capsys, setting, m
     assert main(["compare", str(photo), "-m", setting, "-o", str(tmp_path / "x.png")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "x.png").exists()
+
+
+def test_places_of_the_command_are_by_size(tmp_path, monkeypatch):
+    """As its help says: the large face on the red half is number 0, though less sure."""
+    frame = torch.zeros(300, 600, 3)
+    frame[:, :400, 0] = 1
+    frame[:, 400:, 2] = 1
+    photo, sheet = tmp_path / "photo.png", tmp_path / "sheet.png"
+    write_image(photo, Picture(frame.numpy()))
+    large, small = (
+        Face(0, (x, 50, x + side, 50 + side), score, (TEMPLATE / 512 * side + [x, 50]).astype("f4"))
+        for x, side, score in ((100, 200, 0.91), (470, 60, 0.99))
+    )
+    found = Faces((small, large), ((300, 600),))
+    monkeypatch.setattr("gfp_core.find.find_faces", lambda *_, **__: found)
+    arguments = ["compare", str(photo), "-m", "lite", "--which", "0", "-o", str(sheet)]
+    assert main(arguments) == 0
+    seen = read_image(sheet).pixels[24 + 160, 160]
+    assert seen[0] > 0.9
+    assert seen[2] < 0.1
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    arguments = ["compare", "photo.png", "-m", "lite", "-o", str(tmp_path / "file" / "x.png")]
+    assert main(arguments) == 2
+    assert "choose another output folder" in capsys.readouterr().err

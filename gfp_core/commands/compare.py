@@ -9,6 +9,7 @@ import torch
 
 from ..cli import OK
 from ..images import from_frames, read_image, to_frames, write_image
+from .jobs import check_writable
 from .running import CannotStart, Console, load, load_detector
 
 if TYPE_CHECKING:
@@ -32,11 +33,13 @@ def run(options: argparse.Namespace, console: Console) -> int:
     from ..compare import compare, comparison_sheet, comparison_table
     from ..find import find_faces
 
+    load(check_writable, options.output.parent)
     frames = to_frames(load(read_image, options.input))
     place, weights, detector = load_detector(options)
     settings = [_setting(text, place, weights) for text in options.models]
     chosen = {} if options.score is None else {"score": options.score}
-    faces = choose(find_faces(detector, frames, **chosen), which=options.which)
+    found = find_faces(detector, frames, **chosen)
+    faces = choose(found, order="largest", which=options.which)
     columns = load(compare, lambda size: align(frames, faces, size), settings)
     load(write_image, options.output, from_frames(comparison_sheet(columns)[None]))
     print(comparison_table(columns))
