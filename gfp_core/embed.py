@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .align import align
+from .choose import largest
 from .devices import deterministic
 from .faces import Progress
 from .networks.face_descriptor import FaceDescriptor, inner_face
@@ -28,8 +29,7 @@ from .weights.packages import read_member
 from .weights.store import Weights
 
 if TYPE_CHECKING:
-    from .choose import largest
-from .detect import FaceDetector
+    from .detect import FaceDetector
 
 logger = logging.getLogger(__name__)
 
