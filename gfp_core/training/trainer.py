@@ -248,6 +248,8 @@ class Trainer:
 
     def _batches(self, steps: int) -> Iterable[Pair]:
         data, processes = self.recipe.data, self.processes
+        # Not forked: OpenCV's threads would be missing there, and each call of it wait for them.
+        context = "spawn" if data.workers else None
         together = data.batch * processes.count
         last = self.samples + (steps - self.step) * together
         order = Steps(self.samples, last, data.batch, processes.rank, processes.count)
@@ -256,6 +258,7 @@ class Trainer:
             data.batch,
             sampler=order,
             num_workers=data.workers,
+            multiprocessing_context=context,
             worker_init_fn=_one_thread,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # its own, or each start would move the random numbers

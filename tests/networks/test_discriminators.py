@@ -95,6 +95,15 @@ def test_one_logit_a_picture(size: int, batch: int) -> None:
     assert logits.isfinite().all()
 
 
+def test_phases_are_seen_at_half_the_size_and_whole() -> None:
+    net = StyleGAN2Discriminator(64, narrow=0.0625, phases=2)
+    assert net.conv_body[0][0].weight.shape[1] == 12
+    assert len(net.conv_body) == len(StyleGAN2Discriminator(32, narrow=0.0625).conv_body)
+    x = torch.randn(2, 3, 64, 64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(net(x).sum(), x)
+    assert (gradient != 0).float().mean() > 0.99
+
+
 def test_wrong_sizes_are_refused() -> None:
     for size in (4, 48, 500):
         with pytest.raises(ValueError, match="power of two"):

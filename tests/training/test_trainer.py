@@ -1,6 +1,8 @@
 """Every recipe, tiny: it learns, and a stopped run goes on as if it had not been stopped."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from gfp_core.training.trainer import Trainer, rate_factor
 from gfp_core.weights.inspection import inspect
 from gfp_core.weights.loading import load_network
 
-from .conftest import SIZE, tiny_objective, tiny_recipe
+from .conftest import MODELS, SIZE, tiny_objective, tiny_recipe
 
 
 def trainer(recipe, pack, run, alone):
@@ -158,6 +160,27 @@ def test_bfloat16_and_degrading_on_the_device_train_too(pack, alone, tmp_path):
     assert trainer(recipe, pack, tmp_path, alone).train()
     state = checkpoints.load(checkpoints.latest(tmp_path))
     assert all(one.dtype == torch.float32 for one in state["networks"]["net"].values())
+
+
+def test_workers_start_after_opencv_used_its_threads(pack_folder, tmp_path):
+    """A forked worker waited for ever for OpenCV's threads, which only its parent had."""
+    program = """
+import sys, cv2, numpy
+from gfp_core.cli import main
+cv2.setNumThreads(2)
+cv2.GaussianBlur(numpy.zeros((2000, 2000, 3), numpy.float32), (21, 21), 5)
+sys.exit(main(sys.argv[1:]))
+"""
+    changes = [f"model.args={MODELS['lite']}", f"data.size={SIZE}", "data.workers=1"]
+    changes += ["schedule.steps=1", "run.sheet_faces=1", "data.batch=1"]
+    changes += [f"loss.{term}=0" for term in ("perceptual", "adversarial", "identity")]
+    changes += ["loss.component=0", "loss.component_style=0"]
+    command = [sys.executable, "-c", program, "train", "lite", "--device", "cpu"]
+    command += ["--data", str(pack_folder), "--run", str(tmp_path)]
+    command += [part for change in changes for part in ("--set", change)]
+    ended = subprocess.run(command, timeout=300, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert checkpoints.latest(tmp_path) is not None
 
 
 def test_only_the_newest_checkpoints_are_kept_and_a_damaged_one_is_named(pack, alone, tmp_path):
