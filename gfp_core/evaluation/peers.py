@@ -7,6 +7,7 @@ driven as GFPGAN's own script does.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,6 +20,17 @@ from torch import Tensor, nn
 from ..networks import retinaface
 
 
+def build_detector(backbone: str) -> nn.Module:
+    """An untrained RetinaFace of facexlib: ``"mobile0.25"`` or ``"resnet50"``."""
+    from facexlib.detection.retinaface import RetinaFace
+
+    with warnings.catch_warnings():
+        # It says pretrained=False in the old way; it loads nothing.
+        warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
+        net: nn.Module = RetinaFace(network_name=backbone, device=torch.device("cpu"))
+    return net
+
+
 def small_detector(state: dict[str, Tensor], device: torch.device | str = "cpu") -> nn.Module:
     """RetinaFace mobile0.25 of facexlib, with its batch norms.
 
@@ -26,7 +38,7 @@ def small_detector(state: dict[str, Tensor], device: torch.device | str = "cpu")
         state: with batch norms, see `with_batch_norms`.
         device: where it runs.
     """
-    net = retinaface.build("retinaface_mobile025")
+    net = build_detector("mobile0.25")
     net.load_state_dict(state)
     return _on(net.eval(), device)
 
@@ -70,7 +82,7 @@ def large_detector(sample: Tensor) -> nn.Module:
             random weights let activations grow beyond all bounds.
     """
     torch.manual_seed(0)
-    net = retinaface.build("retinaface_resnet50").train()
+    net = build_detector("resnet50").train()
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # plain averages over the pictures seen below

@@ -8,6 +8,7 @@ Shapes in comments: B batch, I/O input/output channels, H W pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -139,7 +140,7 @@ def in_bands(
         rows: of the input.
         band: rows of the input at a time; so many or more than there are means all at once.
         margin: rows of the input that the outermost row of a band depends on.
-        scale: rows of output for a row of input.
+        scale: rows of output for a row of input; of the last rows, more or less.
 
     Returns:
         The maps of all rows.
@@ -154,22 +155,22 @@ def in_bands(
         if not whole:
             whole = [
                 torch.empty(
-                    (part.shape[0], part.shape[1], int(rows * scale), part.shape[3]),
+                    (part.shape[0], part.shape[1], math.ceil(rows * scale), part.shape[3]),
                     dtype=part.dtype,
                     device=part.device,
                     memory_format=NHWC,
                 )
                 for part in parts
             ]
-        first, count = int((start - low) * scale), int((stop - start) * scale)
+        first, count = int((start - low) * scale), math.ceil((stop - start) * scale)
         for total, part in zip(whole, parts, strict=True):
             total[:, :, int(start * scale) :][:, :, :count] = part[:, :, first : first + count]
     return whole
 
 
-def band_of(rows: int, bytes_a_row: int, device: torch.device) -> int:
-    """Rows of a band: on a CPU as many as `BAND_BYTES` allow, an even number; elsewhere all."""
+def band_of(rows: int, bytes_a_row: int, device: torch.device, step: int = 2) -> int:
+    """Rows of a band: on a CPU as many as `BAND_BYTES` allow, in steps; elsewhere all."""
     if device.type != "cpu":
         return rows
     count = -(-rows * bytes_a_row // BAND_BYTES)
-    return 2 * -(-rows // (2 * count))
+    return step * -(-rows // (step * count))

@@ -39,6 +39,7 @@ class GFPGANLite(nn.Module):
         num_style_feat: int = 128,  # length of a style code
         channel_multiplier: float = 2,  # of the widths from 64 px (inside) up
         narrow: float = 0.25,  # factor on all widths
+        sft_half: bool = True,  # modulate half of the channels (CS-SFT), not all (SFT)
     ) -> None:
         super().__init__()
         self.out_size = out_size
@@ -48,6 +49,7 @@ class GFPGANLite(nn.Module):
             num_mlp=0,
             channel_multiplier=channel_multiplier,
             narrow=narrow,
+            sft_half=sft_half,
             image_channels=3 * PHASES**2,
         )
         with torch.no_grad():  # a small first correction, but not zero: that would stop gradients
@@ -100,4 +102,5 @@ def infer_hyperparameters(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "num_style_feat": core["num_style_feat"],
         "channel_multiplier": core["channel_multiplier"],
         "narrow": core["narrow"],
+        "sft_half": core["sft_half"],
     }

@@ -4,22 +4,20 @@ Deng et al., "RetinaFace: Single-stage Dense Face Localisation in the Wild" (CVP
 of its PyTorch release, which published checkpoints obey: three feature levels with context modules,
 two square priors a cell, and for each prior a class, a box and five landmarks.
 
-The layers are facexlib's. Everything before and after them is ours and works in pixels throughout,
-where the release works in fractions of the frame: the results agree, the rounding is smaller.
+The layers are in ``retinaface_net.py``. All works in pixels, where the release works in fractions
+of the frame: the results agree, the rounding is smaller.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from .retinaface_net import MobileNetBody, ResNetBody, RetinaFace
 from .state import describe_difference
 
 MEAN_BGR = (104.0, 117.0, 123.0)
@@ -31,7 +29,10 @@ PRIOR_SIZES = ((16, 32), (64, 128), (256, 512))
 VARIANCES = (0.1, 0.2)
 """Scales of the regressed positions and of the regressed logarithmic sizes."""
 
-_BACKBONES = {"retinaface_mobile025": "mobile0.25", "retinaface_resnet50": "resnet50"}
+_BACKBONES: dict[str, type[MobileNetBody] | type[ResNetBody]] = {
+    "retinaface_mobile025": MobileNetBody,
+    "retinaface_resnet50": ResNetBody,
+}
 NAMES = tuple(_BACKBONES)
 """The detectors there are."""
 _SIGNATURES = {
@@ -51,12 +52,8 @@ def identify(state: Mapping[str, Tensor]) -> str | None:
     return next((name for name, key in _SIGNATURES.items() if key in state), None)
 
 
-def build(name: str) -> nn.Module:
-    """An untrained RetinaFace of facexlib, with the official checkpoints' keys.
-
-    Its forward takes (B, 3, H, W) float32 of any size, BGR from 0 to 255 minus ``MEAN_BGR``, and
-    returns for all P priors of that size (see ``priors``) the box regressions (B, P, 4), the class
-    probabilities (B, P, 2; face is 1) and the landmark regressions (B, P, 10).
+def build(name: str) -> RetinaFace:
+    """An untrained RetinaFace, with the official checkpoints' keys and batch norms.
 
     Args:
         name: ``"retinaface_mobile025"`` or ``"retinaface_resnet50"``.
@@ -66,18 +63,10 @@ def build(name: str) -> nn.Module:
     """
     if name not in _BACKBONES:
         raise ValueError(f"unknown detector {name!r}: choose one of {', '.join(NAMES)}")
-    from facexlib.detection.retinaface import RetinaFace
-
-    with warnings.catch_warnings():
-        # facexlib says pretrained=False in the old way; it loads nothing.
-        warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
-        net: nn.Module = RetinaFace(
-            network_name=_BACKBONES[name], device=torch.get_default_device()
-        )
-    return net
+    return RetinaFace(_BACKBONES[name]())
 
 
-def from_state_dict(state: Mapping[str, Tensor]) -> nn.Module:
+def from_state_dict(state: Mapping[str, Tensor]) -> RetinaFace:
     """The RetinaFace that ``state`` holds, in its fast form: batch norms folded, channels last.
 
     Args:
@@ -138,32 +127,6 @@ def preprocess(frames: Tensor) -> Tensor:
     bgr = bgr.float()
     bgr.nan_to_num_(0.0, 1.0, 0.0).clamp_(0.0, 1.0).mul_(255.0)
     return bgr.sub_(bgr.new_tensor(MEAN_BGR).view(1, 3, 1, 1))
-
-
-def without_finest(net: nn.Module, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The forward of RetinaFace without its finest level, which takes half of the work.
-
-    Args:
-        net: as `from_state_dict` gives it; a stand-in without its parts is run as it is.
-        frames: as for its forward.
-
-    Returns:
-        As its forward does, at the priors of 64 pixels and more: the last ones.
-    """
-    parts: Any = net
-    if not hasattr(net, "fpn"):
-        whole: tuple[Tensor, Tensor, Tensor] = parts(frames)
-        return whole
-    _, middle, coarse = parts.body(frames).values()
-    middle, coarse = parts.fpn.output2(middle), parts.fpn.output3(coarse)
-    middle = middle + F.interpolate(coarse, size=middle.shape[2:], mode="nearest")
-    levels = parts.ssh2(parts.fpn.merge2(middle)), parts.ssh3(coarse)
-
-    def heads(kind: Any) -> Tensor:
-        return torch.cat([kind[1](levels[0]), kind[2](levels[1])], dim=1)
-
-    classes = heads(parts.ClassHead).softmax(dim=-1)
-    return heads(parts.BboxHead), classes, heads(parts.LandmarkHead)
 
 
 def priors(height: int, width: int) -> Tensor:

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from gfp_core.networks import retinaface
+from gfp_core.evaluation import peers
+from gfp_core.networks import fast_layers, retinaface
 
 
-def seeded(name: str, seed: int = 0) -> torch.nn.Module:
+def seeded(net: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     """A RetinaFace whose batch norms have statistics that would show if they were lost."""
     torch.manual_seed(seed)
-    net = retinaface.build(name)
     for layer in net.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.running_mean.normal_(0, 0.1)
@@ -48,20 +48,41 @@ def test_reference_outputs(shared_dir):
     torch.testing.assert_close(relative, expected["priors"])
 
 
-@pytest.mark.parametrize("name", retinaface.NAMES)
-def test_folded_network_equals_the_published_form(name):
-    net = seeded(name)
-    image = torch.randn(2, 3, 70, 101, generator=torch.Generator().manual_seed(1)) * 60
+@pytest.mark.parametrize("backbone", ["mobile0.25", "resnet50"])
+@pytest.mark.parametrize("rows", [1, 70, 333])
+def test_equal_to_facexlib(backbone, rows, monkeypatch):
+    # Bands of few rows, as those of a large picture.
+    monkeypatch.setattr(fast_layers, "BAND_BYTES", 2 * 101 * 16 * 40)
+    net = seeded(peers.build_detector(backbone))
+    image = torch.randn(2, 3, rows, 101, generator=torch.Generator().manual_seed(1)) * 60
     folded = retinaface.from_state_dict(net.state_dict())
     assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded.modules())
     with torch.no_grad():
         for ours, published in zip(folded(image), net(image), strict=True):
             scale = max(1.0, float(published.abs().max()))
+            assert ours.shape == published.shape
             assert (ours - published).abs().max() < 1e-4 * scale
 
 
+def test_a_large_picture_goes_in_bands(monkeypatch):
+    net = retinaface.from_state_dict(seeded(retinaface.build("retinaface_mobile025")).state_dict())
+    image = torch.randn(1, 3, 203, 64)
+    seen = []
+    stage = net.body.stage1.forward
+    monkeypatch.setattr(net.body.stage1, "forward", lambda x: seen.append(x.shape[2]) or stage(x))
+    with torch.inference_mode():
+        whole = net(image)
+        monkeypatch.setattr(fast_layers, "BAND_BYTES", 64 * 16 * 56)
+        banded = net(image)
+    assert seen == [203, 80, 104, 104, 59]
+    for one, other in zip(whole, banded, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
 def test_folded_state_dict_is_taken_as_it_is():
-    folded = retinaface.from_state_dict(seeded("retinaface_mobile025").state_dict())
+    folded = retinaface.from_state_dict(
+        seeded(retinaface.build("retinaface_mobile025")).state_dict()
+    )
     again = retinaface.from_state_dict(folded.state_dict())
     for key, tensor in folded.state_dict().items():
         assert torch.equal(again.state_dict()[key], tensor), key
@@ -98,7 +119,7 @@ def test_priors_are_facexlibs(height, width):
 
 
 def test_every_output_has_its_prior():
-    net = retinaface.build("retinaface_mobile025")
+    net = retinaface.build("retinaface_mobile025").eval()
     for height, width in [(1, 1), (1, 97), (33, 65), (31, 8)]:
         with torch.no_grad():
             boxes, classes, landmarks = net(torch.zeros(1, 3, height, width))
@@ -123,7 +144,7 @@ def test_without_the_finest_level_the_others_are_the_same(name):
     net = retinaface.build(name).eval()
     frames = 20 * torch.randn(2, 3, 50, 70)
     with torch.no_grad():
-        whole, part = net(frames), retinaface.without_finest(net, frames)
+        whole, part = net(frames), net(frames, finest=False)
     count = 2 * (4 * 5 + 2 * 3)  # two priors in each cell of 16 and of 32 pixels
     for all_levels, coarse in zip(whole, part, strict=True):
         assert coarse.shape[1] == count < all_levels.shape[1]
