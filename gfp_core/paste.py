@@ -73,6 +73,7 @@ def paste(
     strength: float | Tensor = 1.0,
     upscale: float = 1.0,
     background: Tensor | None = None,
+    in_place: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Lays the restored faces into their frames.
@@ -91,12 +92,15 @@ def paste(
         upscale: size of the result relative to the frames, which are resampled (bicubic).
         background: (B, 3 or 4, H', W'): the frames already brought to another size, instead of
             `upscale`. The result has its size. Without alpha it takes the frames'.
+        in_place: lay the faces into ``frames`` (or ``background``) themselves, where they are of
+            the result's size: for who needs them no more, and the memory of a copy for other
+            things.
         progress: called with the number of faces pasted and of all faces.
 
     Returns:
         The image (B, C, H', W') and the mask (B, H', W') float32 in [0, 1], the share of restored
-        face in every pixel, on the frames' device. Both are new; at the frames' own size the image
-        equals them exactly where the mask is 0.
+        face in every pixel, on the frames' device. Both are new, but for ``in_place``; at the
+        frames' own size the image equals them exactly where the mask is 0.
 
     Raises:
         ValueError: frames, faces and background do not belong together, the faces were not
@@ -106,7 +110,7 @@ def paste(
     restored, matrices = _check_restored(faces)
     masks = CropMasks(mask, faces, restored.shape[-1])
     strengths = _strengths(strength, len(faces))
-    image = _canvas(frames, upscale, background)
+    image = _canvas(frames, upscale, background, in_place)
     covered = _zeros(image.shape[0], *image.shape[-2:])
     to_result = scaling(frames.shape[-2:], image.shape[-2:])
     allowed = None if frame_mask is None else FrameMask(frame_mask, frames.shape, image.shape)
@@ -203,13 +207,13 @@ def _check_restored(faces: Faces) -> tuple[Tensor, list[NDArray[np.float64]]]:
     return faces.restored, matrices
 
 
-def _canvas(frames: Tensor, upscale: float, background: Tensor | None) -> Tensor:
-    """A new image (B, C, H', W') to paste into."""
+def _canvas(frames: Tensor, upscale: float, background: Tensor | None, in_place: bool) -> Tensor:
+    """An image (B, C, H', W') to paste into: a new one, or one that may be changed."""
     if not (math.isfinite(upscale) and upscale > 0):
         raise ValueError(f"upscale must be above 0, not {upscale}")
     if background is None:
         if upscale == 1:
-            return frames.clone()
+            return frames if in_place else frames.clone()
         height, width = (max(1, round(side * upscale)) for side in frames.shape[-2:])
         return _resize(frames, height, width)
     if upscale != 1:
@@ -218,7 +222,7 @@ def _canvas(frames: Tensor, upscale: float, background: Tensor | None) -> Tensor
         raise ValueError(f"background must be (B, 3 or 4, H, W), not {tuple(background.shape)}")
     if background.shape[0] != frames.shape[0]:
         raise ValueError(f"{background.shape[0]} backgrounds for {frames.shape[0]} frames")
-    background = background.to(frames.device, frames.dtype, copy=True)
+    background = background.to(frames.device, frames.dtype, copy=not in_place)
     if frames.shape[1] == 4 and background.shape[1] == 3:
         alpha = _resize(frames[:, 3:], *background.shape[-2:])
         background = torch.cat([background, alpha], dim=1)

@@ -164,6 +164,7 @@ class FaceRestorer:
         tracks: Tracks | None = None,
         seed: int | None = None,
         chunk: int | None = None,
+        in_place: bool = False,
         progress: Progress | None = None,
         preview: Preview | None = None,
     ) -> Restoration:
@@ -173,7 +174,8 @@ class FaceRestorer:
         Frames without a face come back as they are, which a log line says.
 
         Args:
-            frames: (B, C, H, W) float RGB or RGBA in [0, 1]; values outside are kept. Not changed.
+            frames: (B, C, H, W) float RGB or RGBA in [0, 1]; values outside are kept. Not
+                changed, unless ``in_place`` is asked for.
             strength: share of the restored face in the middle of the mask, from 0 to 1.
             auto_strength: whether sharp, tiny and doubtful faces are restored less, see
                 `sharpness.auto_strength`.
@@ -216,6 +218,7 @@ class FaceRestorer:
                 and colours steadied, so that they do not flicker, see `track.track`.
             seed: of the network's noise, see `Restorer.restore` for this and ``chunk``.
             chunk: faces that go through the network at once.
+            in_place: paste into ``frames`` themselves, see `paste`.
             progress: called with (parts done, parts in all); may raise to cancel.
             preview: called with restored crops as soon as they are finished.
 
@@ -286,6 +289,7 @@ class FaceRestorer:
             strength=strengths,
             upscale=upscale,
             background=background,
+            in_place=in_place,
             progress=_stage(progress, 2, batch),
         )
         if progress is not None and not len(faces):

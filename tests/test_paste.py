@@ -84,6 +84,16 @@ def test_pasting_twice_gives_the_same_and_changes_no_input() -> None:
     np.testing.assert_array_equal(matrix, matrix_before)
 
 
+def test_in_place_the_frames_become_the_result() -> None:
+    frame = noise(1, 4, 200, 200)
+    faces = painted(make_faces(frame, placed(0.3, 0.2, (90, 100))), 0.7)
+    wanted, mask = paste(frame, faces)
+    image, same_mask = paste(frame, faces, in_place=True)
+    assert image is frame
+    assert torch.equal(image, wanted)
+    assert torch.equal(mask, same_mask)
+
+
 def test_flaw_03_values_above_one_survive() -> None:
     frame = noise(1, 3, 200, 200)
     frame[:, :, :20] += 5

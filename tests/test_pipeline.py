@@ -1,8 +1,9 @@
 """The five steps as one, with fakes in place of the networks, and once with the real ones."""
 
-from __future__ import annotations
+from __future__ import subprocess
 
 import logging
+import sys
 from dataclasses import replace
 from typing import get_args
 
@@ -410,3 +411,15 @@ def test_faces_restored_less_than_asked_for_are_named(fake_restorer, caplog, mon
         f"frame 0 is sharp already, or hardly one: it is restored by {100 * share:.0f} %"
         in caplog.text
     )
+
+
+def test_the_way_from_photo_to_photo_imports_nothing_heavy():
+    pytest.importorskip("retinaface")
+    program = """
+import sys, torch
+from gfp_core.pipeline import FaceRestorer
+FaceRestorer.load(device="cpu").restore(torch.rand(1, 3, 64, 64))
+heavy = {"torchvision", "facexlib", "huggingface_hub", "spandrel"} & set(sys.modules)
+sys.exit(str(heavy) if heavy else 0)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)

@@ -155,6 +155,7 @@ def _restore(
         rotations=(0, 90, 180, 270) if options.turned else (0,),
         max_sharpness=options.max_sharpness,
         identity_limit=options.identity,
+        in_place=True,
         progress=progress,
         **how,
         **chosen,

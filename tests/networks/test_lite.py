@@ -65,3 +65,10 @@ def test_every_parameter_has_a_gradient(net, faces):
     image, pyramid = net.forward_with_pyramid(faces)
     (image.sum() + sum(head.sum() for head in pyramid)).backward()
     assert [name for name, p in net.named_parameters() if p.grad is None] == []
+
+
+def test_sft_of_all_channels_is_known_by_its_shapes():
+    made = GFPGANLite(out_size=64, num_style_feat=16, narrow=0.0625, sft_half=False)
+    again = GFPGANLite.from_state_dict(made.state_dict())
+    width = again.core.condition_shift[0][2].weight.shape[0]
+    assert width == 2 * again.core.condition_shift[0][0].weight.shape[0]
