@@ -1,8 +1,9 @@
 """The five steps as one, with fakes in place of the networks, and once with the real ones."""
 
-from __future__ import subprocess
+from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 from dataclasses import replace
 from typing import get_args
