@@ -68,6 +68,7 @@ def test_a_user_adds_a_row_and_corrects_a_field(tmp_path: Path) -> None:
 def test_for_commerce_keeps_only_what_is_known_to_be_allowed() -> None:
     assert [entry.name for entry in read_catalogue(BUILT_IN).for_commerce().entries] == [
         "lite",
+        "lite-1",
         "yunet",
     ]
 
