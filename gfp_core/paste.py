@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -127,12 +128,11 @@ def paste(
                 patches.append(patch)
         # A fixed order, so that sums are rounded alike in whatever order the faces come.
         patches.sort(key=lambda patch: faces.faces[patch.face].landmarks.tolist())
-        cover, total = covered[frame], _zeros(*image.shape[-2:])
         for patch in patches:
-            total[patch.box] += patch.alpha
-            cover[patch.box] = torch.maximum(cover[patch.box], patch.alpha)
+            region = covered[frame][patch.box]
+            torch.maximum(region, patch.alpha, out=region)
         for patch in patches:
-            share = patch.alpha * cover[patch.box] / total[patch.box].clamp(min=1e-12)
+            share = _share(patch, patches)
             change = _change(patch, to_numpy(restored[patch.face]), share.numpy(), blend, to_result)
             _add(image[frame], patch, torch.from_numpy(change).permute(2, 0, 1), share)
             done += 1
@@ -276,6 +276,36 @@ def _place(
     return _Patch(index, frame, box, back, alpha, seen)
 
 
+def _share(patch: _Patch, patches: Sequence[_Patch]) -> Tensor:
+    """(h, w) the share of a face in its box: its mask, scaled where it overlaps others'."""
+    rows, columns = patch.box
+    near = [
+        other
+        for other in patches
+        if max(rows.start, other.box[0].start) < min(rows.stop, other.box[0].stop)
+        and max(columns.start, other.box[1].start) < min(columns.stop, other.box[1].stop)
+    ]
+    if len(near) == 1:  # itself
+        return patch.alpha
+    cover, total = torch.zeros_like(patch.alpha), torch.zeros_like(patch.alpha)
+    for other in near:
+        common = [
+            (max(mine.start, its.start), min(mine.stop, its.stop))
+            for mine, its in zip(patch.box, other.box, strict=True)
+        ]
+        here, there = (
+            tuple(
+                slice(a - side.start, b - side.start)
+                for (a, b), side in zip(common, box, strict=True)
+            )
+            for box in (patch.box, other.box)
+        )
+        alpha = other.alpha[there]
+        total[here] += alpha
+        torch.maximum(cover[here], alpha, out=cover[here])
+    return patch.alpha * cover / total.clamp(min=1e-12)
+
+
 def _change(
     patch: _Patch,
     restored: NDArray[np.float32],
@@ -318,6 +348,12 @@ def _shown(seen: NDArray[np.float32], patch: _Patch, size: int) -> NDArray[np.fl
 def _add(image: Tensor, patch: _Patch, change: Tensor, share: Tensor) -> None:
     """Adds a change (3, h, w) to the box of a (C, H', W') image, in place."""
     region = image[(slice(3), *patch.box)]
-    broken = ~region.isfinite() & (share > 0).to(image.device)
-    region[broken] = patch.seen.to(image.device, image.dtype)[broken]
+    if not region.sum().isfinite():
+        _mend(region, patch, share)
     region += change.to(image.device, image.dtype)
+
+
+def _mend(region: Tensor, patch: _Patch, share: Tensor) -> None:
+    """Replaces NaN and infinite pixels under a face (3, h, w), in place."""
+    broken = ~region.isfinite() & (share > 0).to(region.device)
+    region[broken] = patch.seen.to(region.device, region.dtype)[broken]
