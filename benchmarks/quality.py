@@ -1,4 +1,4 @@
-"""The pictures and figures of docs/quality.md, made with the bundled model.
+"""The pictures and figures of docs/quality.md, made with the first bundled model, lite-1.
 
     python -m benchmarks.quality color --photos PORTRAIT ... --measure FOLDER ...
 
@@ -52,7 +52,7 @@ QUALITY = 85
 
 
 class Bench:
-    """The photos, the bundled model, and where the pictures go."""
+    """The photos, the model, and where the pictures go."""
 
     def __init__(
         self, photos: Sequence[Path], measured: Sequence[Path], out: Path, embedder: str
@@ -65,7 +65,7 @@ class Bench:
             out: folder of the pictures.
             embedder: tells people apart; loaded where it is needed.
         """
-        self.model = FaceRestorer.load(device="cpu")
+        self.model = FaceRestorer.load("lite-1", device="cpu")
         astronaut = torch.from_numpy(skimage.data.astronaut()).permute(2, 0, 1)[None].float() / 255
         self.photos = [astronaut, *(to_frames(read_image(path))[:, :3] for path in photos)]
         self.measured = [path for folder in measured for path in sorted(folder.glob("*.jpg"))]
