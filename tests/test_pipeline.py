@@ -164,6 +164,9 @@ def test_unknown_model_and_device(tmp_path):
     path, architecture = find_model("lite")
     assert path.name == "lite.safetensors"
     assert architecture == "GFPGANLite"
+    before, _ = find_model("lite-1")
+    assert before.name == "lite-1.safetensors"
+    assert before.read_bytes() != path.read_bytes()
     with pytest.raises(ValueError, match=r"x\.pth"):
         find_model(tmp_path / "x.pth")
     (tmp_path / "x.pth").touch()
