@@ -140,7 +140,12 @@ def test_an_interrupt_lets_the_file_being_written_be_finished():
         return 1
 
     steps = Steps(number_of, work, write)
-    summary = Console(quiet=True).work_through(jobs(4), steps)
+    # Python's own handler: what is started in the background of a shell ignores interrupts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        summary = Console(quiet=True).work_through(jobs(4), steps)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert summary.interrupted
     assert (summary.handled, written) == (1, [0])
 
