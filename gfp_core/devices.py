@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -66,6 +67,18 @@ def release_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def trim_memory() -> None:
+    """Give memory that was freed back to the system, where the C library is glibc.
+
+    It keeps what lies between blocks in use: after a network was loaded and laid out anew, about as
+    much as its weights.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # another C library; on Windows there is no None
+        logger.debug("This C library cannot be asked to give memory back.")
 
 
 def deterministic(device: torch.device, *, allow_tf32: bool) -> AbstractContextManager[None]:

@@ -19,6 +19,7 @@ from .blend import Blend
 from .choose import LIKE, Order, Which, blurred, choose, largest
 from .color import ColorMode, GreyGuard, apply_color
 from .detect import DEFAULT_SCORE, FaceDetector, load_detector
+from .devices import trim_memory
 from .embed import FaceEmbedder, load_embedder
 from .faces import Faces, Preview, Progress
 from .find import EMBEDDER_ADVICE, drop_what_is_no_face, find_candidates
@@ -129,6 +130,8 @@ class FaceRestorer:
         if embedder is not None:
             embeds = load_embedder(embedder, device=place, weights=weights)
         restorer = Restorer(net, device=place, precision=precision, engine=engine)
+        del net  # what runs is its fast form
+        trim_memory()
         return cls(restorer, found, parsing, embeds)
 
     def restore(

@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -427,3 +428,12 @@ heavy = {"torchvision", "facexlib", "huggingface_hub", "spandrel"} & set(sys.mod
 sys.exit(str(heavy) if heavy else 0)
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
+
+
+@pytest.mark.parametrize("library", [None, object()])
+def test_memory_is_given_back_where_it_can_be(monkeypatch, library):
+    called = []
+    glibc = SimpleNamespace(malloc_trim=called.append) if library is None else library
+    monkeypatch.setattr("ctypes.CDLL", lambda _: glibc)
+    FaceRestorer.load(device="cpu")
+    assert called == ([0] if library is None else [])
