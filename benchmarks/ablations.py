@@ -5,7 +5,7 @@
 
 Each row leaves one thing out of the bundled model's network and training, from the same seed on the
 same samples, and `gfp evaluate` compares them on the validation people. A run that was stopped goes
-on, and one that is finished is not made again.
+on, and one that is finished is not trained again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from gfp_core.cli import main as gfp
 from gfp_core.networks.lite import GFPGANLite
 
 SIZE = 256
-JUDGES = {"narrow": 0.25, "channel_multiplier": 2, "phases": 2}
 CONFIGURATIONS: dict[str, list[str]] = {
     "cs_sft": [],
     "no_sft": ["model.frozen=['core.condition_']"],
@@ -51,7 +50,6 @@ def without_conditions(path: Path) -> Path:
 
 def changes(name: str, steps: int, folder: Path) -> list[str]:
     """The recipe's values of a configuration, for ``--set``."""
-    args = ", ".join(f"{key} = {value}" for key, value in JUDGES.items())
     judged = [
         f"loss.{term}.start={steps // 2}"
         for term in ("adversarial", "component", "component_style", "identity")
@@ -62,7 +60,6 @@ def changes(name: str, steps: int, folder: Path) -> list[str]:
     return [
         f"data.size={SIZE}",
         f"model.args={{ out_size = {SIZE} }}",
-        f"discriminator.args={{ {args} }}",
         f"schedule.steps={steps}",
         f"run.sheet_every={steps}",
         *judged,
