@@ -8,7 +8,7 @@ levels, heads for class, box and landmarks. Backbones are a quarter of MobileNet
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -44,16 +44,34 @@ def _separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     )
 
 
+def _to_an_eighth(
+    begin: Callable[[Tensor], Tensor], x: Tensor, *, floats: int, training: bool
+) -> Tensor:
+    """The first layers of a body, some rows at a time: their maps dwarf the picture.
+
+    Args:
+        begin: from pictures (B, 3, H, W) to an eighth of their size; looks 21 rows of a picture
+            beyond its own.
+        x: the pictures.
+        floats: numbers that its largest map has for every pixel of a picture.
+        training: whether all has to be seen at once.
+    """
+    if training or torch.is_grad_enabled():
+        return begin(x)
+    rows, stride, margin = x.shape[2], 8, 24
+    band = band_of(rows, 4 * floats * len(x) * x.shape[3], x.device, step=stride)
+    (whole,) = in_bands(
+        lambda low, high: [begin(x[:, :, low:high])], rows, band, margin, 1 / stride
+    )
+    return whole
+
+
 class MobileNetBody(nn.Module):
     """MobileNet with a quarter of its channels: features of 64, 128 and 256 channels."""
 
     widths = (64, 128, 256)
     out = 64
     """Channels of the pyramid above it."""
-    _STRIDE = 8  # of the first stage
-    _MARGIN = (
-        24  # rows of the picture, of the 21 that a row of the first stage looks beyond its own
-    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,22 +89,9 @@ class MobileNetBody(nn.Module):
         self.stage3 = nn.Sequential(_separable(128, 256, stride=2), _separable(256, 256))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> features at an eighth, a sixteenth and a thirty-second of the size.
-
-        The first stage goes in bands of rows: its features are fourteen times the picture's size.
-        """
-        rows = x.shape[2]
-        band = rows
-        if not (torch.is_grad_enabled() or self.training):
-            bytes_a_row = 4 * len(x) * 16 * x.shape[3] // 4  # of its largest map, at half the size
-            band = band_of(rows, bytes_a_row, x.device, step=self._STRIDE)
-        (fine,) = in_bands(
-            lambda low, high: [self.stage1(x[:, :, low:high])],
-            rows,
-            band,
-            self._MARGIN,
-            1 / self._STRIDE,
-        )
+        """(B, 3, H, W) -> features at an eighth, a sixteenth and a thirty-second of the size."""
+        # The largest map has 16 channels at half the size.
+        fine = _to_an_eighth(self.stage1, x, floats=4, training=self.training)
         middle = self.stage2(fine)
         return [fine, middle, self.stage3(middle)]
 
@@ -109,7 +114,8 @@ class Bottleneck(nn.Module):
         y = F.relu_(self.bn1(self.conv1(x)))
         y = F.relu_(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
-        return F.relu_(y + (x if self.downsample is None else self.downsample(x)))
+        y += x if self.downsample is None else self.downsample(x)
+        return F.relu_(y)
 
 
 class ResNetBody(nn.Module):
@@ -134,10 +140,16 @@ class ResNetBody(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> features at an eighth, a sixteenth and a thirty-second of the size."""
-        x = F.max_pool2d(F.relu_(self.bn1(self.conv1(x))), 3, stride=2, padding=1)
-        fine = self.layer2(self.layer1(x))
+        # The largest maps have 64 channels at half the size and 256 at a quarter.
+        fine = _to_an_eighth(self._begin, x, floats=16, training=self.training)
+        fine = self.layer2[1:](fine)
         middle = self.layer3(fine)
         return [fine, middle, self.layer4(middle)]
+
+    def _begin(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu_(self.bn1(self.conv1(x))), 3, stride=2, padding=1)
+        eighth: Tensor = self.layer2[0](self.layer1(x))
+        return eighth
 
 
 class FPN(nn.Module):
