@@ -7,13 +7,16 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+KEPT_FOR_PICTURES = 256 * 2**20
+"""Bytes of `keep_freed_memory` with which restoring takes a tenth less time and no more memory."""
 
 
 def in_chunks(
@@ -75,10 +78,38 @@ def trim_memory() -> None:
     It keeps what lies between blocks in use: after a network was loaded and laid out anew, about as
     much as its weights.
     """
+    if (trim := _from_glibc("malloc_trim")) is not None:
+        trim(0)
+
+
+def keep_freed_memory(limit: int | None = None) -> None:
+    """Let the C library keep what this process frees, where it is glibc.
+
+    It gives large blocks back to the system and takes new ones, whose pages the system must clear
+    first, tensor for tensor: a tenth of the time of GFPGAN on a CPU, a third of lite's training.
+
+    Args:
+        limit: bytes that it may keep at the end of its heap; what is larger than 32 MiB does not
+            lie there. None: everything.
+    """
+    if (mallopt := _from_glibc("mallopt")) is None:
+        return
+    trim_threshold, top_pad, mmap_threshold, mmap_max = -1, -2, -3, -4  # of malloc.h
+    if limit is None:
+        options = {mmap_max: 0, trim_threshold: -1, top_pad: 2**28}
+    else:
+        options = {mmap_threshold: 32 * 2**20, trim_threshold: limit}
+    for option, value in options.items():
+        mallopt(option, value)
+
+
+def _from_glibc(name: str) -> Any:
+    """One of its functions; None where the C library is another."""
     try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):  # another C library; on Windows there is no None
-        logger.debug("This C library cannot be asked to give memory back.")
+        return getattr(ctypes.CDLL(None), name)
+    except (AttributeError, OSError, TypeError):  # on Windows there is no None
+        logger.debug("This C library has no %s.", name)
+        return None
 
 
 def deterministic(device: torch.device, *, allow_tf32: bool) -> AbstractContextManager[None]:

@@ -1,11 +1,12 @@
 """Chunks that halve when memory runs out."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from gfp_core.devices import in_chunks, is_out_of_memory
+from gfp_core.devices import in_chunks, is_out_of_memory, keep_freed_memory
 
 CPU = torch.device("cpu")
 
@@ -66,3 +67,16 @@ def test_nothing_to_do():
 )
 def test_out_of_memory_is_known(error, expected):
     assert is_out_of_memory(error) is expected
+
+
+def test_the_c_library_keeps_what_it_is_told_to(monkeypatch):
+    told = []
+    glibc = SimpleNamespace(mallopt=lambda option, value: told.append((option, value)))
+    monkeypatch.setattr("ctypes.CDLL", lambda _: glibc)
+    keep_freed_memory(2**28)
+    assert told == [(-3, 2**25), (-1, 2**28)]
+    told.clear()
+    keep_freed_memory()
+    assert told == [(-4, 0), (-1, -1), (-2, 2**28)]
+    monkeypatch.setattr("ctypes.CDLL", lambda _: object())
+    keep_freed_memory()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import logging
 import math
 from typing import TYPE_CHECKING
@@ -16,9 +15,6 @@ if TYPE_CHECKING:
     from ..training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
-
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-"""Of glibc's malloc.h."""
 
 
 def run_prepare(options: argparse.Namespace, console: Console) -> int:
@@ -59,10 +55,11 @@ def run_train(options: argparse.Namespace, console: Console) -> int:
     """
     import torch
 
+    from ..devices import keep_freed_memory
     from ..pipeline import find_device
     from ..training.processes import find_processes
 
-    _keep_freed_memory()
+    keep_freed_memory()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.device is not None:
@@ -87,20 +84,6 @@ def run_train(options: argparse.Namespace, console: Console) -> int:
     if not finished:
         logger.info("Step %d; the same command goes on.", trainer.step)
     return OK
-
-
-def _keep_freed_memory() -> None:
-    """Let the C library keep what is freed, where it is glibc.
-
-    It gives each large block back to the system and takes a new one, whose pages the system must
-    clear first, for every tensor of every step: on the CPU a third of the time of lite's training.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library; on Windows there is no None
-        return
-    for parameter, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, 1 << 28)):
-        mallopt(parameter, value)
 
 
 def _trainer(options: argparse.Namespace, processes: object) -> Trainer:

@@ -42,9 +42,11 @@ def run_alone(side: str, model: Path, photo: Path, device: str, detector: Path) 
 def _ours(model: str, photo: str, device: str, detector: str) -> None:
     import numpy as np
 
+    from ..devices import KEPT_FOR_PICTURES, keep_freed_memory
     from ..pipeline import FaceRestorer
     from .speed import our_whole
 
+    keep_freed_memory(KEPT_FOR_PICTURES)  # as ``gfp restore`` does
     our_whole(FaceRestorer.load(model, device=device), np.load(photo))
 
 
