@@ -16,6 +16,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,13 @@ def peer(net: nn.Module) -> Forward | None:
     return lambda x: theirs(x)[0]
 
 
+def in_bfloat16(net: nn.Module, x: Tensor) -> Tensor:
+    """As a restorer runs it with ``precision="bf16"``."""
+    with torch.autocast("cpu", torch.bfloat16):
+        result: Tensor = net(x)
+    return result.float()
+
+
 def forms(net: nn.Module, size: int, engines: bool) -> tuple[dict[str, Forward], float]:
     """Each way to run a network, the reference first; and the seconds to make the fast form."""
     found: dict[str, Forward] = {}
@@ -70,9 +78,11 @@ def forms(net: nn.Module, size: int, engines: bool) -> tuple[dict[str, Forward],
     start = time.process_time()
     fast = found["fast"] = fast_form(net)
     making = time.process_time() - start
+    found["fast, bf16"] = partial(in_bfloat16, fast)
     if engines:
         try:
             found["openvino"] = openvino_form(fast, size)
+            found["openvino, bf16"] = openvino_form(fast, size, dtype=torch.bfloat16)
         except (ImportError, EngineError) as error:
             logger.warning("%s", error)
     return found, making

@@ -252,6 +252,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="what runs the model: its fast form, the published form, or OpenVINO, which is faster "
         "on a CPU after an export of a minute at its first use (default: %(default)s)",
     )
+    restore.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "fp16", "bf16"),
+        default="auto",
+        help="in which the model computes: auto is fp16 on a GPU that is faster with it, else "
+        "fp32; bf16 is faster on CPUs that have it (default: %(default)s)",
+    )
     restore.add_argument("--overwrite", action="store_true", help="redo files already finished")
     restore.add_argument(
         "--frames",

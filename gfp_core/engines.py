@@ -28,9 +28,13 @@ class EngineError(RuntimeError):
 
 
 def openvino_form(
-    net: nn.Module, size: int, folder: Path | None = None
+    net: nn.Module,
+    size: int,
+    folder: Path | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
 ) -> Callable[[Tensor], Tensor]:
-    """A network in OpenVINO, float32, one face at a time.
+    """A network in OpenVINO, one face at a time.
 
     The first time it is exported, which takes half a minute and more, compared with PyTorch, and
     kept on disk under a hash of its weights and of the versions involved.
@@ -39,6 +43,8 @@ def openvino_form(
         net: maps (1, 3, size, size) to the same; on the CPU, in evaluation mode.
         size: side of the crops.
         folder: where exported networks are kept; by default in the user's cache.
+        dtype: float32, or bfloat16 for twice the speed where the CPU has instructions for it; where
+            it has none OpenVINO stays with float32.
 
     Returns:
         (B, 3, size, size) float32 on the CPU -> the same shape.
@@ -56,27 +62,37 @@ def openvino_form(
 
     folder = cache_folder() / "openvino" if folder is None else folder
     path = folder / f"{_fingerprint(net, size)}.xml"
-    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     sample = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    core = openvino.Core()
     fresh = not path.is_file()
     try:
-        model: Any = core.read_model(path) if not fresh else _export(net, sample)
-        request = core.compile_model(model, "CPU", options).create_infer_request()
+        model: Any = openvino.Core().read_model(path) if not fresh else _export(net, sample)
+        run = _compile(model, torch.float32 if fresh else dtype)
     except RuntimeError as error:  # of the converter and of the compiler
         reason = str(error).strip().partition("\n")[0]
         raise EngineError(f"OpenVINO cannot run {type(net).__name__}: {reason}") from error
+    if not fresh:
+        return run
+    with torch.no_grad():
+        apart = float((run(sample) - net(sample)).abs().max())
+    if not apart <= TOLERANCE:
+        raise EngineError(f"OpenVINO's {type(net).__name__} is {apart:.1e} from PyTorch's")
+    _keep(model, path)
+    return run if dtype == torch.float32 else _compile(model, dtype)
+
+
+def _compile(model: Any, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    import openvino
+
+    options = {
+        "INFERENCE_PRECISION_HINT": {torch.float32: "f32", torch.bfloat16: "bf16"}[dtype],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
 
     def run(x: Tensor) -> Tensor:
         faces = [torch.from_numpy(request.infer([face[None].numpy()])[0]).clone() for face in x]
         return torch.cat(faces)
 
-    if fresh:
-        with torch.no_grad():
-            apart = float((run(sample) - net(sample)).abs().max())
-        if not apart <= TOLERANCE:
-            raise EngineError(f"OpenVINO's {type(net).__name__} is {apart:.1e} from PyTorch's")
-        _keep(model, path)
     return run
 
 

@@ -55,7 +55,7 @@ class Restorer:
                 float32 in any case.
             engine: what runs the network. "auto" takes the fast form, "plain" the network as
                 published; "openvino" exports it to OpenVINO, which is faster on a CPU, at its first
-                use, and goes without where that cannot be (another device, half precision, a seed,
+                use, and goes without where that cannot be (another device, fp16, a seed,
                 OpenVINO missing), which the log says.
 
         Raises:
@@ -212,14 +212,15 @@ class Restorer:
 
     def _openvino(self, changed: bool) -> Forward | None:
         """The network in OpenVINO, or None where PyTorch has to do, which the log says."""
-        if self.device.type != "cpu" or self._dtype(self.device) != torch.float32:
-            reason = "it is for float32 on a CPU"
+        dtype = self._dtype(self.device)
+        if self.device.type != "cpu" or dtype == torch.float16:
+            reason = "it is for float32 and bfloat16 on a CPU"
         elif changed:
             reason = "it has the network's own noise and fidelity only"
         else:
             try:
                 if self._exported is None:
-                    self._exported = openvino_form(self.net, self.size)
+                    self._exported = openvino_form(self.net, self.size, dtype=dtype)
                 return self._exported
             except (ImportError, EngineError) as error:
                 reason = str(error)

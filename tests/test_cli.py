@@ -168,7 +168,8 @@ def test_the_model_is_loaded_once_and_late(tmp_path, loads):
         photo(tmp_path / "in" / name)
     arguments = ("restore", tmp_path / "in", "-o", tmp_path / "out", "--model", "m.pth")
     assert run(*arguments, "--detector", "d", "--device", "cpu") == 0
-    expected = {"parser": None, "embedder": None, "device": "cpu", "engine": "auto"}
+    expected = {"parser": None, "embedder": None, "device": "cpu"}
+    expected |= {"engine": "auto", "precision": "auto"}
     assert loads == [("m.pth", "d", expected)]
     assert run(*arguments) == 0
     (tmp_path / "bad.png").touch()

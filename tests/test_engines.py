@@ -78,13 +78,13 @@ def test_without_openvino_pytorch_does_it_and_says_so_once(monkeypatch, caplog) 
         openvino_form(Scaling(), SIZE)
 
 
-def test_half_precision_and_seeds_go_without_it(caplog) -> None:
+def test_fp16_and_seeds_go_without_it(caplog) -> None:
     restorer = Restorer(clean(), engine="openvino")
     result = restorer.restore(some_faces(1), seed=1).restored
     assert torch.equal(result, Restorer(clean()).restore(some_faces(1), seed=1).restored)
     assert "OpenVINO is not used: it has the network's own noise" in caplog.text
-    Restorer(clean(), engine="openvino", precision="bf16").restore(some_faces(1))
-    assert "OpenVINO is not used: it is for float32 on a CPU" in caplog.text
+    Restorer(clean(), engine="openvino", precision="fp16").restore(some_faces(1))
+    assert "OpenVINO is not used: it is for float32 and bfloat16 on a CPU" in caplog.text
 
 
 def test_exported_once_and_found_again(cache: Path, caplog) -> None:
@@ -103,6 +103,19 @@ def test_exported_once_and_found_again(cache: Path, caplog) -> None:
         found, Restorer(other).restore(some_faces(1)).restored, rtol=0, atol=1e-5
     )
     assert caplog.text.count("Exporting Scaling") == 2
+
+
+def test_bfloat16_where_it_is_wanted(cache: Path, caplog) -> None:
+    pytest.importorskip("openvino")
+    caplog.set_level(logging.INFO)
+    expected = Restorer(Scaling()).restore(some_faces(2)).restored
+    for precision in ("fp32", "bf16"):
+        restorer = Restorer(Scaling(), engine="openvino", precision=precision)
+        found = restorer.restore(some_faces(2)).restored
+        atol = 1e-5 if precision == "fp32" else 0.01
+        torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+    assert caplog.text.count("Exporting Scaling") == 1  # one file for both
+    assert "not used" not in caplog.text
 
 
 def test_an_export_that_gives_another_picture_is_refused(cache: Path, monkeypatch, caplog) -> None:

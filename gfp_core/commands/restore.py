@@ -66,8 +66,10 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
     @cache
     def restorer() -> FaceRestorer:
+        from ..devices import KEPT_FOR_PICTURES, keep_freed_memory
         from ..pipeline import FaceRestorer
 
+        keep_freed_memory(KEPT_FOR_PICTURES)
         loaded = load(
             FaceRestorer.load,
             options.model,
@@ -75,6 +77,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             parser=options.parser or ("bisenet" if mask.needs_parser else None),
             embedder=options.embedder if compares else None,
             device=options.device,
+            precision=options.precision,
             engine=options.engine,
             weights=load_weights(options),
         )
