@@ -275,10 +275,11 @@ def warp(
     back: NDArray[np.float64],
     size: tuple[int, int],
     outside: int = cv2.BORDER_REPLICATE,
+    interpolation: int = cv2.INTER_CUBIC,
 ) -> NDArray[Any]:
     """Resamples an image under an affine map, filtered where the map shrinks it.
 
-    Bicubic. Where the result is coarser by up to k, k x k samples are averaged for a pixel, after
+    Where the result is coarser by up to k, k x k samples are averaged for a pixel, after
     the image itself was averaged down when it is at least four times finer.
 
     Args:
@@ -286,6 +287,7 @@ def warp(
         back: (2, 3), from pixels of the result to pixels of the image.
         size: width and height of the result.
         outside: what lies beyond the image, ``cv2.BORDER_REPLICATE`` or ``cv2.BORDER_CONSTANT``.
+        interpolation: ``cv2.INTER_CUBIC`` or ``cv2.INTER_LINEAR``.
 
     Returns:
         (height, width) or (height, width, C) float32.
@@ -305,7 +307,7 @@ def warp(
         image,
         fine_back,
         (width * fine, height * fine),
-        flags=cv2.WARP_INVERSE_MAP | cv2.INTER_CUBIC,
+        flags=cv2.WARP_INVERSE_MAP | interpolation,
         borderMode=outside,
     )
     if fine > 1:
@@ -314,7 +316,10 @@ def warp(
 
 
 def warp_into(
-    box: tuple[slice, slice], picture: NDArray[np.float32], back: NDArray[np.float64]
+    box: tuple[slice, slice],
+    picture: NDArray[np.float32],
+    back: NDArray[np.float64],
+    interpolation: int = cv2.INTER_CUBIC,
 ) -> NDArray[np.float32]:
     """A picture in [0, 1] (H, W) or (H, W, C), resampled to a box (rows, columns) of another.
 
@@ -323,7 +328,8 @@ def warp_into(
     height, width = (side.stop - side.start for side in box)
     if not (height and width):
         return np.zeros((height, width, *picture.shape[2:]), np.float32)
-    return np.clip(warp(picture, back, (width, height)), 0.0, 1.0)
+    pixels = warp(picture, back, (width, height), interpolation=interpolation)
+    return np.clip(pixels, 0.0, 1.0)
 
 
 def scaling(old: Sequence[int], new: Sequence[int]) -> NDArray[np.float64]:

@@ -6,7 +6,9 @@ crop in pixels of the result, so that widths stay in proportion to the face.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import cv2
@@ -108,15 +110,20 @@ def banded(change: Picture, alpha: NDArray[np.float32], side: float) -> Picture:
         alpha: (h, w) the mask in [0, 1], by which every band is multiplied.
         side: of the crop, in pixels.
     """
-    inside = (alpha > 0).astype(np.float32)
-    result = change.copy()
+    height, width = alpha.shape
+    factor = _reduction(_BANDS[0] * side)
+    small = (max(1, round(width / factor)), max(1, round(height / factor)))
+    inside = _resized((alpha > 0).astype(np.float32), small, cv2.INTER_AREA)
+    low = _resized(change, small, cv2.INTER_AREA)
+    faded = np.zeros_like(low)  # what of the change begins further inside
     previous = np.ones_like(inside)
     for share in _BANDS:
-        near = _soft(inside, share * side)
+        near = _soft(inside, share * side / factor)
         # 0 at a straight outline, where half of the surroundings are inside, 1 deep inside.
         weight = np.minimum(previous, np.clip(2.0 * near - 1.0, 0.0, 1.0))
-        result -= (previous - weight)[..., None] * _soft(change, share * side)
+        faded += (previous - weight)[..., None] * _soft(low, share * side / factor)
         previous = weight
+    result: Picture = change - _resized(faded, (width, height), cv2.INTER_LINEAR)
     result *= alpha[..., None]
     return result
 
@@ -176,20 +183,37 @@ def _quiet(energy: NDArray[Any], picture: Picture) -> float:
 
 
 def _soft(picture: NDArray[Any], sigma: float) -> NDArray[Any]:
-    """A Gaussian blur, on a smaller picture where it is wide.
-
-    Channel by channel: together their rounding differs, and what is grey must stay so exactly.
-    """
-    if picture.ndim == 3:
-        return np.stack([_soft(channel, sigma) for channel in np.moveaxis(picture, -1, 0)], axis=-1)
-    picture = np.ascontiguousarray(picture)
+    """A Gaussian blur, on a smaller picture where it is wide."""
     height, width = picture.shape[:2]
-    factor = max(1, int(sigma / 2))
+    factor = _reduction(sigma)
     small = (max(1, round(width / factor)), max(1, round(height / factor)))
-    smaller = cv2.resize(picture, small, interpolation=cv2.INTER_AREA) if factor > 1 else picture
-    smaller = cv2.GaussianBlur(
-        smaller, (0, 0), max(sigma / factor, 0.3), borderType=cv2.BORDER_REPLICATE
+    smaller = _by_channel(
+        partial(
+            cv2.GaussianBlur,
+            ksize=(0, 0),
+            sigmaX=max(sigma / factor, 0.3),
+            borderType=cv2.BORDER_REPLICATE,
+        ),
+        _resized(picture, small, cv2.INTER_AREA),
     )
-    if factor > 1:
-        smaller = cv2.resize(smaller, (width, height), interpolation=cv2.INTER_LINEAR)
-    return smaller
+    return _resized(smaller, (width, height), cv2.INTER_LINEAR)
+
+
+def _reduction(sigma: float) -> int:
+    """By how much a picture may be reduced before a Gaussian blur."""
+    return max(1, int(sigma / 2))
+
+
+def _resized(picture: NDArray[Any], size: tuple[int, int], interpolation: int) -> NDArray[Any]:
+    """A picture of another width and height, or itself if it has them."""
+    if picture.shape[1::-1] == size:
+        return picture
+    return _by_channel(partial(cv2.resize, dsize=size, interpolation=interpolation), picture)
+
+
+def _by_channel(run: Callable[[NDArray[Any]], Any], picture: NDArray[Any]) -> NDArray[Any]:
+    """Together the channels' rounding differs, and what is grey must stay so exactly."""
+    if picture.ndim == 2:
+        return np.asarray(run(picture))
+    channels = np.moveaxis(picture, -1, 0)
+    return np.stack([run(np.ascontiguousarray(channel)) for channel in channels], axis=-1)
