@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -128,11 +127,14 @@ def paste(
                 patches.append(patch)
         # A fixed order, so that sums are rounded alike in whatever order the faces come.
         patches.sort(key=lambda patch: faces.faces[patch.face].landmarks.tolist())
+        total = _zeros(*image.shape[-2:])
         for patch in patches:
-            region = covered[frame][patch.box]
-            torch.maximum(region, patch.alpha, out=region)
+            cover = covered[frame][patch.box]
+            torch.maximum(cover, patch.alpha, out=cover)
+            total[patch.box] += patch.alpha
         for patch in patches:
-            share = _share(patch, patches)
+            cover, together = covered[frame][patch.box], total[patch.box]
+            share = torch.where(together > cover, patch.alpha * cover / together, patch.alpha)
             change = _change(patch, to_numpy(restored[patch.face]), share.numpy(), blend, to_result)
             _add(image[frame], patch, torch.from_numpy(change).permute(2, 0, 1), share)
             done += 1
@@ -275,36 +277,6 @@ def _place(
     alpha = torch.from_numpy(warp_into(box, mask, back, cv2.INTER_LINEAR))
     seen = visible(image[(slice(3), *box)].float()).cpu()
     return _Patch(index, frame, box, back, alpha, seen)
-
-
-def _share(patch: _Patch, patches: Sequence[_Patch]) -> Tensor:
-    """(h, w) the share of a face in its box: its mask, scaled where it overlaps others'."""
-    rows, columns = patch.box
-    near = [
-        other
-        for other in patches
-        if max(rows.start, other.box[0].start) < min(rows.stop, other.box[0].stop)
-        and max(columns.start, other.box[1].start) < min(columns.stop, other.box[1].stop)
-    ]
-    if len(near) == 1:  # itself
-        return patch.alpha
-    cover, total = torch.zeros_like(patch.alpha), torch.zeros_like(patch.alpha)
-    for other in near:
-        common = [
-            (max(mine.start, its.start), min(mine.stop, its.stop))
-            for mine, its in zip(patch.box, other.box, strict=True)
-        ]
-        here, there = (
-            tuple(
-                slice(a - side.start, b - side.start)
-                for (a, b), side in zip(common, box, strict=True)
-            )
-            for box in (patch.box, other.box)
-        )
-        alpha = other.alpha[there]
-        total[here] += alpha
-        torch.maximum(cover[here], alpha, out=cover[here])
-    return patch.alpha * cover / total.clamp(min=1e-12)
 
 
 def _change(
