@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from . import views
+from .align import visible
 from .devices import deterministic, in_chunks
 from .faces import Face, Faces, Progress
 from .networks import retinaface
@@ -165,8 +166,8 @@ class FaceDetector:
         while True:
             long_side = max(view.shape[2:])
             last = not multiscale or long_side <= COARSEST
-            prepared = self._prepare(view)
-            for of_image, one in zip(found, self._see(prepared, score, flip), strict=True):
+            seen = self._see(view.to(self.device), score, flip)
+            for of_image, one in zip(found, seen, strict=True):
                 believed = (one.sizes >= smallest) & ((one.sizes <= LARGEST) | last)
                 of_image.append(views.mapped(one[believed], to_image))
             if last:
@@ -179,11 +180,11 @@ class FaceDetector:
         """What was found in a (3, H, W) image, with landmarks from a close look at each face."""
         landmarks = found.landmarks.clone()
         together = PIXELS_AT_ONCE // CLOSE_SIDE**2
+        outside = torch.tensor(retinaface.MEAN_BGR[::-1], device=self.device) / 255
         for first in range(0, len(landmarks), together):
             boxes = found.boxes[first : first + together]
             cuts = [
-                views.cut(image, box.tolist(), CLOSE_SIDE, CLOSE_MARGIN, self._prepare)
-                for box in boxes
+                views.cut(image, box.tolist(), CLOSE_SIDE, CLOSE_MARGIN, outside) for box in boxes
             ]
             squares = torch.stack([square for square, _ in cuts])
             seen = self._see(squares, CLOSE_SCORE, flip, close=True)
@@ -194,12 +195,8 @@ class FaceDetector:
                     landmarks[first + index] = one.landmarks[overlap.argmax()]
         return replace(found, landmarks=landmarks)
 
-    def _prepare(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) as the network wants them, where it is."""
-        return retinaface.preprocess(images.to(self.device))
-
     def _see(self, images: Tensor, score: float, flip: bool, *, close: bool = False) -> list[Found]:
-        """What is in each of the prepared images, in their own pixels."""
+        """What is in each of the images (B, 3, H, W), in their own pixels."""
         seen = self._look(images, score, close)
         if not flip:
             return seen
@@ -213,7 +210,7 @@ class FaceDetector:
         """What the network finds in each image, looked at once; only large faces if ``close``."""
         height, width = images.shape[2:]
         with deterministic(self.device, allow_tf32=False):
-            boxes, classes, landmarks = self.net(images, finest=not close)
+            boxes, classes, landmarks = self.net(images, not close, retinaface.preprocess)
         left_out = retinaface.count_priors(height, width) - classes.shape[1]
         result = []
         for index in range(images.shape[0]):
@@ -243,9 +240,9 @@ class YuNetDetector(FaceDetector):
         return torch.device("cpu")
 
     def _look(self, images: Tensor, score: float, close: bool) -> list[Found]:
-        """What the network finds in each of the images preprocessed for RetinaFace."""
-        bgr = images + images.new_tensor(retinaface.MEAN_BGR).view(1, 3, 1, 1)
-        pixels = bgr.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        """What the network finds in each image, looked at once."""
+        bgr = visible(images.flip(1)).mul(255).round()
+        pixels = bgr.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         result = []
         for image in pixels.numpy():
             rows = torch.from_numpy(self.yunet(image, score))

@@ -62,6 +62,7 @@ _READERS: dict[str, type[ImageFile]] = {
     "TIFF": TiffImageFile,
     "BMP": BmpImageFile,
 }
+_ROWS = 256  # converted at a time
 _MAX_SIDE = {"JPEG": 65_535, "WEBP": 16_383}
 
 
@@ -390,9 +391,13 @@ def _levels(picture: Picture, kind: str) -> NDArray[Any]:
         raise ValueError("it holds NaN pixels, which TIFF alone can store (--format tiff)")
     depth = np.uint16 if picture.bit_depth > 8 and kind in ("PNG", "TIFF") else np.uint8
     scale = np.float32(np.iinfo(depth).max)
-    scaled = np.clip(pixels, 0, 1)
-    scaled *= scale
-    return np.rint(scaled, out=scaled).astype(depth, order="C")
+    samples = np.empty(pixels.shape, depth)
+    for first in range(0, len(pixels), _ROWS):  # without a second copy of a large picture in floats
+        rows = slice(first, first + _ROWS)
+        scaled = np.clip(pixels[rows], 0, 1)
+        scaled *= scale
+        samples[rows] = np.rint(scaled, out=scaled)
+    return samples
 
 
 def _is_grey(samples: NDArray[Any]) -> bool:

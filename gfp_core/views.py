@@ -7,7 +7,7 @@ the top left pixel throughout.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+
+from .align import visible
 
 OVERLAP = 0.4
 """Intersection over union above which two detections are the same face (as in the reference)."""
@@ -63,20 +65,19 @@ def cut(
     box: Sequence[float],
     side: int,
     margin: float,
-    prepare: Callable[[Tensor], Tensor],
+    outside: Tensor,
 ) -> tuple[Tensor, NDArray[np.float64]]:
     """A square around a face, and the matrix (2, 3) from its pixels to the image's.
 
     Args:
-        image: (C, H, W).
+        image: (C, H, W), as anybody gives it: values outside of [0, 1] and NaN are clamped.
         box: x1, y1, x2, y2 in pixels of the image.
         side: of the result in pixels.
         margin: side of the square in the image over the longer side of the box.
-        prepare: applied to the part of the image (1, C, h, w) before it is resized; what lies
-            outside of the image is 0 after it.
+        outside: (C,), what lies outside of the image.
 
     Returns:
-        (C, side, side) and the matrix.
+        (C, side, side) float32, where ``outside`` is, and the matrix.
     """
     x1, y1, x2, y2 = box
     half = margin * max(x2 - x1, y2 - y1) / 2
@@ -88,12 +89,15 @@ def cut(
         part.append(slice(first, last))
         place.append(round((first - centre + half) * scale))
     height, width = (max(1, round((one.stop - one.start) * scale)) for one in part)
-    pixels, to_part = resized(prepare(image[None, :, part[0], part[1]]), height, width)
+    there = visible(image[None, :, part[0], part[1]].to(outside.device))
+    pixels, to_part = resized(there, height, width)
     top, left = place
-    pixels = F.pad(pixels, (left, side - left - width, top, side - top - height))
+    colour = outside[:, None, None]
+    # Where rounding lets the part stand out of the square, it is cut off.
+    square = F.pad(pixels[0] - colour, (left, side - left - width, top, side - top - height))
     to_image = np.array([[1.0, 0.0, part[1].start], [0.0, 1.0, part[0].start]])
     to_pixels = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]])
-    return pixels[0], after(to_image, after(to_part, to_pixels))
+    return square + colour, after(to_image, after(to_part, to_pixels))
 
 
 def turned(frames: Tensor, rotation: int) -> tuple[Tensor, NDArray[np.float64]]:

@@ -163,5 +163,8 @@ def to_frames(rgb: NDArray[np.uint8]) -> Tensor:
 
 def to_pixels(image: Tensor) -> NDArray[np.uint8]:
     """(3, H, W) RGB in [0, 1] to (H, W, 3) uint8."""
-    levels = image.clamp(0, 1).mul_(255).round_().to(torch.uint8)
-    return np.ascontiguousarray(levels.permute(1, 2, 0).cpu().numpy())
+    pixels = np.empty((*image.shape[1:], 3), np.uint8)
+    for rows in range(0, len(pixels), 256):  # without a second copy of a large picture in floats
+        part = image[:, rows : rows + 256].clamp(0, 1).mul_(255).round_().to(torch.uint8)
+        pixels[rows : rows + 256] = part.permute(1, 2, 0).cpu().numpy()
+    return pixels

@@ -9,12 +9,15 @@ levels, heads for class, box and landmarks. Backbones are a quarter of MobileNet
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .fast_layers import band_of, in_bands
+
+Prepare: TypeAlias = Callable[[Tensor], Tensor]
 
 PRIORS = 2
 """Priors a cell."""
@@ -44,8 +47,12 @@ def _separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     )
 
 
+def _unchanged(x: Tensor) -> Tensor:
+    return x
+
+
 def _to_an_eighth(
-    begin: Callable[[Tensor], Tensor], x: Tensor, *, floats: int, training: bool
+    begin: Callable[[Tensor], Tensor], x: Tensor, prepare: Prepare, *, floats: int, training: bool
 ) -> Tensor:
     """The first layers of a body, some rows at a time: their maps dwarf the picture.
 
@@ -53,15 +60,16 @@ def _to_an_eighth(
         begin: from pictures (B, 3, H, W) to an eighth of their size; looks 21 rows of a picture
             beyond its own.
         x: the pictures.
+        prepare: what they go through first.
         floats: numbers that its largest map has for every pixel of a picture.
         training: whether all has to be seen at once.
     """
     if training or torch.is_grad_enabled():
-        return begin(x)
+        return begin(prepare(x))
     rows, stride, margin = x.shape[2], 8, 24
     band = band_of(rows, 4 * floats * len(x) * x.shape[3], x.device, step=stride)
     (whole,) = in_bands(
-        lambda low, high: [begin(x[:, :, low:high])], rows, band, margin, 1 / stride
+        lambda low, high: [begin(prepare(x[:, :, low:high]))], rows, band, margin, 1 / stride
     )
     return whole
 
@@ -88,10 +96,10 @@ class MobileNetBody(nn.Module):
         )
         self.stage3 = nn.Sequential(_separable(128, 256, stride=2), _separable(256, 256))
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, prepare: Prepare = _unchanged) -> list[Tensor]:
         """(B, 3, H, W) -> features at an eighth, a sixteenth and a thirty-second of the size."""
         # The largest map has 16 channels at half the size.
-        fine = _to_an_eighth(self.stage1, x, floats=4, training=self.training)
+        fine = _to_an_eighth(self.stage1, x, prepare, floats=4, training=self.training)
         middle = self.stage2(fine)
         return [fine, middle, self.stage3(middle)]
 
@@ -138,10 +146,10 @@ class ResNetBody(nn.Module):
         others = (Bottleneck(4 * width, width, 1, first=False) for _ in range(1, blocks))
         return nn.Sequential(first, *others)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, prepare: Prepare = _unchanged) -> list[Tensor]:
         """(B, 3, H, W) -> features at an eighth, a sixteenth and a thirty-second of the size."""
         # The largest maps have 64 channels at half the size and 256 at a quarter.
-        fine = _to_an_eighth(self._begin, x, floats=16, training=self.training)
+        fine = _to_an_eighth(self._begin, x, prepare, floats=16, training=self.training)
         fine = self.layer2[1:](fine)
         middle = self.layer3(fine)
         return [fine, middle, self.layer4(middle)]
@@ -165,17 +173,16 @@ class FPN(nn.Module):
             nn.Sequential(*_conv(channels, channels, slope=slope)) for _ in range(2)
         )
 
-    def forward(self, features: Sequence[Tensor], finest: bool = True) -> list[Tensor]:
-        """Features of three levels, fine to coarse, to as many of equal width, or the last two."""
-        fine, middle, coarse = features
+    def forward(self, middle: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of the two coarser levels of the body, to as many of equal width."""
         coarse = self.output3(coarse)
-        middle = self.output2(middle)
-        middle = self.merge2(middle + F.interpolate(coarse, size=middle.shape[2:]))
-        if not finest:
-            return [middle, coarse]
-        fine = self.output1(fine)
-        fine = self.merge1(fine + F.interpolate(middle, size=fine.shape[2:]))
-        return [fine, middle, coarse]
+        above = F.interpolate(coarse, size=middle.shape[2:])
+        return self.merge2(self.output2(middle) + above), coarse
+
+    def finest(self, fine: Tensor, above: Tensor) -> Tensor:
+        """Some rows of the body's finest level, and of the level above, enlarged to its size."""
+        merged: Tensor = self.merge1(self.output1(fine) + above)
+        return merged
 
 
 class SSH(nn.Module):
@@ -223,11 +230,15 @@ class RetinaFace(nn.Module):
             nn.ModuleList(Head(body.out, numbers) for _ in range(3)) for numbers in (2, 4, 10)
         )
 
-    def forward(self, x: Tensor, finest: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, finest: bool = True, prepare: Prepare = _unchanged
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """See what is in pictures.
 
         Args:
             x: (B, 3, H, W) float32 of any size, BGR from 0 to 255 minus the channels' means.
+            prepare: makes such pictures of ``x``, pixel by pixel; called for some rows at a time,
+                so that large ones need no second copy.
             finest: whether to see small faces. Without its finest level, which takes half of the
                 work, the network gives only the priors of 64 pixels and more, which are the last.
 
@@ -235,14 +246,35 @@ class RetinaFace(nn.Module):
             For all P priors of that size (see `retinaface.priors`) the box regressions (B, P, 4),
             the class probabilities (B, P, 2; face is 1) and the landmark regressions (B, P, 10).
         """
-        modules = [self.ssh1, self.ssh2, self.ssh3]
-        features = self.fpn(self.body(x), finest)
-        skipped = len(modules) - len(features)
-        levels = [ssh(feature) for ssh, feature in zip(modules[skipped:], features, strict=True)]
+        fine, *coarser = self.body(x, prepare)
+        middle, coarse = self.fpn(*coarser)
+        levels = [self.ssh2(middle), self.ssh3(coarse)]
+        if finest:
+            levels.insert(0, self._finest(fine, middle))
 
         def heads(kind: nn.ModuleList) -> Tensor:
-            pairs = zip(list(kind)[skipped:], levels, strict=True)
+            pairs = zip(list(kind)[-len(levels) :], levels, strict=True)
             return torch.cat([head(level) for head, level in pairs], dim=1)
 
         classes = heads(self.ClassHead).softmax(dim=-1)
         return heads(self.BboxHead), classes, heads(self.LandmarkHead)
+
+    def _finest(self, fine: Tensor, middle: Tensor) -> Tensor:
+        """The finest level, some rows at a time: of large pictures it takes most of the memory."""
+        count, _, rows, columns = fine.shape
+        # Which rows and columns of the level above stand for those of this one (nearest).
+        grid = torch.arange(max(middle.shape[2:]), dtype=torch.float32, device=fine.device)
+        above_row, above_column = (
+            F.interpolate(grid[None, None, :length], size=size)[0, 0].long()
+            for length, size in zip(middle.shape[2:], (rows, columns), strict=True)
+        )
+
+        def run(low: int, high: int) -> list[Tensor]:
+            above = middle[:, :, above_row[low:high]][:, :, :, above_column]
+            return [self.ssh1(self.fpn.finest(fine[:, :, low:high], above))]
+
+        band = rows
+        if not (self.training or torch.is_grad_enabled()):
+            band = band_of(rows, 4 * count * self.body.out * columns, fine.device)
+        (level,) = in_bands(run, rows, band, margin=4, scale=1)  # four convolutions of 3x3
+        return level

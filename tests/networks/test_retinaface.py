@@ -70,14 +70,16 @@ def test_equal_to_facexlib(backbone, rows, monkeypatch):
 def test_a_large_picture_goes_in_bands(monkeypatch, name, floats):
     net = retinaface.from_state_dict(seeded(retinaface.build(name)).state_dict())
     image = torch.randn(1, 3, 203, 64)
-    seen = []
+    seen, finest = [], []
     last = net.body.stage1 if floats == 4 else net.body.layer2[0]
     last.register_forward_hook(lambda _, __, result: seen.append(result.shape[2] * 8))
+    net.ssh1.register_forward_hook(lambda _, __, result: finest.append(result.shape[2]))
     with torch.inference_mode():
         whole = net(image)
-        monkeypatch.setattr(fast_layers, "BAND_BYTES", 64 * 4 * floats * 56)
+        monkeypatch.setattr(fast_layers, "BAND_BYTES", 64 * 4 * floats * 24)
         banded = net(image)
-    assert seen == [208, 80, 104, 104, 64]
+    assert (seen, finest[:1]) == ([208, 48, *[72] * 6, 64, 40], [26])
+    assert len(finest) > 2
     for one, other in zip(whole, banded, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * max(1.0, float(one.abs().max())))
 
