@@ -257,7 +257,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("auto", "fp32", "fp16", "bf16"),
         default="auto",
         help="in which the model computes: auto is fp16 on a GPU that is faster with it, else "
-        "fp32; bf16 is faster on CPUs that have it (default: %(default)s)",
+        "fp32; bf16 saves time with large models on CPUs that have it (default: %(default)s)",
     )
     restore.add_argument("--overwrite", action="store_true", help="redo files already finished")
     restore.add_argument(

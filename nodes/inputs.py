@@ -90,8 +90,8 @@ def precision() -> Any:
             "precision",
             options=list(get_args(Precision)),
             default="auto",
-            tooltip="auto: fp16 where the GPU is faster with it, else fp32. bf16 takes half of the "
-            "time on CPUs that have it. Faces that overflow are computed again in fp32.",
+            tooltip="auto: fp16 where the GPU is faster with it, else fp32. bf16 saves time with "
+            "large models on CPUs that have it. Faces that overflow are computed again in fp32.",
         )
     )
 
