@@ -2,10 +2,11 @@
 
     python -m benchmarks.networks --out build/networks
 
-All forms run in turn in one process on one picture of noise, with seeded weights; medians. A ratio
-is spandrel's time over ours (for the bundled model, which spandrel has not: the published form's).
-CPU time is that of all threads. Threads that wait for others are counted, too: on a busy machine
-one thread (``--threads 1``) tells more of the work done.
+All forms, fast and OpenVINO in bfloat16 too, run in turn in one process on one picture of noise,
+with seeded weights; medians. A ratio is spandrel's time over ours (for the bundled model, which
+spandrel has not: the published form's). CPU time is that of all threads. Threads that wait for
+others are counted, too: on a busy machine one thread (``--threads 1``) tells more of the work
+done.
 """
 
 from __future__ import annotations

@@ -110,11 +110,9 @@ def banded(change: Picture, alpha: NDArray[np.float32], side: float) -> Picture:
         alpha: (h, w) the mask in [0, 1], by which every band is multiplied.
         side: of the crop, in pixels.
     """
-    height, width = alpha.shape
     factor = _reduction(_BANDS[0] * side)
-    small = (max(1, round(width / factor)), max(1, round(height / factor)))
-    inside = _resized((alpha > 0).astype(np.float32), small, cv2.INTER_AREA)
-    low = _resized(change, small, cv2.INTER_AREA)
+    inside = _reduced((alpha > 0).astype(np.float32), factor)
+    low = _reduced(change, factor)
     faded = np.zeros_like(low)  # what of the change begins further inside
     previous = np.ones_like(inside)
     for share in _BANDS:
@@ -123,7 +121,7 @@ def banded(change: Picture, alpha: NDArray[np.float32], side: float) -> Picture:
         weight = np.minimum(previous, np.clip(2.0 * near - 1.0, 0.0, 1.0))
         faded += (previous - weight)[..., None] * _soft(low, share * side / factor)
         previous = weight
-    result: Picture = change - _resized(faded, (width, height), cv2.INTER_LINEAR)
+    result: Picture = change - _enlarged(faded, change)
     result *= alpha[..., None]
     return result
 
@@ -184,9 +182,7 @@ def _quiet(energy: NDArray[Any], picture: Picture) -> float:
 
 def _soft(picture: NDArray[Any], sigma: float) -> NDArray[Any]:
     """A Gaussian blur, on a smaller picture where it is wide."""
-    height, width = picture.shape[:2]
     factor = _reduction(sigma)
-    small = (max(1, round(width / factor)), max(1, round(height / factor)))
     smaller = _by_channel(
         partial(
             cv2.GaussianBlur,
@@ -194,14 +190,25 @@ def _soft(picture: NDArray[Any], sigma: float) -> NDArray[Any]:
             sigmaX=max(sigma / factor, 0.3),
             borderType=cv2.BORDER_REPLICATE,
         ),
-        _resized(picture, small, cv2.INTER_AREA),
+        _reduced(picture, factor),
     )
-    return _resized(smaller, (width, height), cv2.INTER_LINEAR)
+    return _enlarged(smaller, picture)
 
 
 def _reduction(sigma: float) -> int:
     """By how much a picture may be reduced before a Gaussian blur."""
     return max(1, int(sigma / 2))
+
+
+def _reduced(picture: NDArray[Any], factor: int) -> NDArray[Any]:
+    height, width = picture.shape[:2]
+    small = (max(1, round(width / factor)), max(1, round(height / factor)))
+    return _resized(picture, small, cv2.INTER_AREA)
+
+
+def _enlarged(picture: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
+    height, width = like.shape[:2]
+    return _resized(picture, (width, height), cv2.INTER_LINEAR)
 
 
 def _resized(picture: NDArray[Any], size: tuple[int, int], interpolation: int) -> NDArray[Any]:

@@ -210,7 +210,9 @@ class FaceDetector:
         """What the network finds in each image, looked at once; only large faces if ``close``."""
         height, width = images.shape[2:]
         with deterministic(self.device, allow_tf32=False):
-            boxes, classes, landmarks = self.net(images, not close, retinaface.preprocess)
+            boxes, classes, landmarks = self.net(
+                images, finest=not close, prepare=retinaface.preprocess
+            )
         left_out = retinaface.count_priors(height, width) - classes.shape[1]
         result = []
         for index in range(images.shape[0]):

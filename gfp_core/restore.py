@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Literal, TypeAlias, get_args
@@ -13,6 +11,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
+from .devices import deterministic, is_out_of_memory, release_memory
 from .engines import EngineError, openvino_form
 from .faces import Faces, Preview, Progress
 from .networks.fast import fast_form
@@ -166,12 +165,12 @@ class Restorer:
             try:
                 result = self._run_checked(forward, part, device, dtype, done)
             except (RuntimeError, MemoryError) as error:
-                if len(part) == 1 or not _is_out_of_memory(error):
+                if len(part) == 1 or not is_out_of_memory(error):
                     raise
                 result = None
             if result is None:
                 # Only here, for the exception had kept the tensors of the failed attempt alive.
-                _release_memory(device)
+                release_memory(device)
                 chunk = len(part) // 2
                 logger.warning("out of memory on %s: now %d faces at a time", device, chunk)
                 continue
@@ -259,33 +258,7 @@ def _run(forward: Forward, crops: Tensor, device: torch.device, dtype: torch.dty
     with (
         torch.inference_mode(),
         torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
-        _deterministic(device, allow_tf32=dtype != torch.float32),
+        deterministic(device, allow_tf32=dtype != torch.float32),
     ):
         x = crops.to(device, torch.float32).clamp(0, 1) * 2 - 1
         return forward(x).float()
-
-
-def _deterministic(device: torch.device, allow_tf32: bool) -> AbstractContextManager[None]:
-    """Make cuDNN choose algorithms that give the same bits every time, and true float32."""
-    if device.type != "cuda":
-        return nullcontext()
-    return torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=allow_tf32
-    )
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device (by type or, for want of one, by message) or the host ran out of memory."""
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    return bool(
-        re.search(r"out of memory|not enough memory|allocate memory|ALLOC_FAILED", str(error))
-    )
-
-
-def _release_memory(device: torch.device) -> None:
-    """Give cached blocks back, which may be of the wrong size for a smaller chunk."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()

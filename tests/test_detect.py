@@ -112,15 +112,14 @@ class Spots(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def forward(self, images: Tensor, *how: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor, **how: Any) -> tuple[Tensor, Tensor, Tensor]:
         height, width = images.shape[2:]
         prior = retinaface.priors(height, width)
         boxes = torch.zeros(len(images), len(prior), 4)
         classes = torch.zeros(len(images), len(prior), 2)
         points = torch.zeros(len(images), len(prior), 10)
-        rgb = (images * 255 - 130).clamp(
-            min=0
-        )  # not the mean colour, which stands for outside the frame
+        # Not the mean colour, which stands for outside the frame.
+        rgb = (images * 255 - 130).clamp(min=0)
         x, y = torch.arange(width) * 1.0, torch.arange(height) * 1.0
         for index, spots in enumerate(rgb):
             mass = spots.sum(dim=(1, 2))
@@ -233,8 +232,8 @@ def test_multiscale_moves_landmarks_only_and_a_little(detector, astronaut, part,
 
 def test_multiscale_keeps_what_the_closer_look_does_not_see(astronaut):
     class Once(Spots):
-        def forward(self, images: Tensor, *how: Any) -> tuple[Tensor, Tensor, Tensor]:
-            boxes, classes, points = super().forward(images, *how)
+        def forward(self, images: Tensor, **how: Any) -> tuple[Tensor, Tensor, Tensor]:
+            boxes, classes, points = super().forward(images, **how)
             return boxes, classes * (images.shape[2] == 100), points
 
     frames = spots(100, 100, np.array([[30.0, 35], [70, 35], [50, 70]]))
@@ -378,10 +377,10 @@ def test_out_of_memory_halves_the_batch(detector, astronaut, caplog):
             super().__init__()
             self.net = net
 
-        def forward(self, images: Tensor, *how: Any) -> tuple[Tensor, Tensor, Tensor]:
+        def forward(self, images: Tensor, **how: Any) -> tuple[Tensor, Tensor, Tensor]:
             if len(images) > 2:
                 raise RuntimeError("CUDA out of memory.")
-            return self.net(images, *how)
+            return self.net(images, **how)
 
     frames = torch.cat([astronaut, astronaut.flip(3), torch.zeros_like(astronaut), astronaut])
     with caplog.at_level(logging.WARNING):

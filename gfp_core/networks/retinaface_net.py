@@ -64,14 +64,20 @@ def _to_an_eighth(
         floats: numbers that its largest map has for every pixel of a picture.
         training: whether all has to be seen at once.
     """
-    if training or torch.is_grad_enabled():
-        return begin(prepare(x))
     rows, stride, margin = x.shape[2], 8, 24
-    band = band_of(rows, 4 * floats * len(x) * x.shape[3], x.device, step=stride)
+    band = _band(x, floats, training, step=stride)
     (whole,) = in_bands(
         lambda low, high: [begin(prepare(x[:, :, low:high]))], rows, band, margin, 1 / stride
     )
     return whole
+
+
+def _band(x: Tensor, floats: int, training: bool, step: int = 2) -> int:
+    """Rows of ``x`` at a time, with so many numbers for each of its pixels; all to be trained."""
+    rows = x.shape[2]
+    if training or torch.is_grad_enabled():
+        return rows
+    return band_of(rows, 4 * floats * len(x) * x.shape[3], x.device, step)
 
 
 class MobileNetBody(nn.Module):
@@ -237,10 +243,10 @@ class RetinaFace(nn.Module):
 
         Args:
             x: (B, 3, H, W) float32 of any size, BGR from 0 to 255 minus the channels' means.
-            prepare: makes such pictures of ``x``, pixel by pixel; called for some rows at a time,
-                so that large ones need no second copy.
             finest: whether to see small faces. Without its finest level, which takes half of the
                 work, the network gives only the priors of 64 pixels and more, which are the last.
+            prepare: makes such pictures of ``x``, pixel by pixel; called for some rows at a time,
+                so that large ones need no second copy.
 
         Returns:
             For all P priors of that size (see `retinaface.priors`) the box regressions (B, P, 4),
@@ -261,7 +267,7 @@ class RetinaFace(nn.Module):
 
     def _finest(self, fine: Tensor, middle: Tensor) -> Tensor:
         """The finest level, some rows at a time: of large pictures it takes most of the memory."""
-        count, _, rows, columns = fine.shape
+        rows, columns = fine.shape[2:]
         # Which rows and columns of the level above stand for those of this one (nearest).
         grid = torch.arange(max(middle.shape[2:]), dtype=torch.float32, device=fine.device)
         above_row, above_column = (
@@ -273,8 +279,6 @@ class RetinaFace(nn.Module):
             above = middle[:, :, above_row[low:high]][:, :, :, above_column]
             return [self.ssh1(self.fpn.finest(fine[:, :, low:high], above))]
 
-        band = rows
-        if not (self.training or torch.is_grad_enabled()):
-            band = band_of(rows, 4 * count * self.body.out * columns, fine.device)
+        band = _band(fine, self.body.out, self.training)
         (level,) = in_bands(run, rows, band, margin=4, scale=1)  # four convolutions of 3x3
         return level
