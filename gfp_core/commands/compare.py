@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from ..cli import OK
-from ..images import from_frames, read_image, to_frames, write_image
+from ..io.images import from_frames, read_image, to_frames, write_image
 from .jobs import check_writable
 from .running import CannotStart, Console, load, load_detector
 

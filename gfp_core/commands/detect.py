@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..images import Picture, read_image, to_frames, write_image
+from ..io.images import Picture, read_image, to_frames, write_image
 from .jobs import Job, check_writable, make_folder, plan
 from .running import Console, Steps, load, load_detector
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..images import SUFFIXES
+from ..io.images import SUFFIXES
 
 
 class UsageError(ValueError):

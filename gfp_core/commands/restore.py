@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cli import COMPARE, CROPS, FORMATS
-from ..images import (
+from ..io.images import (
     MAX_PIXELS,
     SUFFIXES,
     ImageError,

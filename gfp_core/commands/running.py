@@ -18,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..cli import FAILED, INTERRUPTED, OK
-from ..images import MAX_PIXELS
+from ..io.images import MAX_PIXELS
 from ..weights.settings import Settings
 from ..weights.store import Weights
 from .jobs import Job

@@ -16,7 +16,7 @@ from ..align import align
 from ..choose import largest
 from ..detect import FaceDetector
 from ..faces import Face, Faces, Progress
-from ..images import SUFFIXES, read_image, to_frames
+from ..io.images import SUFFIXES, read_image, to_frames
 from ..restore import Restorer
 from ..training.degradations import DegradationRanges, degrade_with_seed
 from ..training.pack import INDEX, FacePack

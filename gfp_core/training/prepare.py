@@ -17,7 +17,7 @@ from ..align import fit_similarity, invert, similarity_scale, warp
 from ..choose import largest
 from ..detect import FaceDetector
 from ..faces import Face, Progress
-from ..images import SUFFIXES, read_image, to_frames
+from ..io.images import SUFFIXES, read_image, to_frames
 from ..sharpness import face_sharpness
 from .pack import PackWriter, Split
 from .regions import move, regions_of

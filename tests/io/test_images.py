@@ -17,10 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
-from gfp_core import images
-from gfp_core.formats import tiff
-from gfp_core.formats.metadata import Metadata
-from gfp_core.images import (
+from gfp_core.io import images, tiff
+from gfp_core.io.images import (
     ImageError,
     Picture,
     copy_image,
@@ -29,6 +27,7 @@ from gfp_core.images import (
     to_frames,
     write_image,
 )
+from gfp_core.io.metadata import Metadata
 
 QUICK = settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -651,5 +650,5 @@ def test_images_needs_no_torch():
     import subprocess
     import sys
 
-    code = "import sys, gfp_core.images; sys.exit('torch' in sys.modules)"
+    code = "import sys, gfp_core.io.images; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

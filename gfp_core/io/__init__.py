@@ -1,0 +1,1 @@
+"""Files: pictures (PNG, JPEG, WebP, TIFF, BMP), their metadata, and atomic writing."""
