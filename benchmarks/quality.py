@@ -33,6 +33,7 @@ from gfp_core.colorspaces import (
     rgb_to_oklab,
 )
 from gfp_core.crops import exchange_crops, faces_from_crops
+from gfp_core.degradation import degrade
 from gfp_core.enhance import enhance
 from gfp_core.faces import Face, Faces
 from gfp_core.io.images import read_image, to_frames
@@ -41,7 +42,6 @@ from gfp_core.paste import paste
 from gfp_core.pipeline import FaceRestorer
 from gfp_core.sharpness import auto_strength
 from gfp_core.training.data import split_people
-from gfp_core.training.degradations import degrade
 
 from . import quality_faces
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gfp_core.colorspaces import rgb_to_lab
+from gfp_core.degradation import degrade_with_seed
 from gfp_core.networks.fast import fast_form
 from gfp_core.pipeline import find_model
-from gfp_core.training.degradations import degrade_with_seed
 from gfp_core.training.pack import FacePack
 from gfp_core.training.recipes import load_recipe
 from gfp_core.weights.loading import load_network

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .color import ColorMode, apply_color
-from .evaluation.report import sheet
+from .draw import sheet
 from .faces import Faces, Progress
 from .restore import Restorer
 

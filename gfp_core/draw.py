@@ -1,12 +1,16 @@
-"""Drawing of faces over a picture, to see what the detector found."""
+"""Drawing: faces over a picture, to see what the detector found, and sheets of pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from .faces import Face
 
@@ -51,3 +55,36 @@ def _draw_face(image: NDArray[np.uint8], face: Face, label: str) -> None:
     cv2.rectangle(image, (left, bottom - height - below), (left + width, bottom), (0, 90, 0), -1)
     place = (left, bottom - below // 2)
     cv2.putText(image, text, place, font, scale, (255, 255, 255), line, cv2.LINE_AA)
+
+
+def sheet(columns: Mapping[str, Tensor], pictures: Sequence[int], size: int = 256) -> Tensor:
+    """Draw a picture sheet: a row a person, a column a method, the methods' names on top.
+
+    Args:
+        columns: name to (N, 3, H, W) float RGB in [0, 1]; H and W may differ between methods.
+        pictures: indices of the pictures to show, one a row.
+        size: side of each picture on the sheet in pixels.
+
+    Returns:
+        (3, H', W') float RGB in [0, 1].
+
+    Raises:
+        ValueError: no column, or no picture.
+        IndexError: a column has no picture of that index.
+    """
+    if not columns or not pictures:
+        raise ValueError("a sheet needs at least one column and one picture")
+    strips = []
+    for name, images in columns.items():
+        rows = images[list(pictures)].detach().float().cpu()
+        rows = F.interpolate(rows, (size, size), mode="bilinear", antialias=True).clamp(0, 1)
+        strips.append(torch.cat([_label(name, size), *rows], dim=1))
+    return torch.cat(strips, dim=2)
+
+
+def _label(text: str, width: int) -> Tensor:
+    """A white strip (3, 24, width) with a line of black text."""
+    picture = Image.new("RGB", (width, 24), "white")
+    font = ImageFont.load_default(size=14)
+    ImageDraw.Draw(picture).text((width / 2, 12), text, fill="black", font=font, anchor="mm")
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255

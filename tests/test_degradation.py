@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from gfp_core.training.degradations import (
+from gfp_core.degradation import (
     KERNEL_SIZE,
     DegradationRanges,
     apply,

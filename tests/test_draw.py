@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
-from gfp_core.draw import draw_faces
+from gfp_core.draw import draw_faces, sheet
 from gfp_core.faces import Face
 
 
@@ -52,3 +53,15 @@ def test_numbers_differ():
     image = np.zeros((100, 100, 3), np.float32)
     first, second = face(10, 30, 60, 90), face(10, 30, 60, 90)
     assert (draw_faces(image, [first]) != draw_faces(image, [first, second])).any()
+
+
+def test_sheet_shows_the_chosen_pictures_in_their_columns():
+    noise = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    flat = torch.arange(5).view(5, 1, 1, 1).expand(5, 3, 8, 8) / 10
+    page = sheet({"input": noise, "flat": flat}, [3, 1], size=32)
+    assert page.shape == (3, 24 + 2 * 32, 64)
+    assert torch.allclose(page[:, 24:56, 32:], torch.full((3, 32, 32), 0.3))
+    assert torch.allclose(page[:, 56:, 32:], torch.full((3, 32, 32), 0.1))
+    assert page[:, :24].min() < 0.5 < page[:, :24].max()
+    with pytest.raises(ValueError, match="at least one"):
+        sheet({}, [0])

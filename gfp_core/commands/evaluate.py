@@ -103,7 +103,7 @@ def _fid(
 ) -> list[str]:
     """Add the column FID; or say why not."""
     from ..evaluation import report, testset
-    from ..evaluation.fid import FIDInception
+    from ..metrics.fid import FIDInception
 
     reference = truth
     if options.reference is not None:
@@ -155,7 +155,7 @@ def _sheets(out: Path, rows: dict[str, Tensor], count: int) -> None:
     import numpy as np
     from PIL import Image
 
-    from ..evaluation.report import sheet
+    from ..draw import sheet
 
     for part, start in enumerate(range(0, count, ROWS_A_SHEET)):
         picture = sheet(rows, range(start, min(start + ROWS_A_SHEET, count)), size=256)

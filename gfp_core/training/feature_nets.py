@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..embed import load_descriptor
-from ..evaluation.metrics import IMAGENET_MEAN, IMAGENET_STD, FeatureDistance
+from ..metrics.distances import IMAGENET_MEAN, IMAGENET_STD, FeatureDistance
 from ..networks.face_descriptor import inner_face
 
 logger = logging.getLogger(__name__)

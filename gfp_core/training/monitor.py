@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ..evaluation.report import sheet
+from ..draw import sheet
 
 logger = logging.getLogger(__name__)
 

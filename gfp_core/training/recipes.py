@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .degradations import PAPER, DegradationRanges
+from ..degradation import PAPER, DegradationRanges
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..evaluation.metrics import psnr
+from ..degradation import degrade_with_seed
 from ..faces import Progress
+from ..metrics.distances import psnr
 from . import checkpoints, models
 from .data import FacePairs, Pair, Steps, to_net
-from .degradations import degrade_with_seed
 from .monitor import Monitor
 from .objective import Objective
 from .pack import FacePack

@@ -1,10 +1,10 @@
-"""The table and the picture sheet."""
+"""The table of metrics."""
 
 import pytest
 import torch
 
-from gfp_core.evaluation.metrics import psnr, ssim
-from gfp_core.evaluation.report import evaluate, markdown, sheet
+from gfp_core.evaluation.report import evaluate, markdown
+from gfp_core.metrics.distances import psnr, ssim
 
 
 @pytest.fixture
@@ -42,14 +42,3 @@ def test_pictures_of_another_size_are_refused(truth):
         evaluate(truth, {"small": truth[..., ::2, ::2]}, {"PSNR ↑": psnr})
     with pytest.raises(ValueError, match="ground truth"):
         evaluate(truth, {"ground truth": truth}, {"PSNR ↑": psnr})
-
-
-def test_sheet_shows_the_chosen_pictures_in_their_columns(truth):
-    flat = torch.arange(5).view(5, 1, 1, 1).expand(5, 3, 8, 8) / 10
-    page = sheet({"input": truth, "flat": flat}, [3, 1], size=32)
-    assert page.shape == (3, 24 + 2 * 32, 64)
-    assert torch.allclose(page[:, 24:56, 32:], torch.full((3, 32, 32), 0.3))
-    assert torch.allclose(page[:, 56:, 32:], torch.full((3, 32, 32), 0.1))
-    assert page[:, :24].min() < 0.5 < page[:, :24].max()
-    with pytest.raises(ValueError, match="at least one"):
-        sheet({}, [0])

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gfp_core.evaluation.metrics import niqe, psnr, ssim
+from gfp_core.metrics.distances import psnr, ssim
+from gfp_core.metrics.niqe import niqe
 
 skimage_data = pytest.importorskip("skimage.data")
 skimage_metrics = pytest.importorskip("skimage.metrics")

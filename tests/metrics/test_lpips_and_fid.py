@@ -9,10 +9,10 @@ from skimage.data import astronaut
 from torch import nn
 
 from gfp_core.detect import load_detector
-from gfp_core.evaluation.fid import FIDInception, frechet_distance
-from gfp_core.evaluation.landmarks import LandmarkDistance
-from gfp_core.evaluation.lpips import LPIPS
 from gfp_core.evaluation.report import add_fid, available_metrics, csv_text, evaluate, markdown
+from gfp_core.metrics.fid import FIDInception, frechet_distance
+from gfp_core.metrics.landmarks import LandmarkDistance
+from gfp_core.metrics.lpips import LPIPS
 
 
 @pytest.mark.slow

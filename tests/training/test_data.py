@@ -9,9 +9,9 @@ import pytest
 import torch
 from skimage.data import astronaut
 
+from gfp_core.degradation import PAPER
 from gfp_core.detect import load_detector
 from gfp_core.training.data import FacePairs, Steps, augment, to_net
-from gfp_core.training.degradations import PAPER
 from gfp_core.training.pack import INDEX, PICTURES, FacePack, PackWriter
 from gfp_core.training.prepare import person_of, prepare
 from gfp_core.training.recipes import Data

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from gfp_core.evaluation.metrics import IMAGENET_MEAN, IMAGENET_STD, FeatureDistance
+from gfp_core.metrics.distances import IMAGENET_MEAN, IMAGENET_STD, FeatureDistance
 from gfp_core.training import feature_nets, losses
 from gfp_core.training.feature_nets import (
     MOBILENET_STAGES,

@@ -1,0 +1,1 @@
+"""Measures of pictures of faces: distances to a ground truth, NIQE and FID."""
