@@ -27,8 +27,15 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from . import atomic, png, tiff
-from .metadata import Metadata, read_metadata, read_tiff_metadata, save_options
+from . import atomic, png, tiff, xmp
+from .metadata import (
+    RECORD_KEYWORD,
+    Metadata,
+    packet_with_record,
+    read_metadata,
+    read_tiff_metadata,
+    save_options,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,7 +129,13 @@ def read_image(path: str | os.PathLike[str]) -> Picture:
         ) from error
 
 
-def write_image(path: str | os.PathLike[str], picture: Picture, *, quality: int = 95) -> None:
+def write_image(
+    path: str | os.PathLike[str],
+    picture: Picture,
+    *,
+    quality: int = 95,
+    record: str | None = None,
+) -> None:
     """Write a picture in the format that the ending of ``path`` says, with its metadata.
 
     The file appears whole or not at all: it is written under a temporary name in the same
@@ -134,6 +147,10 @@ def write_image(path: str | os.PathLike[str], picture: Picture, *, quality: int 
         path: the file; an existing one is replaced.
         picture: what to write.
         quality: of JPEG and lossy WebP, 1 to 100. JPEG keeps the chroma at full size (4:4:4).
+        record: what was done to the picture (options, model, version; a text, TOML by custom),
+            for `read_record`. It goes into a PNG's text and into the XMP of a JPEG, WebP or TIFF
+            file, in place of an older record. None keeps the record that came with the picture
+            (`Metadata.record`), an empty text removes it. BMP has no place for it.
 
     Raises:
         ImageError: the ending is unknown, the picture does not fit the format or holds NaN, or
@@ -142,11 +159,38 @@ def write_image(path: str | os.PathLike[str], picture: Picture, *, quality: int 
     kind = SUFFIXES.get(Path(path).suffix.lower())
     if kind is None:
         raise ImageError(f"{path} ends in none of {', '.join(SUFFIXES)}; choose one of them")
+    if record is not None:
+        picture = replace(picture, metadata=replace(picture.metadata, record=record))
     try:
         data = _encode(picture, kind, quality)
     except (OSError, ValueError) as error:
         raise ImageError(f"{path} cannot be written as {kind}: {error}") from error
     _write_bytes(path, data)
+
+
+def read_record(path: str | os.PathLike[str]) -> str | None:
+    """Read what was done to a picture, as `write_image` was told; None where a file says nothing.
+
+    Only the file's head is read, no pixels.
+
+    Raises:
+        ImageError: the file is missing, unreadable or no picture.
+    """
+    try:
+        with open(path, "rb") as file:
+            kind = _sniff(file.read(16))
+            file.seek(0)
+            if kind is None:
+                raise ImageError(f"{path} is no PNG, JPEG, WebP or TIFF picture; name a result")
+            with _READERS[kind](file) as image:
+                if kind == "PNG" and RECORD_KEYWORD in image.info:
+                    return str(image.info[RECORD_KEYWORD])
+                packet = image.info.get("xmp") or b""
+    except ImageError:
+        raise
+    except Exception as error:  # the decoders raise nearly everything on damaged files
+        raise ImageError(f"{path} cannot be read ({error}); name a picture file") from error
+    return xmp.remove_record(xmp.to_utf8(packet))[1]
 
 
 def copy_image(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
@@ -352,7 +396,7 @@ def _encode(picture: Picture, kind: str, quality: int) -> bytes:
             samples,
             exif=metadata.exif,
             icc_profile=metadata.icc_profile,
-            xmp=metadata.xmp,
+            xmp=packet_with_record(metadata),
             photoshop=metadata.photoshop,
             dpi=metadata.dpi,
         )

@@ -18,15 +18,23 @@ from PIL.ImageFile import ImageFile
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from . import tiff
+from . import tiff, xmp
 
 logger = logging.getLogger(__name__)
+
+RECORD_KEYWORD = "gfp restoration"
+"""Keyword of the PNG text entry that holds the record of what was done."""
 
 _SEGMENT_BYTES = 65_500  # of a JPEG segment, less its name and length
 _PHOTOSHOP_MARK = b"Photoshop 3.0\0"
 _PNG_COLOUR = (b"cICP", b"cHRM", b"gAMA", b"sRGB")
 # Held in fields of their own; the raw EXIF would also turn the picture once more.
-_PNG_OTHER_TEXT = ("XML:com.adobe.xmp", "Raw profile type exif", "Raw profile type APP1")
+_PNG_OTHER_TEXT = (
+    RECORD_KEYWORD,
+    "XML:com.adobe.xmp",
+    "Raw profile type exif",
+    "Raw profile type APP1",
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Metadata:
     icc_profile: bytes = b""
     """The colour profile of the pixels."""
     xmp: bytes = b""
-    """The XMP packet."""
+    """The XMP packet in UTF-8, without our record."""
     photoshop: bytes = b""
     """Image resources (``8BIM``), IPTC captions among them."""
     dpi: tuple[float, float] | None = None
@@ -47,6 +55,8 @@ class Metadata:
     """Text entries: keyword and text; a JPEG's comment has the keyword ``Comment``."""
     png_colour: tuple[tuple[bytes, bytes], ...] = ()
     """PNG's chunks of gamma, primaries and coding points: name and content."""
+    record: str = ""
+    """What was done to the picture, as `images.write_image` was told; empty where unknown."""
 
     def fitting(self, *, grey: bool) -> Metadata:
         """Without a profile that does not fit the pixels to be written, grey or RGB."""
@@ -68,13 +78,16 @@ def read_metadata(image: ImageFile, chunks: Mapping[bytes, list[bytes]]) -> tupl
         chunks: a PNG's chunks, from `png.read_chunks`; else empty.
     """
     text: list[tuple[str, str]] = []
+    record: str | None = None
     if isinstance(image, PngImageFile):
+        record = image.text.get(RECORD_KEYWORD)
         text = [item for item in image.text.items() if item[0] not in _PNG_OTHER_TEXT]
     elif comment := image.info.get("comment"):
         text = [("Comment", comment.decode("utf-8", "replace"))]
     exif, orientation = _upright_exif(image)
-    xmp, said_by_xmp = _upright_xmp(image.info.get("xmp") or b"")
-    orientation = orientation or said_by_xmp or 1
+    packet, orientation_of_xmp = xmp.set_upright(xmp.to_utf8(image.info.get("xmp") or b""))
+    packet, record_of_xmp = xmp.remove_record(packet)
+    orientation = orientation or orientation_of_xmp or 1
     resources = [
         block[len(_PHOTOSHOP_MARK) :]
         for name, block in getattr(image, "applist", ())
@@ -83,11 +96,12 @@ def read_metadata(image: ImageFile, chunks: Mapping[bytes, list[bytes]]) -> tupl
     metadata = Metadata(
         exif=exif,
         icc_profile=image.info.get("icc_profile") or b"",
-        xmp=xmp,
+        xmp=packet,
         photoshop=b"".join(resources),
         dpi=_dpi(image.info.get("dpi"), swapped=orientation > 4),
         text=tuple(text),
         png_colour=tuple((name, chunks[name][0]) for name in _PNG_COLOUR if name in chunks),
+        record=record or record_of_xmp or "",
     )
     return metadata, orientation
 
@@ -104,13 +118,36 @@ def read_tiff_metadata(data: bytes, tags: ImageFileDirectory_v2, *, swapped: boo
     dpi = None
     if scale is not None and 282 in tags and 283 in tags:
         dpi = _dpi((tags[282] * scale, tags[283] * scale), swapped=swapped)
+    packet = xmp.set_upright(xmp.to_utf8(_block(tags.get(tiff.XMP))))[0]
+    packet, record = xmp.remove_record(packet)
     return Metadata(
         exif=tiff.exif_of(data),
         icc_profile=_block(tags.get(tiff.ICC)),
-        xmp=_upright_xmp(_block(tags.get(tiff.XMP)))[0],
+        xmp=packet,
         photoshop=_block(tags.get(tiff.PHOTOSHOP)),
         dpi=dpi,
+        record=record or "",
     )
+
+
+def packet_with_record(metadata: Metadata, *, limit: int | None = None) -> bytes:
+    """Merge the record into the XMP packet; without, and logged, where that is impossible.
+
+    Args:
+        metadata: what to write.
+        limit: the most bytes that the format holds.
+    """
+    if not metadata.record:
+        return metadata.xmp
+    try:
+        packet = xmp.add_record(metadata.xmp, metadata.record)
+    except ValueError as error:
+        logger.warning("the record of what was done is left out: %s", error)
+        return metadata.xmp
+    if limit is not None and len(packet) > limit >= len(metadata.xmp):
+        logger.warning("the record of what was done is left out: no room beside the XMP")
+        return metadata.xmp
+    return packet
 
 
 def save_options(metadata: Metadata, kind: str) -> dict[str, Any]:
@@ -127,8 +164,9 @@ def save_options(metadata: Metadata, kind: str) -> dict[str, Any]:
     if kind == "PNG":
         options["pnginfo"] = _png_info(metadata)
         return options
-    if metadata.xmp:
-        options["xmp"] = metadata.xmp
+    packet = packet_with_record(metadata, limit=_SEGMENT_BYTES if kind == "JPEG" else None)
+    if packet:
+        options["xmp"] = packet
     if kind == "JPEG":
         if comment := dict(metadata.text).get("Comment"):
             options["comment"] = comment.encode()
@@ -150,6 +188,8 @@ def _png_info(metadata: Metadata) -> PngInfo:
             info.add(name, content)
     for keyword, text in metadata.text:
         info.add_text(keyword, text)
+    if metadata.record:
+        info.add_itxt(RECORD_KEYWORD, metadata.record)
     if metadata.xmp:
         info.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode("utf-8", "replace"))
     return info
@@ -169,14 +209,6 @@ def _upright_exif(image: ImageFile) -> tuple[bytes, int | None]:
         return b"", None
     known = isinstance(orientation, int) and 1 <= orientation <= 8
     return block, orientation if known else None
-
-
-def _upright_xmp(xmp: bytes | str) -> tuple[bytes, int | None]:
-    """The XMP packet, and the orientation that it said in 1..8."""
-    packet = xmp.encode() if isinstance(xmp, str) else xmp
-    pattern = rb"(tiff:Orientation(?:\s*=\s*[\"']|>))([1-8])"
-    said = re.search(pattern, packet)
-    return re.sub(pattern, rb"\g<1>1", packet), int(said[2]) if said else None
 
 
 def _dpi(dpi: Any, *, swapped: bool) -> tuple[float, float] | None:
