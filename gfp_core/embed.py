@@ -8,11 +8,9 @@ one person, 33 for two people (see docs/metrics.md).
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,9 +21,10 @@ from .align import align
 from .choose import largest
 from .devices import deterministic
 from .faces import Progress
-from .networks.face_descriptor import FaceDescriptor, inner_face
+from .networks.face_descriptor import inner_face
 from .weights import WeightsError
-from .weights.packages import read_member
+from .weights.loading import load_descriptor
+from .weights.resolve import refer
 from .weights.store import Weights
 
 if TYPE_CHECKING:
@@ -40,11 +39,6 @@ REFERENCE_SIZE = 512
 DIMENSIONS = 128
 """Numbers of an embedding."""
 _CHUNK = 32
-_FILE = "face_recognition_model"
-_ADVICE = (
-    f"get it with `gfp weights get {NAME}`, or download the project vladmandic/face-api and give "
-    f"its folder, its .tgz package or the file {_FILE}.bin"
-)
 
 
 class FaceEmbedder:
@@ -136,38 +130,6 @@ def angles(first: Tensor, second: Tensor) -> Tensor:
     return torch.rad2deg(2 * half)
 
 
-def load_descriptor(source: str | os.PathLike[str]) -> FaceDescriptor:
-    """The descriptor's network with its weights, in evaluation mode.
-
-    Args:
-        source: the file ``face_recognition_model.bin`` of vladmandic/face-api; a folder that holds
-            it, or has it under ``model``; or the project's package as ``.tgz``. A manifest beside
-            the file is read; without one it is taken for the published file.
-
-    Raises:
-        FileNotFoundError: no weights there; the message says where to get them.
-        ValueError: the file does not hold this net; names it.
-    """
-    source = Path(source)
-    if source.is_dir() and (source / "model").is_dir():
-        source = source / "model"
-    if source.is_dir() or not source.name.endswith(".tgz"):
-        folder = source if source.is_dir() else source.parent
-        beside = folder / f"{_FILE}-weights_manifest.json"
-        manifest = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else None
-    else:
-        member = f"package/model/{_FILE}-weights_manifest.json"
-        manifest = json.load(read_member(source, member, _ADVICE))
-    if source.is_file() and source.suffix == ".bin":
-        data = source.read_bytes()
-    else:
-        data = read_member(source, f"package/model/{_FILE}.bin", _ADVICE).read()
-    try:
-        return FaceDescriptor.from_tfjs(data, manifest)
-    except ValueError as error:
-        raise ValueError(f"{source} {error}") from error
-
-
 def load_embedder(
     embedder: str | os.PathLike[str] = NAME,
     *,
@@ -187,23 +149,18 @@ def load_embedder(
     Raises:
         WeightsError: it is neither, or its weights cannot be had; says how to get them.
     """
-    if Path(embedder).exists():
-        path = Path(embedder)
-    else:
-        weights = Weights() if weights is None else weights
-        entry = weights.find(os.fspath(embedder))
-        if entry.role != "embedder":
-            raise WeightsError(f"{entry.name} is a {entry.role}, not an embedder")
-        try:
-            path = weights.get(entry.name, progress=progress)
-        except WeightsError as error:
-            raise WeightsError(
-                "Comparing faces (a reference, the identity guard) needs weights that are not "
-                f"bundled; get them with: gfp weights get {entry.name}\n{error}"
-            ) from error
+    weights = Weights() if weights is None else weights
+    reference = refer(embedder, "embedder", weights)
+    try:
+        file = reference.fetch(weights, progress).file
+    except WeightsError as error:
+        raise WeightsError(
+            "Comparing faces (a reference, the identity guard) needs weights that are not "
+            f"bundled; get them with: gfp weights get {os.fspath(embedder)}\n{error}"
+        ) from error
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return FaceEmbedder(load_descriptor(path), device=device)
+        return FaceEmbedder(load_descriptor(file), device=device)
     except (ValueError, OSError) as error:
         raise WeightsError(str(error)) from error

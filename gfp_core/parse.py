@@ -19,6 +19,7 @@ from .networks import parsing
 from .networks.parsing import FacePart
 from .weights import WeightsError
 from .weights.loading import load_state_dict
+from .weights.resolve import refer
 from .weights.store import Weights
 
 SIZE = 512
@@ -140,11 +141,11 @@ def load_parser(
     architecture = None
     if name is not None or path is None:
         weights = Weights() if weights is None else weights
-        entry = weights.find("bisenet" if name is None else name)
-        if entry.role != "parser":
-            raise WeightsError(f"{entry.name} is a {entry.role}, not a parser")
-        architecture = entry.architecture
-        path = weights.get(entry.name) if path is None else path
+        reference = refer("bisenet" if name is None else name, "parser", weights)
+        if path is None:
+            path, _, architecture = reference.fetch(weights)
+        elif reference.entry is not None:
+            architecture = reference.entry.architecture
     state, _ = load_state_dict(path)
     try:
         net = parsing.from_state_dict(state, architecture)

@@ -25,13 +25,12 @@ from .faces import Faces, Preview, Progress
 from .find import EMBEDDER_ADVICE, drop_what_is_no_face, find_candidates
 from .identity import compare
 from .masks import AnyShape, Mask, make_masks
-from .networks import registry
 from .parse import FaceParser, load_parser
 from .paste import DEFAULT_BLEND, paste
 from .restore import Engine, Precision, Restorer
 from .track import Tracks
-from .weights import WeightsError
 from .weights.loading import load_network
+from .weights.resolve import refer, resolve
 from .weights.store import Weights
 
 logger = logging.getLogger(__name__)
@@ -392,19 +391,8 @@ def find_model(
         WeightsError: it is neither, or the weights cannot be had.
     """
     weights = Weights() if weights is None else weights
-    name = os.fspath(model)
-    if name not in (entry.name for entry in weights.catalogue.entries):
-        if Path(model).is_file():
-            return Path(model), None
-        if Path(model).name != name:
-            raise WeightsError(f"there is no model file {model}")
-    entry = weights.find(name)
-    if entry.role != "restorer":
-        raise WeightsError(f"{entry.name} is a {entry.role}, not a restorer")
-    known = {row.name for row in registry.ARCHITECTURES}
-    if entry.architecture not in known:
-        raise WeightsError(f"{entry.name}: this version has no network {entry.architecture}")
-    return weights.get(entry.name, progress=progress), entry.architecture
+    file, _, architecture = resolve(model, "restorer", weights, progress=progress)
+    return file, architecture
 
 
 def find_detector(
@@ -425,19 +413,15 @@ def find_detector(
     Raises:
         WeightsError: it is neither, or its weights cannot be had.
     """
-    if Path(detector).is_file():
-        return load_detector(path=Path(detector), device=device)
     weights = Weights() if weights is None else weights
-    entry = weights.find(os.fspath(detector))
-    if entry.role != "detector":
-        raise WeightsError(f"{entry.name} is a {entry.role}, not a detector")
-    if entry.name == "retinaface_mobile025":
+    reference = refer(detector, "detector", weights)
+    if reference.entry is not None and reference.entry.name == "retinaface_mobile025":
         try:
-            return load_detector(entry.name, device=device)
+            return load_detector(reference.entry.name, device=device)
         except ImportError as error:
             logger.warning("%s; using the official weights instead.", error)
-    path = weights.get(entry.name, progress=progress)
-    return load_detector(entry.architecture, path=path, device=device)
+    file, _, architecture = reference.fetch(weights, progress)
+    return load_detector(architecture, path=file, device=device)
 
 
 def find_parser(
@@ -451,9 +435,11 @@ def find_parser(
     Raises:
         WeightsError: it is neither, or its weights cannot be had.
     """
-    if Path(parser).is_file():
-        return load_parser(path=parser, device=device)
-    return load_parser(os.fspath(parser), device=device, weights=weights)
+    weights = Weights() if weights is None else weights
+    reference = refer(parser, "parser", weights)
+    if reference.entry is None:
+        return load_parser(path=reference.path, device=device)
+    return load_parser(reference.entry.name, device=device, weights=weights)
 
 
 def _stage(progress: Progress | None, stage: int, frames: int) -> Progress | None:

@@ -46,7 +46,7 @@ def available_metrics(
 
     Args:
         truth: whether there is a ground truth to compare with.
-        face_api: weights of the face descriptor, see `embed.load_descriptor`.
+        face_api: weights of the face descriptor, see `weights.loading.load_descriptor`.
         detector: for the landmark distance.
         lpips: trunk of LPIPS.
         lpips_file: its weights, by default those in PyTorch's cache.

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..embed import angles, load_descriptor
+from ..embed import angles
 from ..networks.face_descriptor import inner_face
+from ..weights.loading import load_descriptor
 from ..weights.packages import find_package, read_member
 from .pixels import check_images, check_pair, luma
 
@@ -190,7 +191,7 @@ class IdentityDistance(_Frozen):
         """Read the descriptor.
 
         Args:
-            source: see `embed.load_descriptor`.
+            source: see `weights.loading.load_descriptor`.
 
         Raises:
             FileNotFoundError: no weights there; the message says where to get them.
@@ -234,7 +235,7 @@ class DescriptorDistance(_Frozen):
         """Read the descriptor.
 
         Args:
-            source: see `embed.load_descriptor`.
+            source: see `weights.loading.load_descriptor`.
 
         Raises:
             FileNotFoundError: no weights there; the message says where to get them.

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..embed import load_descriptor
 from ..metrics.distances import IMAGENET_MEAN, IMAGENET_STD, FeatureDistance
 from ..networks.face_descriptor import inner_face
+from ..weights.loading import load_descriptor
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class IdentityFeatures(nn.Module):
     """The face descriptor of `embed`, which stands in for the papers' ArcFace."""
 
     def __init__(self, source: Path) -> None:
-        """Read the weights; see `embed.load_descriptor`."""
+        """Read the weights; see `weights.loading.load_descriptor`."""
         super().__init__()
         self.descriptor = load_descriptor(source).requires_grad_(False)
 
@@ -156,7 +156,8 @@ def load_identity(path: str = "") -> nn.Module:
     """The net of the identity loss.
 
     Args:
-        path: see `embed.load_descriptor`; by default the copy that ``gfp weights get`` fetched.
+        path: see `weights.loading.load_descriptor`; by default the copy that ``gfp weights get``
+            fetched.
 
     Raises:
         FileNotFoundError: it is not there; says how to get it, and how to do without.

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from . import WeightsError
 
@@ -25,9 +25,10 @@ BUILT_IN = Path(__file__).with_name("catalogue.toml")
 LARGEST = 8 * 2**30
 """Bytes above which no file is believed to be weights of a face network."""
 
+Role = Literal["restorer", "detector", "parser", "embedder"]
 Commercial = Literal["yes", "no", "unclear"]
 _CHOICES = {
-    "role": ("restorer", "detector", "parser", "embedder"),
+    "role": get_args(Role),
     "format": ("pytorch", "safetensors", "onnx", "tfjs"),
     "commercial": ("yes", "no", "unclear"),
     "repo_type": ("model", "dataset"),
@@ -60,7 +61,7 @@ class Entry:
     """One row: a weight file."""
 
     name: str
-    role: str
+    role: Role
     architecture: str
     file: str
     licence: str

@@ -7,6 +7,7 @@ run code.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -21,8 +22,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..networks import registry, spandrel_adapter
+from ..networks.face_descriptor import FaceDescriptor
 from ..networks.state import quote_some
 from . import WeightsError
+from .packages import read_member
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +36,11 @@ WRAPPERS = ("params_ema", "params", "g_ema", "state_dict")
 _GROWTH, _ALWAYS_ALLOWED = 4, 16 * 2**20
 # Pickle of PyTorch's legacy magic number, with which such a file begins.
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_DESCRIPTOR_FILE = "face_recognition_model"
+_DESCRIPTOR_ADVICE = (
+    "get it with `gfp weights get face-descriptor`, or download the project vladmandic/face-api "
+    f"and give its folder, its .tgz package or the file {_DESCRIPTOR_FILE}.bin"
+)
 _NOT_WEIGHTS = (
     (b"version https://git-lfs", "a Git LFS pointer; fetch the file it stands for"),
     (b"<", "a web page, perhaps saved in place of a download that failed"),
@@ -85,6 +93,40 @@ def _load_foreign(
         raise WeightsError(f"{path}: {unknown}; {error}") from error
     logger.info("%s: no network of this package; loaded as spandrel's %s", path, net.architecture)
     return net.eval()
+
+
+def load_descriptor(source: str | os.PathLike[str]) -> FaceDescriptor:
+    """Load the face descriptor with its weights, in evaluation mode.
+
+    Args:
+        source: the file ``face_recognition_model.bin`` of vladmandic/face-api; a folder that holds
+            it, or has it under ``model``; or the project's package as ``.tgz``. A manifest beside
+            the file is read; without one it is taken for the published file.
+
+    Raises:
+        FileNotFoundError: no weights there; the message says where to get them.
+        ValueError: the file does not hold this net; names it.
+    """
+    source = Path(source)
+    if source.is_dir() and (source / "model").is_dir():
+        source = source / "model"
+    if source.is_dir() or not source.name.endswith(".tgz"):
+        folder = source if source.is_dir() else source.parent
+        beside = folder / f"{_DESCRIPTOR_FILE}-weights_manifest.json"
+        manifest = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else None
+    else:
+        member = f"package/model/{_DESCRIPTOR_FILE}-weights_manifest.json"
+        manifest = json.load(read_member(source, member, _DESCRIPTOR_ADVICE))
+    if source.is_file() and source.suffix == ".bin":
+        data = source.read_bytes()
+    else:
+        data = read_member(
+            source, f"package/model/{_DESCRIPTOR_FILE}.bin", _DESCRIPTOR_ADVICE
+        ).read()
+    try:
+        return FaceDescriptor.from_tfjs(data, manifest)
+    except ValueError as error:
+        raise ValueError(f"{source} {error}") from error
 
 
 @dataclass(frozen=True)

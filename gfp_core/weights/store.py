@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from . import WeightsError
 from .catalogue import BUILT_IN, Catalogue, Entry, Source, read_catalogue
 from .download import check_space, download, is_offline, move_into_place
+from .files import is_regular, walk
 from .hashing import HashMemory, sha256_of
 from .settings import Settings, cache_folder
 
@@ -29,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 STAGING = ".gfp-download"
 """Folder, in a folder of weights, for what is not complete yet."""
-_ENDINGS = {".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".onnx"}
 
 
 class Weights:
@@ -173,7 +173,7 @@ class Weights:
                 f"get it again with: gfp weights get {entry.name}"
             )
         if entry.format == "tfjs":
-            from ..embed import load_descriptor
+            from .loading import load_descriptor
 
             load_descriptor(path)
         elif entry.format != "onnx":
@@ -230,11 +230,11 @@ class Weights:
         converted = folder / entry.usable_file
         if (
             entry.format == "pytorch"
-            and os.path.isfile(converted)
+            and is_regular(converted)
             and self._is_converted(entry, converted)
         ):
             return converted
-        for path in _files(folder):
+        for path in walk(folder):
             if self._is_original(entry, path):
                 return path
         return None
@@ -342,15 +342,6 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 _EFFECTIVE = os.access in os.supports_effective_ids
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """The files below a folder that may be weights, those near the top first."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if os.path.splitext(name)[1].lower() in _ENDINGS:
-                yield Path(place, name)
 
 
 def _link(source: Source) -> str:

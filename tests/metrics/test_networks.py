@@ -15,9 +15,9 @@ import torch.nn.functional as F
 
 from gfp_core.align import align
 from gfp_core.detect import load_detector
-from gfp_core.embed import load_descriptor
 from gfp_core.metrics.distances import DescriptorDistance, FeatureDistance, IdentityDistance
 from gfp_core.networks.face_descriptor import _BLOCKS
+from gfp_core.weights.loading import load_descriptor
 from gfp_core.weights.packages import find_package, read_member
 
 HERE = Path(__file__).parent

@@ -159,3 +159,22 @@ def test_importing_downloads_nothing_and_needs_no_network(tmp_path: Path) -> Non
 def test_verify_of_what_is_not_here(weights: Make, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         assert weights().verify("net") is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+@pytest.mark.parametrize("linked", ["file", "folder"])
+def test_links_in_folders_of_weights_are_followed(
+    linked: str, weights: Make, folder: Path, content: bytes, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    folder.mkdir()
+    (store / "mine.onnx").write_bytes(content)
+    (folder / "round").symlink_to(folder)
+    if linked == "file":
+        (folder / "mine.onnx").symlink_to(store / "mine.onnx")
+    else:
+        (folder / "sub").symlink_to(store)
+    found = weights().locate("net")
+    assert found is not None
+    assert found.samefile(store / "mine.onnx")
