@@ -19,15 +19,14 @@ from .colorspaces import lab_to_rgb, rgb_to_lab
 from .enhance import enhance
 from .faces import Faces
 from .filters import guided_filter
+from .track import number, smooth_over_time
 from .transfer import (
+    Statistics,
     apply_map,
     colour_statistics,
     face_weights,
-    link_faces,
     mean_and_deviation,
     monge_kantorovitch,
-    smooth_over_time,
-    smooth_statistics,
 )
 
 logger = logging.getLogger(__name__)
@@ -47,6 +46,8 @@ ColorMode: TypeAlias = Literal[
 
 GreyGuard: TypeAlias = Literal["auto", "on", "off"]
 """Which faces keep the chroma of the photograph: those without colour, all, or none."""
+
+_BY_STATISTICS: tuple[ColorMode, ...] = ("auto", "match", "mean_std", "reference")
 
 # The low frequencies are found on crops of this size, in windows of a sixteenth of it to each
 # side. A variance of L* below eps is flat: skin, but not the edge of a face or of hair.
@@ -109,12 +110,12 @@ def apply_color(
             for all faces, or one for each in their order. All of it counts, and pixels with alpha
             as much as their alpha: give a cut-out face for the colours of a face.
         smoothing: for frames of a video in order: share of the past, from 0 to 1, in the
-            statistics of "match", "mean_std" and "reference" and in the judgement of grey
-            (exponential smoothing). A face continues the one of the frame before whose centre is
-            nearest and not further than half its width away; where there is none, it starts anew.
+            statistics of "match", "mean_std" and "reference" and in the judgement of grey, see
+            `track.smooth_over_time`. Faces without tracks are numbered first (`track.number`).
 
     Returns:
-        The faces with new ``restored`` crops in [0, 1], of their type.
+        The faces with new ``restored`` crops in [0, 1], of their type; with ``smoothing`` their
+        ``tracks`` hold the statistics for the frames that follow.
 
     Raises:
         ValueError: an unknown mode or guard, an option out of range, faces without crops or
@@ -131,10 +132,14 @@ def apply_color(
     if not len(faces) or strength == 0 or (mode == "restorer" and grey != "on"):
         return faces
     crops, restored = _check_crops(faces)
-    links = link_faces(faces.faces) if smoothing else []
+    if smoothing and faces.tracks is None:
+        faces = number(faces)
 
     if grey == "auto":
-        guarded = smooth_over_time(_tint_spread(crops), links, smoothing) < _GREY_LIMIT
+        spread = {"tint": _tint_spread(crops)}
+        if smoothing:
+            spread, faces = smooth_over_time(faces, spread, smoothing)
+        guarded = spread["tint"] < _GREY_LIMIT
     else:
         guarded = torch.full((len(faces),), grey == "on")
     if guarded.any() and grey == "auto":
@@ -143,12 +148,14 @@ def apply_color(
     kept = torch.where(chosen, _mixed(restored, crops), restored) if guarded.any() else restored
     if mode == "enhance":
         colored = enhance(kept, white_balance=False)
-    elif mode == "restorer" or guarded.all():
+    elif mode == "restorer":
         colored = kept
+    elif mode in _BY_STATISTICS:
+        # Also where all faces are monochrome: the statistics count for the frames that follow.
+        corrected, faces = _matched(faces, restored, crops, mode, reference, smoothing)
+        colored = torch.where(chosen, kept, corrected)
     else:
-        colored = torch.where(
-            chosen, kept, _corrected(restored, crops, mode, reference, links, smoothing)
-        )
+        colored = torch.where(chosen, kept, _corrected(restored, crops, mode))
     colored = restored.lerp(colored.clamp(0.0, 1.0), strength)
     return replace(faces, restored=colored.to(faces.restored))
 
@@ -182,40 +189,49 @@ def _tint_spread(crops: Tensor) -> Tensor:
     return (spread / exposure).cpu()
 
 
-def _corrected(
-    restored: Tensor,
-    crops: Tensor,
-    mode: ColorMode,
-    reference: Tensor | None,
-    links: list[tuple[int, int]],
-    smoothing: float,
-) -> Tensor:
-    """Restored crops (N, 3, S, S) with other colours; may reach beyond [0, 1]."""
+def _corrected(restored: Tensor, crops: Tensor, mode: ColorMode) -> Tensor:
+    """Restored crops (N, 3, S, S) with other colours, pixel by pixel; may reach beyond [0, 1]."""
     if mode == "input":
         return _mixed(restored, crops)
     if mode == "lightness":
         return _mixed(crops, restored)
-    if mode == "low_frequency":
-        return _with_low_frequencies(restored, crops)
+    return _with_low_frequencies(restored, crops)
 
+
+def _matched(
+    faces: Faces,
+    restored: Tensor,
+    crops: Tensor,
+    mode: ColorMode,
+    reference: Tensor | None,
+    smoothing: float,
+) -> tuple[Tensor, Faces]:
+    """Restored crops (N, 3, S, S) with other statistics; may reach beyond [0, 1]."""
     lab = mode == "mean_std"
     space = rgb_to_lab if lab else None
-    face = face_weights(restored.shape[-1])
-    target, weights = crops, face
-    if reference is not None:
-        target, weights = reference[:, :3], reference[:, 3:]
-        if not weights.shape[1]:
-            weights = torch.ones_like(target[:, :1])
-    source, wanted = (
-        colour_statistics(pictures.float(), counted.float(), space)
-        for pictures, counted in ((restored, face), (target, weights))
-    )
-    source = smooth_statistics(source, links, smoothing)
-    if len(wanted.mean) == len(restored):
-        wanted = smooth_statistics(wanted, links, smoothing)
+    ellipse = face_weights(restored.shape[-1])
+    source = colour_statistics(restored, ellipse, space)
+    if reference is None:
+        target = colour_statistics(crops, ellipse, space)
+    else:
+        alpha = reference[:, 3:] if reference.shape[1] == 4 else torch.ones_like(reference[:, :1])
+        target = colour_statistics(reference[:, :3].float(), alpha.float(), space)
+    if smoothing:
+        values = {
+            f"{mode} {side} {moment}": getattr(statistics, moment).expand(
+                len(faces), *[-1] * (getattr(statistics, moment).ndim - 1)
+            )
+            for side, statistics in (("source", source), ("target", target))
+            for moment in ("mean", "covariance")
+        }
+        values, faces = smooth_over_time(faces, values, smoothing)
+        source, target = (
+            Statistics(values[f"{mode} {side} mean"], values[f"{mode} {side} covariance"])
+            for side in ("source", "target")
+        )
     find_map = mean_and_deviation if lab else monge_kantorovitch
-    moved = apply_map(rgb_to_lab(restored) if lab else restored, *find_map(source, wanted))
-    return lab_to_rgb(moved) if lab else moved
+    moved = apply_map(rgb_to_lab(restored) if lab else restored, *find_map(source, target))
+    return (lab_to_rgb(moved) if lab else moved), faces
 
 
 def _mixed(light: Tensor, chroma: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ left mouth corner, right mouth corner, where left and right are the picture's, n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -35,6 +35,8 @@ class Face:
     """(5, 2) float32, pixels of the frame."""
     matrix: NDArray[np.float64] | None = None
     """(2, 3) float64 similarity from the frame to the aligned crop; None before alignment."""
+    track: int | None = None
+    """Number of the track the face belongs to, where frames are in order (`track.track`)."""
 
     @property
     def width(self) -> float:
@@ -48,6 +50,46 @@ class Face:
 
 
 @dataclass(frozen=True)
+class Track:
+    """One face that is followed through the frames of a video."""
+
+    number: int
+    """The same in all frames, different for each face; from 0."""
+    points: NDArray[np.float64]
+    """(7, 2) in pixels: the five landmarks and two corners of the box, as smoothed."""
+    speed: NDArray[np.float64]
+    """(7, 2) in pixels a frame, smoothed."""
+    box: NDArray[np.float64]
+    """(4,) in pixels: as last detected."""
+    age: int = 1
+    """Frames in which the face was detected since it began, or since it last jumped."""
+    missing: int = 0
+    """Frames since the last detection."""
+    embedding: Tensor | None = None
+    """(D,) of the last detection."""
+    past: Mapping[str, Tensor] = field(default_factory=dict)
+    """What is smoothed over time, by name, as of the last batch of frames before these."""
+    values: Mapping[str, Tensor] = field(default_factory=dict)
+    """The same, as of these frames; see `track.smooth_over_time`."""
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """The state that goes from one batch of frames in order to the next; at first ``Tracks()``."""
+
+    tracks: tuple[Track, ...] = ()
+    """The faces that the next frames may continue."""
+    ended: tuple[Track, ...] = ()
+    """Those that ended in these frames: the steps that follow smooth their last values still."""
+    thumbnail: Tensor | None = None
+    """(3, 64, 64): the last frame, reduced."""
+    frame_size: tuple[int, int] | None = None
+    """(height, width) of the last frame."""
+    count: int = 0
+    """Tracks so far, and so the number of the next one."""
+
+
+@dataclass(frozen=True)
 class Faces:
     """The faces of a batch of frames, in order of their frames, and what was made of them."""
 
@@ -58,6 +100,8 @@ class Faces:
     """(N, 3, S, S) float32 RGB in [0, 1]: the aligned crops, one a face; None before alignment."""
     restored: Tensor | None = None
     """(N, 3, S, S) float32 RGB in [0, 1]: the restored crops; None before a restorer."""
+    tracks: Tracks | None = None
+    """Where frames are in order: the state for the frames that follow; else None."""
 
     def __post_init__(self) -> None:
         """Refuse crops that do not belong to the faces.
@@ -76,11 +120,24 @@ class Faces:
         return len(self.faces)
 
     def select(self, indices: Sequence[int]) -> Faces:
-        """The faces at ``indices`` (in that order, of the whole batch), with their crops."""
-        chosen = list(indices)
+        """Select the faces at ``indices`` (of the whole batch, in that order), with their crops."""
+        indices = list(indices)
         return replace(
             self,
-            faces=tuple(self.faces[i] for i in chosen),
-            crops=None if self.crops is None else self.crops[chosen],
-            restored=None if self.restored is None else self.restored[chosen],
+            faces=tuple(self.faces[i] for i in indices),
+            crops=None if self.crops is None else self.crops[indices],
+            restored=None if self.restored is None else self.restored[indices],
         )
+
+    def of_frame(self, frame: int) -> Faces:
+        """Select the faces of one frame; they still count from the batch's first frame."""
+        return self.select([i for i, face in enumerate(self.faces) if face.frame == frame])
+
+    def largest(self) -> Faces:
+        """Select the face with the largest box of each frame, by frame; the first of equals."""
+        indices: dict[int, int] = {}
+        for index, face in enumerate(self.faces):
+            best = indices.setdefault(face.frame, index)
+            if face.width * face.height > self.faces[best].width * self.faces[best].height:
+                indices[face.frame] = index
+        return self.select([indices[frame] for frame in sorted(indices)])

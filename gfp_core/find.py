@@ -12,7 +12,7 @@ from .choose import LIKE, inside, like
 from .detect import DEFAULT_SCORE, FaceDetector
 from .embed import FaceEmbedder
 from .faces import Faces
-from .track import CONTINUES, Tracked, Tracks, track
+from .track import CONTINUES, Tracks, track
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def find_candidates(
     people_limit: float = LIKE,
     embedder: FaceEmbedder | None = None,
     **options: Any,
-) -> tuple[Faces, Tracks | None]:
+) -> Faces:
     """The faces among which is chosen: those of a region and of certain people, if asked for.
 
     Args:
@@ -48,7 +48,7 @@ def find_candidates(
         **options: of `FaceDetector.detect`.
 
     Returns:
-        The faces, and what must be known for the frames that follow, if they are in order.
+        The faces; where frames are in order with their tracks.
 
     Raises:
         ValueError: frames or region are none, an option is out of range, or people are to be
@@ -59,12 +59,12 @@ def find_candidates(
     if tracks is None:
         faces = find_faces(detector, frames, **options)
     else:
-        faces, _, tracks = find_in_order(detector, frames, tracks, embedder=embedder, **options)
+        faces = find_in_order(detector, frames, tracks, embedder=embedder, **options)
     if region is not None:
         faces = inside(faces, region)
     if people is not None and embedder is not None:
         faces = like(align(frames, faces, _CROP), people, embedder, limit=people_limit)
-    return faces, tracks
+    return faces
 
 
 def find_faces(detector: FaceDetector, frames: Tensor, **options: Any) -> Faces:
@@ -91,7 +91,7 @@ def find_in_order(
     embedder: FaceEmbedder | None = None,
     score: float = DEFAULT_SCORE,
     **options: Any,
-) -> Tracked:
+) -> Faces:
     """The faces of successive frames of a video, followed and steadied, see `track.track`.
 
     Args:
@@ -112,9 +112,9 @@ def find_in_order(
         crops = align(frames, faces, _CROP).crops
         assert crops is not None
         embeddings = embedder.embed(crops)
-    tracked = track(frames, faces, tracks, score=score, embeddings=embeddings)
-    _report_frames_without_face(tracked.faces)
-    return tracked
+    faces = track(frames, faces, tracks, score=score, embeddings=embeddings)
+    _report_frames_without_face(faces)
+    return faces
 
 
 def drop_what_is_no_face(faces: Faces) -> Faces:

@@ -28,15 +28,13 @@ from .masks import AnyShape, Mask, make_masks
 from .parse import FaceParser, load_parser
 from .paste import DEFAULT_BLEND, paste
 from .restore import Engine, Precision, Restorer
-from .track import Tracks
+from .track import SMOOTHING, Tracks, smooth_over_time
 from .weights.loading import load_network
 from .weights.resolve import refer, resolve
 from .weights.store import Weights
 
 logger = logging.getLogger(__name__)
 
-COLOR_SMOOTHING = 0.8
-"""Share of the past in the colours of faces, where frames are in order."""
 _STAGES = 3  # that report progress: detection, restoration, pasting
 
 
@@ -217,7 +215,8 @@ class FaceRestorer:
                 see `identity.compare`, where `identity.LIMIT` is a good one; None does not look.
             tracks: for frames in order: ``Tracks()`` with the first frames, and with those that
                 follow what the `Restoration` before says. Faces are followed and their landmarks
-                and colours steadied, so that they do not flicker, see `track.track`.
+                steadied, and their colours and strengths smoothed over time, so that they do not
+                flicker, see `track.track`.
             seed: of the network's noise, see `Restorer.restore` for this and ``chunk``.
             chunk: faces that go through the network at once.
             in_place: paste into ``frames`` themselves, see `paste`.
@@ -234,7 +233,7 @@ class FaceRestorer:
         if people is not None or identity_limit is not None:
             self._need_embedder()
         batch = frames.shape[0] if frames.ndim else 0
-        faces, tracks = find_candidates(
+        faces = find_candidates(
             self.detector,
             frames,
             tracks=tracks,
@@ -273,7 +272,7 @@ class FaceRestorer:
                 strength=color_strength,
                 grey=grey,
                 reference=reference,
-                smoothing=0.0 if tracks is None else COLOR_SMOOTHING,
+                smoothing=0.0 if tracks is None else SMOOTHING,
             )
         strengths = torch.full((len(faces),), strength)
         if auto_strength:
@@ -282,6 +281,9 @@ class FaceRestorer:
         if identity_limit is not None:
             angles, shares = compare(faces, self._need_embedder(), limit=identity_limit)
             strengths = strengths * shares
+        if tracks is not None:
+            smoothed, faces = smooth_over_time(faces, {"strength": strengths}, SMOOTHING)
+            strengths = smoothed["strength"]
         image, covered = paste(
             frames,
             faces,
@@ -296,7 +298,7 @@ class FaceRestorer:
         )
         if progress is not None and not len(faces):
             progress(_STAGES * batch, _STAGES * batch)
-        return Restoration(image, covered, faces, angles, strengths, tracks)
+        return Restoration(image, covered, faces, angles, strengths, faces.tracks)
 
     def describe(self, pictures: Sequence[Tensor]) -> Tensor:
         """The people shown in pictures, one in each, for the option ``people`` of `restore`.

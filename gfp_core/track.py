@@ -5,6 +5,9 @@ restorer turns this into flicker. Here each face is followed (by overlap, and by
 there is one) and its landmarks and box pass a One-Euro filter (Casiez, Roussel, Vogel, "1 Euro
 Filter", CHI 2012): still faces are smoothed strongly, moving ones hardly.
 
+What later steps measure of a face (its colors, how much restoring it needs) is smoothed over time
+by the same tracks (`smooth_over_time`).
+
 Only what went before counts, never what comes: the frames may come all at once or part by part,
 with the `Tracks` of one part given to the next, and the result is the same.
 """
@@ -12,8 +15,8 @@ with the `Tracks` of one part given to the next, and the result is the same.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -22,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .embed import angles
-from .faces import Face, Faces
+from .faces import Face, Faces, Track, Tracks
 
 # The filter, in frames and in sizes of the face (the root of its box's area).
 STILL_CUTOFF = 0.02
@@ -43,59 +46,18 @@ ALIKE = 15.0
 APART = 25.0
 """Degrees between embeddings from which on two faces are two, however much they overlap."""
 PATIENCE = 5
-"""Frames for which a face that is not seen is remembered."""
+"""Frames for which a face that is not detected is remembered."""
 CONTINUES = 0.5
 """Confidence that a detection needs to continue a face seen before (Zhang et al., ByteTrack, 2022):
 with less than a first detection needs, a face does not blink where the detector wavers."""
+
+SMOOTHING = 0.8
+"""Share of the past in what is smoothed over time (`smooth_over_time`), where nobody says."""
 
 # A cut: the picture as a whole differs, place by place and in its brightnesses.
 _CUT_MEAN = 0.1
 _CUT_HISTOGRAM = 0.25
 _THUMBNAIL = 64
-
-
-@dataclass(frozen=True)
-class Track:
-    """One face that is followed."""
-
-    number: int
-    """The same in all frames, different for each face; from 0."""
-    points: NDArray[np.float64]
-    """(7, 2) in pixels: the five landmarks and two corners of the box, as smoothed."""
-    speed: NDArray[np.float64]
-    """(7, 2) in pixels a frame, smoothed."""
-    box: NDArray[np.float64]
-    """(4,) in pixels: as last detected."""
-    seen: int = 1
-    """Frames in which it was seen without a jump."""
-    missing: int = 0
-    """Frames since then."""
-    embedding: Tensor | None = None
-    """(D,) of when it was last seen."""
-
-
-@dataclass(frozen=True)
-class Tracks:
-    """What must be known of the frames before; the first frames have ``Tracks()``."""
-
-    tracks: tuple[Track, ...] = ()
-    thumbnail: Tensor | None = None
-    """(3, 64, 64): the last frame, reduced."""
-    frame_size: tuple[int, int] | None = None
-    """(height, width) of the last frame."""
-    count: int = 0
-    """Faces seen so far."""
-
-
-class Tracked(NamedTuple):
-    """What `track` gives."""
-
-    faces: Faces
-    """The faces that stay, with steady landmarks and boxes."""
-    numbers: tuple[int, ...]
-    """For each of them, which of all faces of the video it is."""
-    tracks: Tracks
-    """For the frames that follow."""
 
 
 def track(
@@ -105,22 +67,23 @@ def track(
     *,
     score: float = 0.0,
     embeddings: Tensor | None = None,
-) -> Tracked:
+) -> Faces:
     """Follow the faces of successive frames, and steady their landmarks and boxes.
 
-    A face that the detector misses in a frame stays missing there; where it only was less sure
-    than ``score``, the face stays if it was there before. Behind a cut all begins anew.
+    A face that the detector misses in a frame stays missing there; where the detector only was
+    less sure than ``score``, the face stays if it was there before. Behind a cut all begins anew.
 
     Args:
         frames: (B, C, H, W) float RGB or RGBA in [0, 1], in order.
         faces: the faces of these frames, not aligned; those below ``score`` included, if they are
             to bridge what the detector misses (from `CONTINUES` on they may).
-        tracks: what `track` gave for the frames before; None for the first.
-        score: confidence from which on a detection is a face that was not seen before.
+        tracks: of the result for the frames before; None for the first.
+        score: confidence from which on a detection begins a track.
         embeddings: (N, D) of the faces, or None.
 
     Returns:
-        The faces, by frame, in their order; the number of each; and what the next call needs.
+        The faces that stay, by frame and in their order, with steady landmarks and boxes, their
+        numbers (``Face.track``) and the state for the frames that follow (``Faces.tracks``).
 
     Raises:
         ValueError: the faces belong to other frames, or there are not as many embeddings.
@@ -132,40 +95,89 @@ def track(
         )
     if embeddings is not None and len(embeddings) != len(faces):
         raise ValueError(f"there are {len(embeddings)} embeddings for {len(faces)} faces")
-    state = Tracks() if tracks is None else tracks
-    steady: dict[int, Face] = {}
-    numbers: dict[int, int] = {}
-    for index, frame in enumerate(frames):
-        state = _after_a_cut(state, frame)
-        here = [i for i, face in enumerate(faces.faces) if face.frame == index]
-        continued = _pairs(state.tracks, faces, here, embeddings)
-        followed = []
-        for old in state.tracks:
-            if old.number not in continued.values() and old.missing < PATIENCE:
-                followed.append(replace(old, missing=old.missing + 1))
-        by_number = {old.number: old for old in state.tracks}
-        count = state.count
-        for i in here:
-            face = faces.faces[i]
-            known = by_number.get(continued.get(i, -1))
-            if known is None and face.score < score:
-                continue
-            new = _begin(count, face) if known is None else _go_on(known, face)
-            count += known is None
-            if embeddings is not None:
-                new = replace(new, embedding=embeddings[i])
-            followed.append(new)
-            numbers[i] = new.number
-            box = new.points[5:].ravel().tolist()
-            landmarks = new.points[:5].astype(np.float32)
-            steady[i] = replace(
-                face, box=(box[0], box[1], box[2], box[3]), landmarks=landmarks, matrix=None
-            )
-        state = replace(state, tracks=tuple(followed), count=count)
-    result = replace(
-        faces, faces=tuple(steady[i] for i in sorted(steady)), crops=None, restored=None
+    before = Tracks() if tracks is None else tracks
+    before = replace(
+        before, tracks=tuple(replace(track, past=track.values) for track in before.tracks), ended=()
     )
-    return Tracked(result, tuple(numbers[i] for i in sorted(numbers)), state)
+    state = before
+    steady: dict[int, Face] = {}
+    for frame, indices in enumerate(_by_frame(faces)):
+        state = _after_a_cut(state, frames[frame])
+        state, followed = _follow(state, faces, indices, embeddings, score)
+        for index, continued in followed.items():
+            box = continued.points[5:].ravel().tolist()
+            steady[index] = replace(
+                faces.faces[index],
+                box=(box[0], box[1], box[2], box[3]),
+                landmarks=continued.points[:5].astype(np.float32),
+                matrix=None,
+                track=continued.number,
+            )
+    going_on = {track.number for track in state.tracks}
+    ended = tuple(track for track in before.tracks if track.number not in going_on)
+    return replace(
+        faces,
+        faces=tuple(steady[index] for index in sorted(steady)),
+        crops=None,
+        restored=None,
+        tracks=replace(state, ended=ended),
+    )
+
+
+def number(faces: Faces) -> Faces:
+    """Number the faces of a whole clip, without its frames, and change nothing else about them.
+
+    For faces that were not followed when they were found. Cuts are not seen; a face goes on where
+    the boxes of two frames overlap.
+    """
+    state = Tracks()
+    numbered = list(faces.faces)
+    for indices in _by_frame(faces):
+        state, followed = _follow(state, faces, indices)
+        for index, continued in followed.items():
+            numbered[index] = replace(numbered[index], track=continued.number)
+    return replace(faces, faces=tuple(numbered), tracks=state)
+
+
+def smooth_over_time(
+    faces: Faces, values: Mapping[str, Tensor], smoothing: float
+) -> tuple[dict[str, Tensor], Faces]:
+    """Smooth values of tracked faces exponentially: a share of the track's past, the rest new.
+
+    Frames are gone through in order. A face without a track, and the first of a track, keeps its
+    own value; so nothing is smoothed across a cut, behind which all tracks are new. The past goes
+    on from the frames before (`Faces.tracks`), so that a clip may come all at once or in parts.
+
+    Args:
+        faces: faces with track numbers.
+        values: (N, ...) each, one value a face, under names that tell them apart.
+        smoothing: share of the past, from 0, which changes nothing, to 1, with which the first
+            frame's value stays.
+
+    Returns:
+        The smoothed values, new; and the faces, whose ``tracks`` hold the values of the last frame.
+    """
+    tracks = Tracks() if faces.tracks is None else faces.tracks
+    everyone = (*tracks.tracks, *tracks.ended)
+    order = sorted(range(len(faces)), key=lambda index: faces.faces[index].frame)
+    smoothed = {name: value.clone() for name, value in values.items()}
+    last: dict[int, dict[str, Tensor]] = {track.number: {} for track in everyone}
+    for name, value in smoothed.items():
+        past = {track.number: track.past[name] for track in everyone if name in track.past}
+        for index in order:
+            track = faces.faces[index].track
+            if track is None:
+                continue
+            if track in past:
+                value[index] = past[track].to(value).lerp(value[index], 1 - smoothing)
+            past[track] = value[index].clone()
+        for track in last.keys() & past.keys():
+            last[track][name] = past[track]
+    live, ended = (
+        tuple(replace(track, values={**track.values, **last[track.number]}) for track in group)
+        for group in (tracks.tracks, tracks.ended)
+    )
+    return smoothed, replace(faces, tracks=replace(tracks, tracks=live, ended=ended))
 
 
 def is_cut(first: Tensor, second: Tensor) -> bool:
@@ -177,14 +189,16 @@ def is_cut(first: Tensor, second: Tensor) -> bool:
     """
     if (first - second).abs().mean() < _CUT_MEAN:
         return False
-    shares = [torch.histc(one.mean(dim=0), 32, 0, 1) / one[0].numel() for one in (first, second)]
+    shares = [
+        torch.histc(frame.mean(dim=0), 32, 0, 1) / frame[0].numel() for frame in (first, second)
+    ]
     return float((shares[0] - shares[1]).abs().sum() / 2) > _CUT_HISTOGRAM
 
 
 def _after_a_cut(state: Tracks, frame: Tensor) -> Tracks:
     """The state with the new frame's picture, and without faces if that is another scene."""
-    seen = frame[None, :3].float().nan_to_num(nan=0.0).clamp(0, 1)
-    small = F.interpolate(seen, (_THUMBNAIL, _THUMBNAIL), mode="bilinear", antialias=True)[0].cpu()
+    rgb = frame[None, :3].float().nan_to_num(nan=0.0).clamp(0, 1)
+    small = F.interpolate(rgb, (_THUMBNAIL, _THUMBNAIL), mode="bilinear", antialias=True)[0].cpu()
     size = (frame.shape[1], frame.shape[2])
     same = state.frame_size == size and state.thumbnail is not None
     if not same or (state.thumbnail is not None and is_cut(state.thumbnail, small)):
@@ -192,28 +206,68 @@ def _after_a_cut(state: Tracks, frame: Tensor) -> Tracks:
     return replace(state, thumbnail=small, frame_size=size)
 
 
+def _by_frame(faces: Faces) -> list[list[int]]:
+    """The indices of the faces of each frame."""
+    indices: list[list[int]] = [[] for _ in faces.frame_sizes]
+    for index, face in enumerate(faces.faces):
+        indices[face.frame].append(index)
+    return indices
+
+
+def _follow(
+    state: Tracks,
+    faces: Faces,
+    indices: list[int],
+    embeddings: Tensor | None = None,
+    score: float = 0.0,
+) -> tuple[Tracks, dict[int, Track]]:
+    """The state after one more frame, and the track of each of its faces that has one."""
+    numbers = _pairs(state.tracks, faces, indices, embeddings)
+    tracks = [
+        replace(track, missing=track.missing + 1)
+        for track in state.tracks
+        if track.number not in numbers.values() and track.missing < PATIENCE
+    ]
+    by_number = {track.number: track for track in state.tracks}
+    followed: dict[int, Track] = {}
+    count = state.count
+    for index in indices:
+        face = faces.faces[index]
+        if index in numbers:
+            track = _go_on(by_number[numbers[index]], face)
+        elif face.score >= score:
+            track = _begin(count, face)
+            count += 1
+        else:
+            continue
+        if embeddings is not None:
+            track = replace(track, embedding=embeddings[index])
+        followed[index] = track
+    return replace(state, tracks=(*tracks, *followed.values()), count=count), followed
+
+
 def _pairs(
-    tracks: tuple[Track, ...], faces: Faces, here: list[int], embeddings: Tensor | None
+    tracks: tuple[Track, ...], faces: Faces, indices: list[int], embeddings: Tensor | None
 ) -> dict[int, int]:
-    """Which of the faces ``here`` continue which track (by number): the best pairs first."""
+    """The number of the track that each face continues, by its index: the best pairs first."""
     fits = []
-    for old in tracks:
-        for i in here:
-            face = faces.faces[i]
+    for track in tracks:
+        for index in indices:
+            face = faces.faces[index]
             if face.score < CONTINUES:
                 continue
-            overlap = _overlap(old.box, np.array(face.box))
+            overlap = _overlap(track.box, np.array(face.box))
             angle = 0.0
-            if embeddings is not None and old.embedding is not None:
-                angle = float(angles(old.embedding, embeddings[i]))
+            if embeddings is not None and track.embedding is not None:
+                angle = float(angles(track.embedding, embeddings[index]))
                 overlap += 1 - angle / ALIKE if angle < ALIKE else 0.0
             if overlap > OVERLAP and angle < APART:
-                fits.append((overlap, old.number, i))
-    found: dict[int, int] = {}
-    for _, number, i in sorted(fits, key=lambda fit: (-fit[0], fit[1:])):
-        if i not in found and number not in found.values():
-            found[i] = number
-    return found
+                fits.append((overlap, track.number, index))
+    numbers: dict[int, int] = {}
+    for _, number, index in sorted(fits, key=lambda fit: (-fit[0], fit[1:])):
+        if index not in numbers and number not in numbers.values():
+            numbers[index] = number
+    return numbers
 
 
 def _begin(number: int, face: Face) -> Track:
@@ -221,19 +275,25 @@ def _begin(number: int, face: Face) -> Track:
     return Track(number, points, np.zeros_like(points), np.array(face.box))
 
 
-def _go_on(old: Track, face: Face) -> Track:
+def _go_on(track: Track, face: Face) -> Track:
     """A track with one more detection: equations 1 to 4 of the paper, with one speed for a face."""
     points, box = _points(face), np.array(face.box)
     size = math.sqrt(max(face.width * face.height, 1.0))
-    step = points - old.points
+    step = points - track.points
     if _length(step[:5]) > JUMP * size:
-        return replace(_begin(old.number, face), embedding=old.embedding)
-    speed = old.speed + _weight(DERIVATIVE_CUTOFF) * (step - old.speed)
+        still = np.zeros_like(points)
+        return replace(track, points=points, speed=still, box=box, age=1, missing=0)
+    speed = track.speed + _weight(DERIVATIVE_CUTOFF) * (step - track.speed)
     cutoff = STILL_CUTOFF + SPEED_CUTOFF * _length(speed[:5]) / size
-    # At first the mean of what was seen: a filter that began at one frame would keep its error.
-    weight = max(_weight(cutoff), 1 / (old.seen + 1))
+    # At first the mean of all detections: a filter that began at one frame would keep its error.
+    weight = max(_weight(cutoff), 1 / (track.age + 1))
     return replace(
-        old, points=old.points + weight * step, speed=speed, box=box, seen=old.seen + 1, missing=0
+        track,
+        points=track.points + weight * step,
+        speed=speed,
+        box=box,
+        age=track.age + 1,
+        missing=0,
     )
 
 

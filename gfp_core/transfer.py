@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .align import face_ellipse
-from .faces import Face
 
 # Statistics are those of means over blocks, of which this many lie along a side: 32 px of a crop
 # of 512. Noise and JPEG artefacts average out, and what blur takes from a picture's variance lies
@@ -102,58 +100,6 @@ def apply_map(pictures: Tensor, linear: Tensor, offset: Tensor) -> Tensor:
     """Affine maps (N, 3, 3) and (N, 3) applied to every pixel of pictures (N, 3, H, W)."""
     moved = torch.einsum("nij,njhw->nihw", linear.to(pictures), pictures)
     return moved + offset.to(pictures)[:, :, None, None]
-
-
-def smooth_statistics(
-    statistics: Statistics, links: Sequence[tuple[int, int]], smoothing: float
-) -> Statistics:
-    """Statistics of a video's faces smoothed over time, see `smooth_over_time`."""
-    return Statistics(
-        smooth_over_time(statistics.mean, links, smoothing),
-        smooth_over_time(statistics.covariance, links, smoothing),
-    )
-
-
-def smooth_over_time(values: Tensor, links: Sequence[tuple[int, int]], smoothing: float) -> Tensor:
-    """Exponential smoothing: a value is ``smoothing`` times the one before and the rest its own.
-
-    Args:
-        values: (N, ...), one a face.
-        links: pairs of a face and the same one in the previous frame, see `link_faces`.
-        smoothing: from 0, which changes nothing, to 1, with which the first frame's value stays.
-
-    Returns:
-        (N, ...), new.
-    """
-    smoothed = values.clone()
-    for face, earlier in links:
-        smoothed[face] = smoothed[earlier].lerp(values[face], 1 - smoothing)
-    return smoothed
-
-
-def link_faces(faces: Sequence[Face]) -> list[tuple[int, int]]:
-    """Each face's index, and that of the one of the frame before with the nearest centre.
-
-    In order of the frames. No link is longer than half the face's width: further away is another
-    face, or none. After a frame without faces all start anew.
-    """
-    frames: dict[int, list[int]] = {}
-    for i, face in enumerate(faces):
-        frames.setdefault(face.frame, []).append(i)
-    links = []
-    for frame in sorted(frames):
-        for i in frames[frame]:
-            distances = [(_distance(faces[i], faces[j]), j) for j in frames.get(frame - 1, [])]
-            distance, nearest = min(distances, default=(math.inf, -1))
-            if distance <= faces[i].width / 2:
-                links.append((i, nearest))
-    return links
-
-
-def _distance(face: Face, other: Face) -> float:
-    """Between the centres of two boxes, in pixels."""
-    (x0, y0, x1, y1), (u0, v0, u1, v1) = face.box, other.box
-    return math.hypot((x0 + x1 - u0 - u1) / 2, (y0 + y1 - v0 - v1) / 2)
 
 
 def _power(matrices: Tensor, exponent: float) -> Tensor:

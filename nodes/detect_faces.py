@@ -104,7 +104,7 @@ class GFPDetectFaces(io.ComfyNode):
         find = detector.ready()
         if people is not None and embedder is None:
             raise ValueError(inputs.NEEDS_EMBEDDER)
-        found, _ = find_candidates(
+        found = find_candidates(
             find,
             frames,
             tracks=Tracks() if video else None,

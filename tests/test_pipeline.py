@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import get_args
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -298,14 +299,78 @@ def test_frames_in_order_pass_on_what_they_saw(fake_restorer):
     frames = photo().repeat(3, 1, 1, 1)
     assert fake_restorer.restore(frames).tracks is None
     whole = fake_restorer.restore(frames, tracks=Tracks(), score=0.7)  # the fake is sure by 0.75
-    assert whole.tracks.tracks[0].seen == 3
+    assert whole.tracks.tracks[0].age == 3
     # Looked for with less confidence, so that a face does not blink.
     assert [call["score"] for call in fake_restorer.detector.calls] == [0.9, 0.5]
     first = fake_restorer.restore(frames[:2], tracks=Tracks(), score=0.7)
     rest = fake_restorer.restore(frames[2:], tracks=first.tracks, score=0.7)
-    assert rest.tracks.tracks[0].seen == 3
+    assert rest.tracks.tracks[0].age == 3
     assert rest.tracks.tracks[0].number == 0
     assert len(fake_restorer.restore(frames, tracks=Tracks(), score=0.8).faces) == 0
+
+
+def tinted_clip(count: int = 8) -> torch.Tensor:
+    """A still picture whose tint alternates, and behind a cut another one."""
+    tints = torch.tensor([[1.0, 0.8, 0.7], [0.7, 0.8, 1.0]])
+    frames = photo().repeat(count, 1, 1, 1) * tints.repeat(count // 2, 1)[:, :, None, None]
+    frames[5:] = frames[5:].flip(3) ** 4
+    frames[:, 0, 0, 0] = 0.9
+    return frames
+
+
+def face_colors(restorer, frames, sizes, **options) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, 3) of the restored faces, and (B,) their strengths, where frames come in batches."""
+    crops, strengths, tracks = [], [], Tracks()
+    for batch in frames.split(sizes):
+        result = restorer.restore(batch, tracks=tracks, score=0.7, **options)
+        tracks = result.tracks
+        crops.append(result.faces.restored.mean(dim=(2, 3)))
+        strengths.append(result.strengths)
+    return torch.cat(crops), torch.cat(strengths)
+
+
+@pytest.mark.parametrize("options", [{}, {"color": "mean_std"}, {"fade": True}])
+def test_frame_by_frame_gives_what_a_whole_batch_gives(fake_restorer, options):
+    frames = tinted_clip()
+    if options.pop("fade", False):  # frames whose sharpness alternates
+        soft = torch.nn.functional.avg_pool2d(frames[::2], 9, 1, 4)
+        frames[::2, :, 1:] = soft[:, :, 1:]
+        frames[:, 0, 0, 0] = 0.9
+    whole = face_colors(fake_restorer, frames, [8], **options)
+    for sizes in ([1] * 8, [3, 3, 2]):
+        parts = face_colors(fake_restorer, frames, sizes, **options)
+        for one, other in zip(whole, parts, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+
+
+def test_the_colours_of_a_clip_are_steadied_up_to_its_cuts(fake_restorer):
+    """The restorer knows no tint: all of it comes from the frames, by way of the statistics."""
+    frames = tinted_clip()
+    crop = fake_restorer.restore(photo(), color="restorer").faces.restored
+    fake_restorer.restorer.restore = lambda faces, **_: replace(
+        faces, restored=crop.repeat(len(faces), 1, 1, 1)
+    )
+    steady, _ = face_colors(fake_restorer, frames, [1] * 8)
+    alone = torch.cat(
+        [fake_restorer.restore(frame[None]).faces.restored.mean(dim=(2, 3)) for frame in frames]
+    )
+    steps, before = (x[:5, 0].diff().abs() for x in (steady, alone))
+    assert before.min() > 0.1
+    assert steps.max() < 0.25 * before.min()
+    torch.testing.assert_close(steady[[0, 5]], alone[[0, 5]], atol=1e-6, rtol=0)
+
+
+def test_the_strengths_of_a_clip_are_steadied(fake_restorer):
+    frames = photo(600, 600).repeat(4, 1, 1, 1)
+    soft = cv2.GaussianBlur(frames[0].permute(1, 2, 0).numpy(), (0, 0), 8)
+    frames[::2, :, 1:] = torch.from_numpy(soft).permute(2, 0, 1)[:, 1:]
+    _, steady = face_colors(fake_restorer, frames, [1, 3])
+    alone = torch.cat([fake_restorer.restore(frame[None]).strengths for frame in frames])
+    assert alone.diff().abs().min() > 0.05
+    expected = alone.clone()
+    for i in range(1, 4):
+        expected[i] = 0.8 * expected[i - 1] + 0.2 * alone[i]
+    torch.testing.assert_close(steady, expected, atol=0.01, rtol=0)
 
 
 # With the real networks

@@ -6,15 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
-from gfp_core.faces import Face
 from gfp_core.transfer import (
     Statistics,
     colour_statistics,
     face_weights,
-    link_faces,
     mean_and_deviation,
     monge_kantorovitch,
-    smooth_over_time,
 )
 
 
@@ -65,18 +62,3 @@ def test_statistics_are_those_of_blocks_inside_the_weights() -> None:
         covariance = np.cov(colours, aweights=share[share > 0], ddof=0)
         np.testing.assert_allclose(found.mean[i].numpy(), mean, atol=1e-6)
         np.testing.assert_allclose(found.covariance[i].numpy(), covariance, atol=1e-7)
-
-
-def face(frame: int, x: float, width: float = 10.0) -> Face:
-    box = (x - width / 2, 0.0, x + width / 2, width)
-    return Face(frame, box, 1.0, np.zeros((5, 2), np.float32))
-
-
-def test_faces_are_linked_to_the_nearest_of_the_frame_before() -> None:
-    faces = [face(0, 50), face(0, 10), face(1, 12), face(1, 52), face(1, 90), face(3, 12)]
-    assert link_faces(faces) == [(2, 1), (3, 0)]
-    # In whatever order the faces come, links go from the first frame to the last.
-    backwards = [face(2, 14), face(1, 12), face(0, 10)]
-    assert link_faces(backwards) == [(1, 2), (0, 1)]
-    smoothed = smooth_over_time(torch.tensor([0.0, 4.0, 8.0]), link_faces(backwards), 0.75)
-    assert smoothed.tolist() == [5.25, 7.0, 8.0]
