@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .io.atomic import commit
 from .weights.settings import cache_folder
 
 logger = logging.getLogger(__name__)
@@ -114,11 +114,11 @@ def _keep(model: Any, path: Path) -> None:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as place:
-            written = Path(place) / path.name
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            written = Path(folder) / path.name
             openvino.save_model(model, written, compress_to_fp16=False)
-            os.replace(written.with_suffix(".bin"), path.with_suffix(".bin"))
-            os.replace(written, path)
+            commit(written.with_suffix(".bin"), path.with_suffix(".bin"))
+            commit(written, path)
     except OSError as error:
         logger.warning("The exported network cannot be kept in %s: %s", path.parent, error)
 

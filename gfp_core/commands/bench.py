@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..cli import OK
+from ..io.atomic import write_text
 from ..io.images import read_image
 from .jobs import check_writable
 from .running import CannotStart, Console, load, load_weights
@@ -48,7 +49,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     report["alone"] = bench.alone(1)
     print(markdown(report), end="")
     if options.json is not None:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        write_text(options.json, json.dumps(report, indent=1) + "\n")
     return OK
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cli import OK
+from ..io.atomic import open_atomic, write_text
 from .bar import bar_progress
 from .running import Console, load, load_detector
 
@@ -68,8 +69,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     out.mkdir(parents=True, exist_ok=True)
     text = _heading(options, recipe, faces) + report.markdown(table)
     text += "".join(f"\n- {line}" for line in left_out) + ("\n" if left_out else "")
-    (out / "results.md").write_text(text, encoding="utf-8")
-    (out / "results.csv").write_text(report.csv_text(table, faces.names), encoding="utf-8")
+    write_text(out / "results.md", text)
+    write_text(out / "results.csv", report.csv_text(table, faces.names))
     _sheets(out, rows, len(faces.names))
     if options.save:
         for name, images in rows.items():
@@ -160,4 +161,5 @@ def _sheets(out: Path, rows: dict[str, Tensor], count: int) -> None:
     for part, start in enumerate(range(0, count, ROWS_A_SHEET)):
         picture = sheet(rows, range(start, min(start + ROWS_A_SHEET, count)), size=256)
         pixels = (picture.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-        Image.fromarray(pixels).save(out / f"sheet_{part}.jpg", quality=92)
+        with open_atomic(out / f"sheet_{part}.jpg") as file:
+            Image.fromarray(pixels).save(file, "JPEG", quality=92)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..io import atomic
 from ..io.images import SUFFIXES
 
 
@@ -99,10 +99,8 @@ def check_writable(folder: Path) -> None:
         UsageError: they cannot.
     """
     make_folder(folder)
-    probe = folder / f".{secrets.token_hex(8)}.part"
     try:
-        probe.touch()
-        probe.unlink()
+        atomic.check_writable(folder)
     except OSError as error:
         raise UsageError(_cannot_write(folder, error)) from error
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cli import FAILED, OK
+from ..io.atomic import atomic_path
 from ..weights import WeightsError
 from ..weights.catalogue import Entry
 from ..weights.store import Weights
@@ -175,12 +175,8 @@ def _convert(options: argparse.Namespace, console: Console, weights: Weights) ->
         folder.mkdir(parents=True, exist_ok=True)
         if options.architecture:
             known = replace(known or _unknown(file), architecture=options.architecture)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            architecture = convert(file, temporary, known)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic_path(target) as part:
+            architecture = convert(file, part, known)
         print(f"{target}: {architecture}{f', which is {known.name}' if known else ''}")
 
     return _each(options.files, convert, console)

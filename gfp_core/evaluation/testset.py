@@ -17,6 +17,7 @@ from ..choose import largest
 from ..degradation import DegradationRanges, degrade_with_seed
 from ..detect import FaceDetector
 from ..faces import Face, Faces, Progress
+from ..io.atomic import open_atomic
 from ..io.images import SUFFIXES, read_image, to_frames
 from ..restore import Restorer
 from ..training.pack import INDEX, FacePack
@@ -141,7 +142,8 @@ def save_pictures(folder: Path, names: Sequence[str], images: Tensor) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     levels = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     for name, picture in zip(names, levels, strict=True):
-        Image.fromarray(picture).save(folder / f"{Path(name).stem}.png")
+        with open_atomic(folder / f"{Path(name).stem}.png") as file:
+            Image.fromarray(picture).save(file, "PNG")
 
 
 def _as_faces(crops: Tensor) -> Faces:

@@ -120,6 +120,17 @@ def commit(part: Path, target: Path) -> None:
     _rename(part, target)
 
 
+def check_writable(folder: Path) -> None:
+    """Create a temporary file in a folder and remove it.
+
+    Raises:
+        OSError: the folder is missing or not writable.
+    """
+    part, descriptor = _create_part(folder)
+    os.close(descriptor)
+    part.unlink()
+
+
 def is_disk_full(error: BaseException | None) -> bool:
     """Tell whether an error, or what caused it, says that a disk or a quota is full."""
     while error is not None:

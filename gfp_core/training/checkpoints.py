@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import random
 import re
@@ -11,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from ..io.atomic import open_atomic
 
 FOLDER = "checkpoints"
 
@@ -23,9 +24,8 @@ def save(run: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step_{step:08d}.pt"
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    with open_atomic(path) as file:
+        torch.save(state, file)
     for old in _all(run)[: -max(keep, 1)]:
         old.unlink()
     return path

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
+from ..io.atomic import atomic_path
 from ..networks.gfpgan_state import bilinear_to_clean
 from . import checkpoints
 
@@ -49,8 +49,7 @@ def export(
     }
     kind = torch.float16 if half else torch.float32
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f"{out.name}.tmp")
-    save_file({key: one.to(kind).contiguous() for key, one in weights.items()}, temporary, about)
-    temporary.chmod(0o644)  # safetensors makes files only the owner can read
-    os.replace(temporary, out)
+    with atomic_path(out) as part:
+        tensors = {key: tensor.to(kind).contiguous() for key, tensor in weights.items()}
+        save_file(tensors, part, about)
     return about

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..draw import sheet
+from ..io.atomic import open_atomic, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Monitor:
             return
         lines = file.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if json.loads(line)["step"] <= step]
-        file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        write_text(file, "".join(f"{line}\n" for line in kept))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append a line of values."""
@@ -70,7 +71,8 @@ class Monitor:
         folder = self.run / SHEETS
         folder.mkdir(exist_ok=True)
         pixels = (picture.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-        Image.fromarray(pixels).save(folder / f"step_{step:08d}.png")
+        with open_atomic(folder / f"step_{step:08d}.png") as file:
+            Image.fromarray(pixels).save(file, "PNG")
         if self._board is not None:
             self._board.add_image("validation", picture, step)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,8 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from ..io import atomic
 
 PICTURES, INDEX = "faces.bin", "faces.json"
 Split = Literal["training", "validation"]
@@ -115,8 +118,8 @@ class PackWriter:
         self.folder, self.size, self.margin, self.quality = folder, size, margin, quality
         self.rows: list[dict[str, Any]] = []
         folder.mkdir(parents=True, exist_ok=True)
-        self._temporary = folder / f"{PICTURES}.tmp"
-        self._file = self._temporary.open("wb")
+        self._writing = ExitStack()
+        self._file = self._writing.enter_context(atomic.open_atomic(folder / PICTURES))
 
     def add(
         self,
@@ -145,15 +148,10 @@ class PackWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._file.close()
-        if error is not None:
-            self._temporary.unlink()
-            return
-        table = {"size": self.size, "margin": self.margin, "faces": self.rows}
-        index = self.folder / f"{INDEX}.tmp"
-        index.write_text(json.dumps(table), encoding="utf-8")
-        os.replace(self._temporary, self.folder / PICTURES)
-        os.replace(index, self.folder / INDEX)
+        self._writing.__exit__(kind, error, traceback)
+        if error is None:
+            table = {"size": self.size, "margin": self.margin, "faces": self.rows}
+            atomic.write_text(self.folder / INDEX, json.dumps(table))
 
 
 def _coding(picture: NDArray[np.uint8], quality: int) -> tuple[str, NDArray[np.uint8], list[int]]:

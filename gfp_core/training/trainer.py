@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from ..degradation import degrade_with_seed
 from ..faces import Progress
+from ..io.atomic import write_text
 from ..metrics.distances import psnr
 from . import checkpoints, models
 from .data import FacePairs, Pair, Steps, to_net
@@ -144,8 +145,7 @@ class Trainer:
         monitor = Monitor(self.run, active=self.processes.first)
         monitor.cut_log(self.step)
         if self.processes.first:
-            text = json.dumps(self.recipe.as_dict(), indent=1)
-            (self.run / RECIPE).write_text(text, encoding="utf-8")
+            write_text(self.run / RECIPE, json.dumps(self.recipe.as_dict(), indent=1))
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}
         try:
