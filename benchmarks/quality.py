@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from gfp_core.align import align, face_ellipse
+from gfp_core.align import align
 from gfp_core.blend import Blend
 from gfp_core.choose import largest
 from gfp_core.color import ColorMode, apply_color
@@ -36,6 +36,7 @@ from gfp_core.crops import exchange_crops, faces_from_crops
 from gfp_core.degradation import degrade
 from gfp_core.enhance import enhance
 from gfp_core.faces import Face, Faces
+from gfp_core.geometry import face_ellipse
 from gfp_core.io.images import read_image, to_frames
 from gfp_core.masks import Mask, make_masks
 from gfp_core.paste import paste

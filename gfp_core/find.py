@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from .align import align, fit_similarity
+from .align import align
 from .choose import LIKE, inside, like
 from .detect import DEFAULT_SCORE, FaceDetector
 from .embed import FaceEmbedder
 from .faces import Faces
+from .geometry import fit_similarity
 from .track import CONTINUES, Tracks, track
 
 logger = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .embed import FaceEmbedder, angles
 from .faces import Faces
+from .geometry import smoothstep
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +64,7 @@ def compare(faces: Faces, embedder: FaceEmbedder, *, limit: float = LIMIT) -> Li
     if faces.crops is None or faces.restored is None:
         raise ValueError("the identity guard compares restored faces: restore them first")
     turned = angles(embedder.embed(faces.crops), embedder.embed(faces.restored))
-    t = ((turned - limit) / (limit * (REFUSED - 1))).clamp(0, 1)
-    strengths = 1 - t * t * (3 - 2 * t)
+    strengths = 1 - smoothstep((turned - limit) / (limit * (REFUSED - 1)))
     _report(faces, turned, strengths, limit)
     return Likeness(turned, strengths)
 

@@ -20,10 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .align import face_ellipse, invert, scaling, to_numpy, transform, visible, warp_into
 from .colorspaces import rgb_to_lab
 from .faces import Face, Faces, Progress
+from .geometry import face_ellipse, invert, scaling, smoothstep, transform, warp_into
 from .networks.parsing import CLASSES, FacePart
+from .tensors import clamp01, to_numpy
 
 if TYPE_CHECKING:
     from .parse import FaceParser
@@ -302,13 +303,7 @@ def fade(inside: NDArray[np.bool_], feather: float, grow: float = 0.0) -> NDArra
     deepest = np.zeros(count, np.float32)
     np.maximum.at(deepest, np.asarray(pieces, np.intp).ravel(), depth.ravel())
     width = np.clip(deepest, 1.0, max(1.0, feather * size))[pieces]
-    return _ease(depth / width)
-
-
-def _ease(values: NDArray[Any]) -> NDArray[np.float32]:
-    """0 up to 0, 1 from 1 on, smooth between."""
-    ramp = np.clip(values, 0.0, 1.0)
-    return np.asarray(ramp * ramp * (3.0 - 2.0 * ramp), np.float32)
+    return smoothstep(depth / width)
 
 
 def _distance(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -380,19 +375,19 @@ def _parsed(
         shown = shown & chosen
     # Padded, for beyond the crop nothing stands before the face.
     depth = _distance(np.pad(shown, 1, constant_values=True))[1:-1, 1:-1] / len(old)
-    return soft * _ease((depth - _RIM) / _RIM_FADE)
+    return soft * smoothstep((depth - _RIM) / _RIM_FADE)
 
 
 def _agreement(before: Tensor, after: Tensor) -> NDArray[np.float32]:
     """(S, S): 1 where two crops agree in tone, 0 where they show different things."""
-    labs = rgb_to_lab(visible(torch.stack([before, after.to(before)]).float()))
+    labs = rgb_to_lab(clamp01(torch.stack([before, after.to(before)]).float()))
     size = labs.shape[-1]
     difference = cv2.GaussianBlur(to_numpy(labs[0] - labs[1]), (0, 0), _TONE_BLUR * size)
     # A restorer may shift all colours of a face; that is no thing before it.
     common = np.median(difference[face_ellipse(size)], axis=0)
     start, stop = _TONES
     apart = np.linalg.norm(difference - common, axis=-1)
-    return 1.0 - _ease((apart - start) / (stop - start))
+    return 1.0 - smoothstep((apart - start) / (stop - start))
 
 
 @lru_cache(maxsize=1)

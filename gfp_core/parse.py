@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .devices import deterministic, in_chunks
+from .devices import deterministic, in_chunks, pick
 from .faces import Progress
 from .networks import parsing
 from .networks.parsing import FacePart
+from .tensors import check_crops
 from .weights import WeightsError
 from .weights.loading import load_state_dict
 from .weights.resolve import refer
@@ -64,13 +65,7 @@ class FaceParser:
         Raises:
             ValueError: the crops are of another shape or type.
         """
-        if crops.ndim != 4 or crops.shape[1] != 3 or crops.shape[2] != crops.shape[3]:
-            raise ValueError(f"crops must be (N, 3, S, S), not {tuple(crops.shape)}")
-        if 0 in crops.shape[2:] or not crops.is_floating_point():
-            raise ValueError(
-                f"crops must be floating point with at least a pixel, not {crops.dtype} of "
-                f"{tuple(crops.shape)}"
-            )
+        check_crops(crops)
         total, device = crops.shape[0], self.device
         labels = torch.empty((total, *crops.shape[2:]), dtype=torch.uint8, device=crops.device)
         done = 0
@@ -131,7 +126,7 @@ def load_parser(
         name: ``"bisenet"`` (17 times as fast), ``"parsenet"``, or another parser in the catalogue.
             None takes what the file holds, and without a file BiSeNet.
         path: a checkpoint, instead of the catalogue's.
-        device: where to run; None takes CUDA if there is one, else the CPU.
+        device: where to run; see `devices.pick`.
         weights: where named weights are looked for; by default as the user's settings say.
 
     Raises:
@@ -151,9 +146,7 @@ def load_parser(
         net = parsing.from_state_dict(state, architecture)
     except ValueError as error:
         raise WeightsError(f"{path}: {error}") from error
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return FaceParser(net, device=device)
+    return FaceParser(net, device=pick(device))
 
 
 def _resample(x: Tensor, size: int) -> Tensor:

@@ -23,20 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .align import (
-    check_frames,
-    invert,
-    scaling,
-    similarity_scale,
-    to_numpy,
-    transform,
-    visible,
-    warp,
-    warp_into,
-)
 from .blend import Blend, banded, grain, kept_detail
 from .faces import Faces, Progress
+from .geometry import compose, invert, scaling, similarity_scale, transform, warp, warp_into
 from .masks import AnyShape, CropMasks, FrameMask, Mask
+from .tensors import check_frames, clamp01, to_numpy
 
 logger = logging.getLogger(__name__)
 
@@ -220,8 +211,7 @@ def _canvas(frames: Tensor, upscale: float, background: Tensor | None, in_place:
         return _resize(frames, height, width)
     if upscale != 1:
         raise ValueError("give upscale or background, not both: the background has its own size")
-    if background.ndim != 4 or background.shape[1] not in (3, 4) or 0 in background.shape[2:]:
-        raise ValueError(f"background must be (B, 3 or 4, H, W), not {tuple(background.shape)}")
+    check_frames(background, name="background")
     if background.shape[0] != frames.shape[0]:
         raise ValueError(f"{background.shape[0]} backgrounds for {frames.shape[0]} frames")
     background = background.to(frames.device, frames.dtype, copy=not in_place)
@@ -238,19 +228,12 @@ def _resize(image: Tensor, height: int, width: int) -> Tensor:
     finite = image.isfinite()
     if not finite.all():
         logger.warning("resampling replaces NaN and infinite pixels by values in 0..1")
-        image = torch.where(finite, image, visible(image))
+        image = torch.where(finite, image, clamp01(image))
     resized = F.interpolate(
         image.float(), (height, width), mode="bicubic", align_corners=False, antialias=True
     )
     low, high = image.amin(dim=(2, 3), keepdim=True), image.amax(dim=(2, 3), keepdim=True)
     return resized.to(image.dtype).clamp_(low, high)
-
-
-def _compose(after: NDArray[np.float64], before: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The affine map that applies `before`, then `after`."""
-    linear = after[:, :2] @ before
-    linear[:, 2] += after[:, 2]
-    return linear
 
 
 def _place(
@@ -262,7 +245,7 @@ def _place(
     image: Tensor,
 ) -> _Patch:
     """The box of a face in the result (C, H', W') and its mask (S, S) resampled to it."""
-    to_crop = _compose(matrix, invert(to_result))
+    to_crop = compose(matrix, invert(to_result))
     # What the mask covers; two pixels of the crop more for the bicubic kernel, and below one of
     # the result for the averaging.
     x0, y0, width, height = cv2.boundingRect((mask > 0).astype(np.uint8))
@@ -275,7 +258,7 @@ def _place(
     back = np.column_stack([to_crop[:, :2], to_crop @ (*low, 1.0)])
     # A mask is soft: bilinear shows no difference, at a third of the time.
     alpha = torch.from_numpy(warp_into(box, mask, back, cv2.INTER_LINEAR))
-    seen = visible(image[(slice(3), *box)].float()).cpu()
+    seen = clamp01(image[(slice(3), *box)].float()).cpu()
     return _Patch(index, frame, box, back, alpha, seen)
 
 

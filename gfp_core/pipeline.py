@@ -14,20 +14,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import sharpness
-from .align import Border, align, face_ellipse, visible
+from .align import Border, align
 from .blend import Blend
 from .choose import LIKE, Order, Which, blurred, choose, largest
 from .color import ColorMode, GreyGuard, apply_color
 from .detect import DEFAULT_SCORE, FaceDetector, load_detector
-from .devices import trim_memory
+from .devices import pick, trim_memory
 from .embed import FaceEmbedder, load_embedder
 from .faces import Faces, Preview, Progress
 from .find import EMBEDDER_ADVICE, drop_what_is_no_face, find_candidates
+from .geometry import face_ellipse
 from .identity import compare
 from .masks import AnyShape, Mask, make_masks
 from .parse import FaceParser, load_parser
 from .paste import DEFAULT_BLEND, paste
 from .restore import Engine, Precision, Restorer
+from .tensors import clamp01
 from .track import SMOOTHING, Tracks, smooth_over_time
 from .weights.loading import load_network
 from .weights.resolve import refer, resolve
@@ -108,7 +110,7 @@ class FaceRestorer:
                 for masks that need none.
             embedder: name of an embedder in the catalogue ("face-descriptor"), or its file; None
                 where no faces are compared.
-            device: where all run; None takes CUDA if there is one, else the CPU.
+            device: where all run; see `devices.pick`.
             precision: of the restorer's arithmetic, see `Restorer` for this and ``engine``.
             engine: what runs the restorer.
             weights: where named weights are looked for; by default as the user's settings say.
@@ -345,7 +347,7 @@ class FaceRestorer:
                 alpha = torch.from_numpy(face_ellipse(size)).to(reference)[None, None]
             else:
                 logger.info("No face found in reference %d: all its colours count.", index)
-                picture = F.interpolate(visible(picture.float()), (size, size), mode="area")
+                picture = F.interpolate(clamp01(picture.float()), (size, size), mode="area")
                 crop, alpha = picture[:, :3], picture[:, 3:]
                 alpha = alpha if alpha.shape[1] else torch.ones_like(crop[:, :1])
             crops.append(torch.cat([crop, alpha.to(crop)], dim=1))
@@ -355,21 +357,12 @@ class FaceRestorer:
 
 
 def find_device(device: torch.device | str | None = None) -> torch.device:
-    """The device to run on: the one named, or CUDA if there is one, else the CPU.
+    """Pick the device to run on; the older name of `devices.pick`.
 
     Raises:
         ValueError: there is no such device here.
     """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        # PyTorch's own messages go on for pages.
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"device {device} cannot be used here ({reason}); try cpu") from error
-    return found
+    return pick(device)
 
 
 def find_model(

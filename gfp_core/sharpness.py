@@ -19,8 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .align import align, check_frames, fit_similarity, similarity_scale, to_numpy
+from .align import align
 from .faces import Faces
+from .geometry import fit_similarity, similarity_scale, smoothstep
+from .tensors import check_frames, to_numpy
 
 logger = logging.getLogger(__name__)
 
@@ -104,9 +106,8 @@ def auto_strength(frames: Tensor, faces: Faces, sharp: Tensor | None = None) -> 
 
 
 def _step(values: Tensor, start: float, stop: float) -> Tensor:
-    """0 up to start, 1 from stop on, smooth between."""
-    ramp = ((values - start) / (stop - start)).clamp(0, 1)
-    return ramp * ramp * (3 - 2 * ramp)
+    """Ease values: 0 up to ``start``, 1 from ``stop`` on."""
+    return smoothstep((values - start) / (stop - start))
 
 
 def _resolution(crop: NDArray[np.float32]) -> float:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from .embed import angles
 from .faces import Face, Faces, Track, Tracks
+from .geometry import box_iou
 
 # The filter, in frames and in sizes of the face (the root of its box's area).
 STILL_CUTOFF = 0.02
@@ -256,7 +257,7 @@ def _pairs(
             face = faces.faces[index]
             if face.score < CONTINUES:
                 continue
-            overlap = _overlap(track.box, np.array(face.box))
+            overlap = float(box_iou(torch.from_numpy(track.box)[None], torch.tensor([face.box])))
             angle = 0.0
             if embeddings is not None and track.embedding is not None:
                 angle = float(angles(track.embedding, embeddings[index]))
@@ -309,11 +310,3 @@ def _weight(cutoff: float) -> float:
 def _length(vectors: NDArray[np.float64]) -> float:
     """The root mean square length of vectors (N, 2)."""
     return math.sqrt(float((vectors**2).sum(axis=1).mean()))
-
-
-def _overlap(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Intersection over union of two boxes."""
-    low, high = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])
-    common = float(np.prod(np.maximum(high - low, 0)))
-    both = float(np.prod(first[2:] - first[:2]) + np.prod(second[2:] - second[:2])) - common
-    return common / both if both > 0 else 0.0

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .align import face_ellipse
+from .geometry import face_ellipse
 
 # Statistics are those of means over blocks, of which this many lie along a side: 32 px of a crop
 # of 512. Noise and JPEG artefacts average out, and what blur takes from a picture's variance lies

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .align import visible
+from .geometry import box_iou, compose, scaling
+from .tensors import clamp01
 
 OVERLAP = 0.4
 """Intersection over union above which two detections are the same face (as in the reference)."""
@@ -55,9 +56,8 @@ def resized(images: Tensor, height: int, width: int) -> tuple[Tensor, NDArray[np
 
     A reduced pixel averages the area it covers (a triangle filter as wide as the reduction).
     """
-    y, x = images.shape[2] / height, images.shape[3] / width
     result = F.interpolate(images.float(), (height, width), mode="bilinear", antialias=True)
-    return result, np.array([[x, 0.0, (x - 1) / 2], [0.0, y, (y - 1) / 2]])
+    return result, scaling((height, width), images.shape[2:])
 
 
 def cut(
@@ -89,7 +89,7 @@ def cut(
         part.append(slice(first, last))
         place.append(round((first - centre + half) * scale))
     height, width = (max(1, round((one.stop - one.start) * scale)) for one in part)
-    there = visible(image[None, :, part[0], part[1]].to(outside.device))
+    there = clamp01(image[None, :, part[0], part[1]].to(outside.device))
     pixels, to_part = resized(there, height, width)
     top, left = place
     colour = outside[:, None, None]
@@ -97,7 +97,7 @@ def cut(
     square = F.pad(pixels[0] - colour, (left, side - left - width, top, side - top - height))
     to_image = np.array([[1.0, 0.0, part[1].start], [0.0, 1.0, part[0].start]])
     to_pixels = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]])
-    return square + colour, after(to_image, after(to_part, to_pixels))
+    return square + colour, compose(to_image, compose(to_part, to_pixels))
 
 
 def turned(frames: Tensor, rotation: int) -> tuple[Tensor, NDArray[np.float64]]:
@@ -115,11 +115,6 @@ def turned(frames: Tensor, rotation: int) -> tuple[Tensor, NDArray[np.float64]]:
 def mirrored(frames: Tensor) -> tuple[Tensor, NDArray[np.float64]]:
     """Frames with left and right exchanged, and the matrix (2, 3) from their pixels back."""
     return frames.flip(3), np.array([[-1.0, 0.0, frames.shape[3] - 1.0], [0.0, 1.0, 0.0]])
-
-
-def after(outer: NDArray[np.float64], inner: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The matrix (2, 3) that applies ``inner`` and then ``outer``."""
-    return outer @ np.vstack([inner, [0.0, 0.0, 1.0]])
 
 
 def mapped(found: Found, matrix: NDArray[np.float64]) -> Found:
@@ -152,24 +147,14 @@ def suppressed(found: Found) -> Found:
     kept = []
     while len(rest):
         kept.append(rest[:1])
-        rivals = overlaps(found.boxes[rest[:1]], found.boxes[rest[1:]])[0]
+        rivals = box_iou(found.boxes[rest[:1]], found.boxes[rest[1:]])[0]
         rest = rest[1:][rivals <= OVERLAP]
     return found[torch.cat(kept)] if kept else found
 
 
-def overlaps(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union of boxes (N, 4) and (M, 4): (N, M) float64."""
-    one, other = first.double()[:, None], second.double()
-    low = torch.maximum(one[..., :2], other[..., :2])
-    high = torch.minimum(one[..., 2:], other[..., 2:])
-    common = (high - low).clamp(min=0).prod(dim=-1)
-    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(dim=-1) for boxes in (one, other)]
-    return common / (areas[0] + areas[1] - common)
-
-
 def averaged(plain: Found, mirrored: Found) -> Found:
     """Average the faces seen in both of two views; those seen in one only stay as they are."""
-    overlap = overlaps(plain.boxes, mirrored.boxes)
+    overlap = box_iou(plain.boxes, mirrored.boxes)
     pairs: list[tuple[int, int]] = []
     for index in range(len(plain.scores)):  # surest first
         if len(mirrored.scores) and overlap[index].max() > OVERLAP:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gfp_core.align import TEMPLATE
 from gfp_core.faces import Face, Faces, Progress
+from gfp_core.geometry import TEMPLATE
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes: no more threads than cores
     torch.set_num_threads(1)

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gfp_core.align import TEMPLATE, align, fit_similarity, invert, transform
+from gfp_core.align import align
 from gfp_core.faces import Face, Faces
+from gfp_core.geometry import TEMPLATE, fit_similarity, invert, transform
 
 CORNERS = np.array([[0.0, 0], [511, 0], [0, 511], [511, 511]])
 

@@ -5,11 +5,11 @@ import torch
 from skimage import data
 from torch import nn
 
-from gfp_core.align import TEMPLATE
 from gfp_core.cli import main
 from gfp_core.compare import Column, Setting, compare, comparison_sheet, comparison_table
 from gfp_core.crops import faces_from_crops
 from gfp_core.faces import Face, Faces
+from gfp_core.geometry import TEMPLATE
 from gfp_core.io.images import Picture, read_image, write_image
 from gfp_core.restore import Restorer
 

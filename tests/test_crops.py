@@ -6,9 +6,10 @@ import torch
 from skimage import data
 from torch.nn import functional as F
 
-from gfp_core.align import TEMPLATE, align, transform
+from gfp_core.align import align
 from gfp_core.crops import exchange_crops, faces_from_crops, resize_crops, resize_masks
 from gfp_core.faces import Face, Faces
+from gfp_core.geometry import TEMPLATE, transform
 from gfp_core.masks import Mask
 from gfp_core.paste import paste
 

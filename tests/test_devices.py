@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gfp_core.devices import in_chunks, is_out_of_memory, keep_freed_memory
+from gfp_core.devices import in_chunks, is_out_of_memory, keep_freed_memory, pick
 
 CPU = torch.device("cpu")
 
@@ -80,3 +80,38 @@ def test_the_c_library_keeps_what_it_is_told_to(monkeypatch):
     assert told == [(-4, 0), (-1, -1), (-2, 2**28)]
     monkeypatch.setattr("ctypes.CDLL", lambda _: object())
     keep_freed_memory()
+
+
+@pytest.mark.parametrize("name", ["mps", "hpu", "meta", "0", "", "cuda:x", "directml", "nonsense"])
+def test_a_device_that_is_not_there_is_one_short_line(name, monkeypatch):
+    monkeypatch.setattr("gfp_core.devices._available", lambda: ["cpu"])
+    if name == "mps" and torch.backends.mps.is_available():
+        pytest.skip("there is an MPS device")
+    with pytest.raises(
+        ValueError, match=f"^device {name} cannot be used here.*there is: cpu$"
+    ) as e:
+        pick(name)
+    assert len(str(e.value)) < 150
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [
+        ({"cuda", "xpu", "mps"}, "cuda"),
+        ({"xpu", "mps"}, "xpu"),
+        ({"mps"}, "mps"),
+        (set(), "cpu"),
+    ],
+)
+def test_the_fastest_device_that_is_there_is_taken(there, expected, monkeypatch):
+    for name, module in (("cuda", torch.cuda), ("xpu", torch.xpu), ("mps", torch.backends.mps)):
+        monkeypatch.setattr(module, "is_available", lambda name=name: name in there)
+    for name in (None, "auto", "gpu"):
+        assert pick(name) == torch.device(expected)
+
+
+def test_devices_go_by_any_of_their_names(monkeypatch):
+    assert pick("CPU") == pick(CPU) == CPU
+    monkeypatch.setattr(torch, "zeros", lambda *_, device: torch.empty(1))
+    assert pick("rocm:1") == torch.device("cuda:1")

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gfp_core.align import TEMPLATE, align
+from gfp_core.align import align
 from gfp_core.crops import faces_from_crops
 from gfp_core.faces import Face, Faces, Progress
+from gfp_core.geometry import TEMPLATE
 from gfp_core.masks import DEFAULT_PARTS, PARTS, Mask, make_masks
 from gfp_core.networks.parsing import FacePart
 from gfp_core.paste import face_mask, paste

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gfp_core import paste as paste_module
-from gfp_core.align import TEMPLATE, align
+from gfp_core.align import align
 from gfp_core.blend import Blend
 from gfp_core.faces import Face, Faces
+from gfp_core.geometry import TEMPLATE
 from gfp_core.masks import Mask
 from gfp_core.paste import paste
 

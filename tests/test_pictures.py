@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from gfp_core.align import TEMPLATE, fit_similarity, transform
 from gfp_core.choose import choose
 from gfp_core.faces import Face, Faces
 from gfp_core.find import drop_what_is_no_face
+from gfp_core.geometry import TEMPLATE, fit_similarity, transform
 from gfp_core.pipeline import FaceRestorer
 
 TURNS = (0, 90, 180, 270)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gfp_core.align import TEMPLATE
 from gfp_core.faces import Face, Faces
+from gfp_core.geometry import TEMPLATE
 from gfp_core.sharpness import face_sharpness
 
 # Of the astronaut, by eye: eyes, nose, mouth corners.

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gfp_core.align import TEMPLATE
 from gfp_core.faces import Face, Faces
+from gfp_core.geometry import TEMPLATE
 from gfp_core.track import PATIENCE, Tracks, is_cut, number, smooth_over_time, track
 
 SIZE = 100.0

@@ -19,10 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..align import align, invert, transform
+from ..align import align
 from ..color import apply_color
 from ..detect import FaceDetector, load_detector
 from ..faces import Faces
+from ..geometry import invert, transform
 from ..networks import retinaface
 from ..paste import paste
 from ..pipeline import FaceRestorer

@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..align import fit_similarity, invert, similarity_scale, warp
 from ..choose import largest
 from ..detect import FaceDetector
 from ..faces import Face, Progress
+from ..geometry import fit_similarity, invert, similarity_scale, warp
 from ..io.images import SUFFIXES, read_image, to_frames
 from ..sharpness import face_sharpness
 from .pack import PackWriter, Split

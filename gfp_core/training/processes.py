@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..devices import pick
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -82,5 +84,4 @@ def find_processes(device: str | None = None) -> Processes:
         return Processes(
             accelerator.device, accelerator.process_index, accelerator.num_processes, accelerator
         )
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Processes(torch.device(chosen))
+    return Processes(pick(device))

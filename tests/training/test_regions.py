@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfp_core.align import TEMPLATE
+from gfp_core.geometry import TEMPLATE
 from gfp_core.training.regions import crop_regions, move, regions_of
 
 

@@ -1,0 +1,74 @@
+"""Checks and conversions of image tensors that all steps share.
+
+Images are floating point RGB or RGBA, (B, 3 or 4, H, W), nominally in [0, 1].
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .faces import Faces
+
+
+def check_frames(frames: Tensor, faces: Faces | None = None, *, name: str = "frames") -> None:
+    """Refuse frames that are no images, or not those in which faces were detected.
+
+    Args:
+        frames: should be (B, 3 or 4, H, W) of a floating point type; B may be 0.
+        faces: faces that should belong to these frames; None for frames alone.
+        name: what messages call the frames.
+
+    Raises:
+        ValueError: says what is wrong with which.
+    """
+    if frames.ndim != 4 or frames.shape[1] not in (3, 4) or 0 in frames.shape[2:]:
+        raise ValueError(f"{name} must be (B, 3 or 4, H, W), not {tuple(frames.shape)}")
+    if not frames.is_floating_point():
+        raise ValueError(f"{name} must be floating point in 0..1, not {frames.dtype}")
+    if faces is None:
+        return
+    sizes = ((frames.shape[2], frames.shape[3]),) * frames.shape[0]
+    if faces.frame_sizes != sizes:
+        raise ValueError(
+            f"the faces belong to {len(faces.frame_sizes)} frames of (height, width) "
+            f"{sorted(set(faces.frame_sizes))}, not to these {len(sizes)} of {sizes[:1]}"
+        )
+    for i, face in enumerate(faces.faces):
+        if not 0 <= face.frame < len(sizes):
+            raise ValueError(f"face {i} belongs to frame {face.frame} of {len(sizes)}")
+
+
+def check_crops(crops: Tensor, name: str = "crops") -> None:
+    """Refuse what are no square RGB pictures (N, 3, S, S) of a floating point type.
+
+    Raises:
+        ValueError: says what the crops are instead.
+    """
+    if crops.ndim != 4 or crops.shape[1] != 3 or crops.shape[2] != crops.shape[3]:
+        raise ValueError(f"{name} must be square RGB, (N, 3, S, S), not {tuple(crops.shape)}")
+    if 0 in crops.shape[2:] or not crops.is_floating_point():
+        raise ValueError(
+            f"{name} must be floating point in 0..1 with at least a pixel, not {crops.dtype} of "
+            f"{tuple(crops.shape)}"
+        )
+
+
+def clamp01(image: Tensor) -> Tensor:
+    """Clamp an image to [0, 1], as networks may see it; NaN becomes 0. A new tensor."""
+    return torch.nan_to_num(image, nan=0.0, posinf=1.0, neginf=0.0).clamp_(0.0, 1.0)
+
+
+def to_numpy(image: Tensor) -> NDArray[np.float32]:
+    """Convert a (C, H, W) tensor to a contiguous (H, W, C) float32 array of its own."""
+    return np.array(image.detach().float().permute(1, 2, 0).cpu().numpy(), order="C")
+
+
+def to_uint8(image: Tensor) -> Tensor:
+    """Round an image in [0, 1] to 8 bits, 0 to 255; values outside are clamped, NaN becomes 0."""
+    return clamp01(image.float()).mul_(255).round_().to(torch.uint8)
