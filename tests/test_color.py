@@ -404,7 +404,7 @@ def test_what_is_missing_is_named(portrait: Tensor) -> None:
         ({"smoothing": -0.1}, "smoothing must lie"),
         ({"mode": "reference"}, "needs a reference"),
         ({"reference": portrait}, "choose"),
-        ({"mode": "reference", "reference": portrait[0]}, "must be .1 or N"),
+        ({"mode": "reference", "reference": portrait[0]}, "reference must be .B, 3 or 4"),
         ({"mode": "reference", "reference": portrait.byte()}, "floating point"),
         ({"mode": "reference", "reference": portrait.expand(2, -1, -1, -1)}, "2 reference"),
     ]:
