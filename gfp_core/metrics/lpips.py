@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..weights.loading import load_pickle
 from ..weights.packages import find_package
 from .pixels import check_pair
 
@@ -52,8 +53,8 @@ class LPIPS(nn.Module):
                 raise FileNotFoundError(f"LPIPS needs {needed.name}: put it at {needed}")
         self._build(
             trunk,
-            torch.load(path, map_location="cpu", weights_only=True),
-            torch.load(heads, map_location="cpu", weights_only=True),
+            load_pickle(path),
+            load_pickle(heads),
         )
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import random
 import re
 from pathlib import Path
@@ -12,6 +11,8 @@ import numpy as np
 import torch
 
 from ..io.atomic import open_atomic
+from ..weights import WeightsError
+from ..weights.loading import load_pickle
 
 FOLDER = "checkpoints"
 
@@ -44,8 +45,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         ValueError: it cannot be read; names it.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        state: dict[str, Any] = load_pickle(path, device=device)
+    except WeightsError as error:
         raise ValueError(
             f"{path} cannot be read ({error}); remove it to go on from the one before"
         ) from error

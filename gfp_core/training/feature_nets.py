@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..metrics.distances import IMAGENET_MEAN, IMAGENET_STD, FeatureDistance
 from ..networks.face_descriptor import inner_face
-from ..weights.loading import load_descriptor
+from ..weights.loading import load_descriptor, load_pickle
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class VGGFeatures(nn.Module):
             ValueError: the file does not hold them; names it.
         """
         net = cls(layers)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_pickle(path)
         needed = {key: state[key] for key in net.state_dict() if key in state}
         try:
             net.load_state_dict({**needed, "mean": net.mean, "std": net.std})

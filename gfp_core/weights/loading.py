@@ -1,8 +1,8 @@
 """Checkpoint files to state dicts and networks; whatever is wrong with a file is one clear error.
 
-The format is found from the content, not from the file's name: safetensors, or PyTorch's own in
-its zip and its legacy form, the latter two read with ``weights_only=True`` so that a pickle cannot
-run code.
+The format is found from the content, not from the file's name, before PyTorch sees the file (see
+`forms`): safetensors, or PyTorch's own in its zip and its legacy form. The latter two are read with
+``weights_only=True`` by PyTorch 2.6 or newer, so that a pickle cannot run code.
 """
 
 from __future__ import annotations
@@ -10,41 +10,63 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 import re
-import zipfile
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..networks import registry, spandrel_adapter
+from ..networks import parsing, registry, retinaface, spandrel_adapter
 from ..networks.face_descriptor import FaceDescriptor
 from ..networks.state import quote_some
-from . import WeightsError
+from . import WeightsError, forms
+from .files import open_regular
 from .packages import read_member
 
 logger = logging.getLogger(__name__)
 
-# What official files wrap the state dict in, the better choice first (EMA before raw weights).
-WRAPPERS = ("params_ema", "params", "g_ema", "state_dict")
-# What a file may unpack to. PyTorch stores entries uncompressed, so an honest file is about as
-# large as what is in it; half-precision tensors become twice as large.
-_GROWTH, _ALWAYS_ALLOWED = 4, 16 * 2**20
-# Pickle of PyTorch's legacy magic number, with which such a file begins.
-_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+MIN_TORCH = (2, 6)
+"""Version of PyTorch from which on pickles are read: older ones can be made to run code."""
+WRAPPERS = (
+    "params_ema",
+    "net_g_ema",
+    "g_ema",
+    "model_ema",
+    "ema_state_dict",
+    "state_dict_ema",
+    "ema_model",
+    "ema",
+    "params",
+    "net_g",
+    "generator",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "weights",
+    "net",
+)
+"""What files wrap the state dict in, the better choice first (averages before raw weights)."""
+# Beginnings of names that are no part of any network's, and are taken off wherever all have one.
+_PREFIXES = (
+    "module.",
+    "_orig_mod.",
+    "params_ema.",
+    "params.",
+    "state_dict.",
+    "net_g.",
+    "net_g_ema.",
+)
 _DESCRIPTOR_FILE = "face_recognition_model"
 _DESCRIPTOR_ADVICE = (
     "get it with `gfp weights get face-descriptor`, or download the project vladmandic/face-api "
     f"and give its folder, its .tgz package or the file {_DESCRIPTOR_FILE}.bin"
-)
-_NOT_WEIGHTS = (
-    (b"version https://git-lfs", "a Git LFS pointer; fetch the file it stands for"),
-    (b"<", "a web page, perhaps saved in place of a download that failed"),
-    (b"\x80", "a bare Python pickle, which is not read because it may hold code"),
 )
 
 
@@ -175,39 +197,167 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             entries that are not finite tensors; names the file.
     """
     path = Path(path)
-    head = _read_head(path)
     metadata: dict[str, str] = {}
     wrappers: tuple[str, ...] = ()
     content: object
-    if head.startswith(b"PK\x03\x04") or _LEGACY_MAGIC in head[:32]:
-        _refuse_zip_bomb(path)
-        form = "PyTorch (zip)" if head.startswith(b"PK") else "PyTorch (legacy)"
-        content, wrappers = _unwrap(_read_torch(path))
-    elif head[8:9] == b"{":
-        form = "safetensors"
+    with _opened(path) as file:
+        form = forms.identify(file, path)
+        if form != "safetensors":
+            content, wrappers = _unwrap(load_pickle(file, path))
+    if form == "safetensors":
         content, metadata = _read_safetensors(path)
-    else:
-        guess = next(
-            (what for start, what in _NOT_WEIGHTS if head.lstrip().startswith(start)),
-            "neither safetensors nor a PyTorch file",
-        )
-        raise WeightsError(f"{path}: not a checkpoint: {guess}")
     whole, dtypes = _check(content, path)
-    state, prefixes = _without_prefix(whole, path)
+    state, prefixes = _without_prefixes(whole, path)
     return Checkpoint(state, metadata, form, wrappers, prefixes, len(whole) - len(state), dtypes)
 
 
-def _read_head(path: Path) -> bytes:
+def load_pickle(
+    source: BinaryIO | str | os.PathLike[str],
+    name: object = None,
+    *,
+    device: torch.device | str = "cpu",
+) -> Any:
+    """Read what ``torch.save`` wrote, without running any code in the file.
+
+    The only way to `torch.load` of this package. The archive's form is looked at first, see
+    `forms.identify`. Harmless objects beside the tensors that PyTorch refuses by itself (NumPy
+    numbers, paths, a defaultdict, what Lightning notes) come as stand-ins, which hold nothing;
+    nothing of the modules they name is imported or called.
+
+    Args:
+        source: a file, or a binary stream that can be read again from its beginning.
+        name: of a stream, for messages.
+        device: where the tensors go.
+
+    Raises:
+        WeightsError: PyTorch is too old to be trusted with this, the file is of another form,
+            damaged, or holds code.
+    """
+    if not hasattr(source, "read"):
+        path = Path(source)
+        with _opened(path) as file:
+            return load_pickle(file, path, device=device)
+    if forms.identify(source, name) == "safetensors":
+        raise WeightsError(f"{name}: a safetensors file, not one of torch.save")
+    if _torch_version() < MIN_TORCH:
+        raise WeightsError(
+            f"{name}: PyTorch {torch.__version__} may run code that is hidden in such a file "
+            "(CVE-2025-32434): install PyTorch 2.6 or newer to read .pth, .pt and .ckpt files, or "
+            "take a safetensors file, which older ones read safely"
+        )
+    try:
+        try:
+            return torch.load(source, map_location=device, weights_only=True)
+        except pickle.UnpicklingError as error:
+            if _global_in(error) not in _STAND_INS:
+                raise
+        source.seek(0)
+        with _LOCK, torch.serialization.safe_globals(list(_STAND_INS.values())):
+            return torch.load(source, map_location=device, weights_only=True)
+    except Exception as error:  # a damaged pickle can fail in any way; no callback runs in here
+        code = _global_in(error)
+        if code:
+            reason = f"holds code ({code}), which is never run; ask for a file of tensors only"
+        else:
+            first_line = (str(error).splitlines() or [""])[0][:200]
+            reason = f"damaged or truncated: {first_line or type(error).__name__}"
+        raise WeightsError(f"{name}: {reason}") from error
+
+
+_LOCK = threading.Lock()  # PyTorch's list of what may be read is one for the whole process
+
+
+class _StandIn:
+    """Stands for an object of another program: takes and forgets whatever it is given."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def _empty_dict(*_: object) -> dict[object, object]:
+    return {}
+
+
+def _stand_in(name: str) -> tuple[Any, str]:
+    if name == "collections.defaultdict":
+        return _empty_dict, name
+    return type(name, (_StandIn,), {}), name
+
+
+# Full names in pickles: of what is stood in for. Older NumPy has its parts under numpy.core.
+_STAND_INS: dict[str, tuple[Any, str]] = {
+    name: _stand_in(name)
+    for name in (
+        "collections.defaultdict",
+        *(f"builtins.{kind}" for kind in ("bool", "dict", "float", "int", "list", "str", "tuple")),
+        *(
+            f"numpy.{core}.multiarray.{part}"
+            for core in ("core", "_core")
+            for part in ("scalar", "_reconstruct")
+        ),
+        "numpy.dtype",
+        "numpy.ndarray",
+        *(
+            f"numpy.dtypes.{kind}{bits}DType"
+            for kind in ("Int", "UInt")
+            for bits in (8, 16, 32, 64)
+        ),
+        *(f"numpy.dtypes.{kind}DType" for kind in ("Bool", "Float16", "Float32", "Float64", "Str")),
+        *(
+            f"{module}.{kind}"
+            for module in ("pathlib", "pathlib._local")
+            for kind in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+        ),
+        "argparse.Namespace",
+        "typing.Any",
+        "omegaconf.dictconfig.DictConfig",
+        "omegaconf.listconfig.ListConfig",
+        "omegaconf.base.ContainerMetadata",
+        "omegaconf.base.Metadata",
+        "omegaconf.nodes.AnyNode",
+        *(
+            f"{package}.callbacks.{callback}"
+            for package in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
+            for callback in (
+                "model_checkpoint.ModelCheckpoint",
+                "early_stopping.EarlyStopping",
+                "lr_monitor.LearningRateMonitor",
+            )
+        ),
+        "pytorch_lightning.utilities.parsing.AttributeDict",
+        "lightning_fabric.utilities.data.AttributeDict",
+    )
+}
+
+
+def _global_in(error: BaseException) -> str:
+    """Full name of what a pickle asks for and may not have; empty if the error is another."""
+    match = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if match is None:
+        return ""
+    # PyTorch leaves "builtins." out.
+    return match[1] if "." in match[1] else f"builtins.{match[1]}"
+
+
+def _torch_version() -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a checkpoint.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
     if path.is_dir():
         raise WeightsError(f"{path}: a folder, not a checkpoint file")
     try:
-        with path.open("rb") as file:
-            head = file.read(64)
+        return open_regular(path)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if not head:
-        raise WeightsError(f"{path}: the file is empty")
-    return head
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -219,52 +369,34 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise WeightsError(f"{path}: damaged or truncated safetensors: {error}") from error
 
 
-def _limit(path: Path) -> int:
-    """Bytes that the content of a file may have."""
-    return max(_GROWTH * path.stat().st_size, _ALWAYS_ALLOWED)
-
-
-def _refuse_zip_bomb(path: Path) -> None:
-    """Refuse, before it is unpacked, an archive that unpacks to far more than its size."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return  # not a zip file, or a damaged one, which reading it will say
-    if unpacked > _limit(path):
-        raise WeightsError(
-            f"{path}: {path.stat().st_size} bytes that unpack to {unpacked}: no checkpoint is "
-            "packed like this, and it is not read"
-        )
-
-
-def _read_torch(path: Path) -> object:
-    try:
-        with path.open("rb") as file:
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can fail in any way; no callback runs in here
-        message = str(error)
-        code = re.search(r"GLOBAL ([\w.]+)", message)
-        if code:
-            reason = f"holds code ({code[1]}), which is never run; ask for a file of tensors only"
-        elif "TorchScript" in message:
-            reason = "a TorchScript program, not a state dict"
-        else:
-            first_line = (message.splitlines() or [""])[0][:200]
-            reason = f"damaged or truncated: {first_line or type(error).__name__}"
-        raise WeightsError(f"{path}: {reason}") from error
-
-
 def _unwrap(content: object) -> tuple[object, tuple[str, ...]]:
-    """What is inside the wrappers, and these; two at most, for a pickle may contain itself."""
+    """What is inside the wrappers, and these; few at most, for a pickle may contain itself.
+
+    A wrapper of an unknown name is taken if nothing else in the file holds tensors.
+    """
     wrappers: list[str] = []
-    while isinstance(content, Mapping) and len(wrappers) < 2:
-        key = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if key is None:
+    while isinstance(content, Mapping) and len(wrappers) < 3:
+        if any(isinstance(value, Tensor) for value in content.values()):
             break
+        inner = [key for key, value in content.items() if _holds_tensors(value)]
+        named = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
+        if not named and len(inner) != 1:
+            break
+        key = next((key for key in named if key in inner), (named or inner)[0])
         content = content[key]
-        wrappers.append(key)
+        wrappers.append(str(key))
     return content, tuple(wrappers)
+
+
+def _holds_tensors(content: object, depth: int = 0) -> bool:
+    """Whether a mapping is a state dict or wraps one."""
+    if not isinstance(content, Mapping) or depth > 2:
+        return False
+    values = content.values()
+    names = all(isinstance(key, str) for key in content)
+    return names and any(
+        isinstance(value, Tensor) or _holds_tensors(value, depth + 1) for value in values
+    )
 
 
 def _check(content: object, path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
@@ -279,13 +411,13 @@ def _check(content: object, path: Path) -> tuple[dict[str, Tensor], dict[str, in
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise WeightsError(
                 f"{path}: not a state dict: entry {str(key)[:80]!r} is a {type(value).__name__}, "
-                "not a tensor"
+                f"not a tensor{_several(content)}"
             )
         if value.layout != torch.strided or value.is_quantized or value.is_complex():
             raise WeightsError(f"{path}: tensor '{key}' is sparse, quantised or complex")
         # Views let a small file claim any size; this is before a copy makes it true.
         held += value.numel() * max(value.element_size(), 4)
-        if held > _limit(path):
+        if held > forms.size_limit(path.stat().st_size):
             raise WeightsError(f"{path}: its tensors are far larger than the file, at {key!r}")
         dtypes[str(value.dtype).removeprefix("torch.")] += 1
         if value.is_floating_point():
@@ -300,21 +432,71 @@ def _check(content: object, path: Path) -> tuple[dict[str, Tensor], dict[str, in
     return state, dict(dtypes)
 
 
-def _without_prefix(
+def _several(content: Mapping[Any, Any]) -> str:
+    """What to do with a file that holds more than one state dict; empty if it does not."""
+    inner = [str(key)[:40] for key, value in content.items() if _holds_tensors(value)]
+    if len(inner) < 2:
+        return ""
+    return f"; it holds {quote_some(inner)}: save one of these in a file of its own"
+
+
+def _without_prefixes(
     state: dict[str, Tensor], path: Path
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Bare names: without ``module.`` (data-parallel training) and ``vqvae.`` (RestoreFormer)."""
-    prefixes = []
-    if all(key.startswith("module.") for key in state):
-        prefixes.append("module.")
-        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
-    if any(key.startswith("vqvae.") for key in state):
-        prefixes.append("vqvae.")
-        whole = len(state)
-        state = {
-            key.removeprefix("vqvae."): tensor
-            for key, tensor in state.items()
-            if key.startswith("vqvae.") and key != "vqvae.quantize.utility_counter"
-        }
+    """Bare names, and what was taken from their front.
+
+    ``module.`` is data-parallel training's, ``_orig_mod.`` that of torch.compile, ``vqvae.`` that
+    of RestoreFormer; a wrapper's name may have become one. Any other common beginning, such as
+    Lightning's attribute, is taken off where a network of this package comes out.
+    """
+    prefixes: list[str] = []
+    whole = len(state)
+    while len(prefixes) < 5:
+        if prefix := _common_prefix(state):
+            state = _below(state, prefix)
+        elif any(key.startswith("vqvae.") for key in state):
+            prefix = "vqvae."
+            state = _below(state, prefix)
+            state.pop("quantize.utility_counter", None)
+        elif prefix := _network_prefix(state):
+            state = _below(state, prefix)
+        else:
+            break
+        prefixes.append(prefix)
+    if len(state) < whole:
         logger.info("%s: %d tensors beside the network left out", path, whole - len(state))
     return state, tuple(prefixes)
+
+
+def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {
+        key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)
+    }
+
+
+def _network_prefix(state: dict[str, Tensor]) -> str:
+    """The first part of names under which a network of this package is; empty if there is none."""
+    if _is_network(state):
+        return ""
+    parts = {part: None for key in state if "." in key and (part := key.split(".")[0])}
+    order = [*WRAPPERS, *sorted(part for part in parts if part not in WRAPPERS)]
+    for part in (part for part in order if part in parts):
+        inner = _below(state, f"{part}.")
+        while prefix := _common_prefix(inner):
+            inner = _below(inner, prefix)
+        if _is_network(inner):
+            return f"{part}."
+    return ""
+
+
+def _common_prefix(state: dict[str, Tensor]) -> str:
+    return next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), "")
+
+
+def _is_network(state: dict[str, Tensor]) -> bool:
+    return (
+        retinaface.identify(state) is not None
+        or parsing.identify(state) is not None
+        or any(all(key in state for key in row.signature) for row in registry.ARCHITECTURES)
+    )

@@ -1,10 +1,15 @@
+import argparse
+import collections
+import io
 import json
 import os
 import pickle
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -171,7 +176,18 @@ def test_missing_folder_and_empty(tmp_path: Path) -> None:
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer"),
         (b"\n<!DOCTYPE html><html>", "a web page"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(40), "neither safetensors nor a PyTorch file"),
+        ("\ufeff<!DOCTYPE html>".encode(), "a web page"),
+        (b'{"error": "Repository not found"}', "JSON.*Repository not found"),
+        (b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:" + bytes(200), "an ONNX network.*gfp weights"),
+        (b"GGUF\x03\0\0\0" + bytes(40), "a GGUF file"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(40), "an HDF5 file"),
+        (b"\x1f\x8b\x08" + bytes(40), "a gzip archive; unpack it"),
+        (b"\x18\0\0\0TFL3" + bytes(40), "a TensorFlow Lite network"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(40), "a PNG picture"),
+        (bytes(600), "zeros, as a download"),
+        (b"Access denied. Try again.\n", "a text: Access denied"),
+        (bytes(257) + b"ustar" + bytes(250), "a tar archive"),
+        (b"\xf0\xf1\xf2\xf3", "neither safetensors nor a PyTorch file"),
         (b"x", "neither safetensors nor a PyTorch file"),
     ],
 )
@@ -323,3 +339,141 @@ def test_damage_anywhere_gives_a_network_or_one_clear_error(
         message = str(error)
     assert made is not None or message.startswith(str(damaged))
     assert made is None or all(tensor.isfinite().all() for tensor in made.state_dict().values())
+
+
+# ---------------------------------------------------------------- forms that are no state dict
+
+
+def zip_of(*names: str, content: bytes = b"\x80\x02}q\0.") -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name in names:
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (zip_of("a/data.pkl", "a/code/net.py", "a/constants.pkl", "a/version"), "a TorchScript"),
+        (zip_of("a/data.pkl", "a/constants.pkl", "a/version"), "a TorchScript"),
+        (zip_of("constants.pkl", "a/data.pkl"), "a TorchScript"),
+        (zip_of("a/data.pkl", "a/code/__torch__.py"), "a TorchScript"),
+        (zip_of("a/.data/extern_modules", "a/data.pkl"), "a TorchScript program or package"),
+        (zip_of("GFPGANv1.4.pth"), r"a zip archive with GFPGANv1\.4\.pth in it; unpack it"),
+        (zip_of("a/b.npy", "c.txt"), "a zip archive of another kind"),
+        (zip_of("b.npy", "c.npy"), "a NumPy archive"),
+        (zip_of("word/document.xml"), "a zip archive of another kind"),
+        (zip_of("a/data.pkl", "b/data.pkl"), "a zip archive of another kind"),
+        (zip_of("a/data.pkl") + b"x" * 30, "the archive has no index"),
+    ],
+)
+def test_archives_that_are_no_state_dict_never_reach_pytorch(
+    content: bytes, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for function in ("torch.load", "torch.jit.load"):
+        monkeypatch.setattr(function, lambda *a, **k: pytest.fail("PyTorch has been asked"))
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(WeightsError, match=rf"w\.pth: .*{reason}"):
+        load_network(tmp_path / "w.pth")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_real_program_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2))
+    torch.jit.save(program, tmp_path / "w.pth")
+    monkeypatch.setattr("torch.load", lambda *a, **k: pytest.fail("PyTorch has been asked"))
+    with pytest.raises(WeightsError, match="a TorchScript program"):
+        load_network(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("version", ["2.4.0", "2.5.1+cu124"])
+def test_an_old_pytorch_reads_safetensors_only(
+    version: str, state: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_zip(state, tmp_path / "zip.pth")
+    write_legacy(state, tmp_path / "legacy.pth")
+    write_safetensors(state, tmp_path / "w.safetensors")
+    monkeypatch.setattr(torch, "__version__", version)
+    monkeypatch.setattr("torch.load", lambda *a, **k: pytest.fail("PyTorch has been asked"))
+    for name in ("zip.pth", "legacy.pth"):
+        with pytest.raises(WeightsError, match=r"PyTorch 2\.[45].*install PyTorch 2\.6 or newer"):
+            load_network(tmp_path / name)
+    load_network(tmp_path / "w.safetensors")
+
+
+# ---------------------------------------------------------------- forms that people have
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: {"net_g_ema": s},
+        lambda s: {"model_state_dict": s, "optimizer_state_dict": {"state": {}}, "epoch": 3},
+        lambda s: {"any_name": s, "epoch": 3},
+        lambda s: {"g": {k: v + 1 for k, v in s.items()}, "g_ema": s, "d": {"x": torch.ones(1)}},
+        lambda s: {"state_dict": s, "state_dict_ema": {f"module.{k}": v for k, v in s.items()}},
+        lambda s: {f"_orig_mod.{key}": tensor for key, tensor in s.items()},
+        lambda s: {f"_orig_mod.module.{key}": tensor for key, tensor in s.items()},
+        lambda s: {f"module._orig_mod.{key}": tensor for key, tensor in s.items()},
+        lambda s: {f"params_ema.{key}": tensor for key, tensor in s.items()},
+        lambda s: {"state_dict": {f"model.{key}": tensor for key, tensor in s.items()}},
+        lambda s: {
+            "state_dict": {
+                **{f"net_g.{key}": tensor + 1 for key, tensor in s.items()},
+                **{f"net_g_ema.module.{key}": tensor for key, tensor in s.items()},
+                "loss.vgg.weight": torch.ones(3),
+            }
+        },
+        lambda s: {"ema_model": s, "step": torch.tensor(3)}["ema_model"],
+        lambda s: {**{f"ema_model.{k}": v for k, v in s.items()}, "step": torch.tensor(3)},
+        lambda s: {"params_ema": s, "log": collections.defaultdict(list, a=[1])},
+        lambda s: {"params_ema": collections.defaultdict(dict, s)},
+        lambda s: {"params_ema": collections.OrderedDict(s), "loss": np.float64(0.1)},
+        lambda s: {"params_ema": s, "curve": np.arange(3), "where": Path("x"), "n": np.int64(3)},
+        lambda s: {"params_ema": s, "options": argparse.Namespace(scale=1)},
+        lambda s: {key: torch.nn.Parameter(tensor) for key, tensor in s.items()},
+    ],
+)
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
+def test_wrappers_prefixes_and_harmless_objects_beside_are_read(
+    wrap: Callable[[dict[str, Tensor]], object],
+    write: Callable[[object, Path], None],
+    state: dict[str, Tensor],
+    tmp_path: Path,
+) -> None:
+    write(wrap(state), tmp_path / "w.pth")
+    loaded = load_state_dict(tmp_path / "w.pth")[0]
+    assert set(loaded) == set(state)
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+    assert isinstance(load_network(tmp_path / "w.pth"), GFPGANClean)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_with_prefixes_in_safetensors(
+    dtype: torch.dtype, state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    halves = {f"params_ema.{key}": tensor.to(dtype) for key, tensor in state.items()}
+    write_safetensors(halves, tmp_path / "w.safetensors")
+    assert isinstance(load_network(tmp_path / "w.safetensors"), GFPGANClean)
+
+
+def test_of_several_unnamed_state_dicts_none_is_guessed(tmp_path: Path) -> None:
+    one = {"a": torch.ones(1)}
+    write_zip({"first": one, "second": one}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="it holds 'first', 'second': save one of these"):
+        load_network(tmp_path / "w.pth")
+
+
+def test_the_stand_ins_are_gone_after_reading(state: dict[str, Tensor], tmp_path: Path) -> None:
+    write_zip({"params_ema": state, "log": collections.defaultdict(list)}, tmp_path / "w.pth")
+    before = set(torch.serialization.get_safe_globals())
+    load_state_dict(tmp_path / "w.pth")
+    assert set(torch.serialization.get_safe_globals()) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs on this system")
+def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="no regular file"):
+        load_network(tmp_path / "w.pth")
