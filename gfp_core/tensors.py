@@ -51,7 +51,7 @@ def check_crops(crops: Tensor, name: str = "crops") -> None:
         ValueError: says what the crops are instead.
     """
     if crops.ndim != 4 or crops.shape[1] != 3 or crops.shape[2] != crops.shape[3]:
-        raise ValueError(f"{name} must be square RGB, (N, 3, S, S), not {tuple(crops.shape)}")
+        raise ValueError(f"{name} must be (N, 3, S, S), not {tuple(crops.shape)}: square RGB")
     if 0 in crops.shape[2:] or not crops.is_floating_point():
         raise ValueError(
             f"{name} must be floating point in 0..1 with at least a pixel, not {crops.dtype} of "
