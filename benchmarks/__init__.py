@@ -1,1 +1,1 @@
-"""Side by side with peers; prints ratios. See docs/performance.md."""
+"""Side by side with the baselines; prints ratios. See docs/performance.md."""

@@ -1,4 +1,4 @@
-"""What this library is timed beside: facexlib and spandrel, given the same weights as ours.
+"""The baselines of the timings: facexlib and spandrel, given the same weights as ours.
 
 Together they are the published formulation of the whole: facexlib's RetinaFace and
 ``FaceRestoreHelper`` (alignment, paste with its square mask, no parsing), and spandrel's GFPGAN,
@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..networks import retinaface
+from gfp_core.evaluation.speed import to_frames, to_pixels
+from gfp_core.networks import retinaface
 
 
 def build_detector(backbone: str) -> nn.Module:
@@ -49,8 +50,8 @@ def with_batch_norms(state: dict[str, Tensor]) -> dict[str, Tensor]:
     They compute the folded bias: the reference must do all the work that it does with the
     published weights.
     """
-    wanted = retinaface.build("retinaface_mobile025").state_dict()
-    names = list(wanted)
+    published = retinaface.build("retinaface_mobile025").state_dict()
+    names = list(published)
     result = {name: state[name] for name in names if name in state}
     for name in names:
         if not name.endswith(".running_mean"):
@@ -58,10 +59,10 @@ def with_batch_norms(state: dict[str, Tensor]) -> dict[str, Tensor]:
         norm = name.removesuffix(".running_mean")
         convolution = names[names.index(f"{norm}.weight") - 1].removesuffix(".weight")
         # The bundled state has no tensor of a norm's, except where names happen to coincide.
-        result[f"{norm}.weight"] = torch.full_like(wanted[name], (1 + 1e-5) ** 0.5)
+        result[f"{norm}.weight"] = torch.full_like(published[name], (1 + 1e-5) ** 0.5)
         result[f"{norm}.bias"] = state[f"{convolution}.bias"]
-        result[f"{norm}.running_mean"] = torch.zeros_like(wanted[name])
-        result[f"{norm}.running_var"] = torch.ones_like(wanted[name])
+        result[f"{norm}.running_mean"] = torch.zeros_like(published[name])
+        result[f"{norm}.running_var"] = torch.ones_like(published[name])
         result[f"{norm}.num_batches_tracked"] = torch.tensor(0)
     return result
 
@@ -95,8 +96,8 @@ def large_detector(sample: Tensor) -> nn.Module:
 def detect(net: nn.Module, bgr: NDArray[np.uint8], score: float) -> NDArray[np.float32]:
     """Detection as facexlib's helper calls it: (N, 15) box, score and landmarks."""
     with torch.no_grad():
-        found: NDArray[np.float32] = net.detect_faces(bgr, score)  # type: ignore[operator]
-    return found
+        detections: NDArray[np.float32] = net.detect_faces(bgr, score)  # type: ignore[operator]
+    return detections
 
 
 def restorer(model: Path, device: torch.device | str = "cpu") -> nn.Module | None:
@@ -108,12 +109,12 @@ def restorer(model: Path, device: torch.device | str = "cpu") -> nn.Module | Non
     from spandrel import ModelLoader, UnsupportedModelError
 
     try:
-        found = ModelLoader().load_from_file(model)
+        loaded = ModelLoader().load_from_file(model)
     except UnsupportedModelError:
         return None
-    if found.architecture.id != "GFPGAN":
+    if loaded.architecture.id != "GFPGAN":
         return None
-    net: nn.Module = found.model
+    net: nn.Module = loaded.model
     return net.eval().to(device)
 
 
@@ -123,9 +124,9 @@ def restore(net: nn.Module, crops: Tensor) -> Tensor:
     As GFPGAN's own script drives it, but with the noise stored in the weights, so that both sides
     compute the same, and without the pictures of the lower scales, which nobody looks at.
     """
-    place = next(net.parameters()).device
+    device = next(net.parameters()).device
     with torch.inference_mode():
-        x = crops.to(place) * 2 - 1
+        x = crops.to(device) * 2 - 1
         images: Tensor = net(x, return_rgb=False, randomize_noise=False)[0]
     return ((images + 1) / 2).clamp(0, 1).to(crops.device)
 
@@ -138,9 +139,9 @@ def helper(detector: nn.Module, bgr: NDArray[np.uint8]) -> Any:
         patch.object(module, "init_detection_model", lambda *_, **__: detector),
         patch.object(module, "init_parsing_model", lambda *_, **__: None),
     ):
-        made = module.FaceRestoreHelper(1, device=torch.device("cpu"))
-    made.read_image(bgr)
-    return made
+        steps = module.FaceRestoreHelper(1, device=torch.device("cpu"))
+    steps.read_image(bgr)
+    return steps
 
 
 def whole(detector: nn.Module, restorer: nn.Module, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -154,17 +155,3 @@ def whole(detector: nn.Module, restorer: nn.Module, rgb: NDArray[np.uint8]) -> N
     steps.get_inverse_affine()
     image: NDArray[np.uint8] = steps.paste_faces_to_input_image()
     return image[..., ::-1]
-
-
-def to_frames(rgb: NDArray[np.uint8]) -> Tensor:
-    """(H, W, 3) uint8 RGB to (1, 3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].float().div_(255)
-
-
-def to_pixels(image: Tensor) -> NDArray[np.uint8]:
-    """(3, H, W) RGB in [0, 1] to (H, W, 3) uint8."""
-    pixels = np.empty((*image.shape[1:], 3), np.uint8)
-    for rows in range(0, len(pixels), 256):  # without a second copy of a large picture in floats
-        part = image[:, rows : rows + 256].clamp(0, 1).mul_(255).round_().to(torch.uint8)
-        pixels[rows : rows + 256] = part.permute(1, 2, 0).cpu().numpy()
-    return pixels

@@ -1,6 +1,6 @@
-"""The whole, once, in a process of its own: what the first result costs, and how much memory.
+"""The cold start: the whole, once, in a process of its own. What the first result costs.
 
-    python -m gfp_core.evaluation.alone ours MODEL PHOTO.npy
+    python -m benchmarks.cold_start ours MODEL PHOTO.npy DEVICE DETECTOR
 
 Each side imports, inside its function, only what it needs itself.
 """
@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 
-def run_alone(side: str, model: Path, photo: Path, device: str, detector: Path) -> dict[str, Any]:
+def run_cold(side: str, model: Path, photo: Path, device: str, detector: Path) -> dict[str, Any]:
     """Restore a photo in a new process.
 
     Args:
-        side: ``"reference"`` or ``"ours"``.
+        side: ``"baseline"`` or ``"ours"``.
         model: checkpoint of the restorer.
         photo: NumPy file of (H, W, 3) uint8 RGB.
         device: where the networks run.
-        detector: state dict of the reference's detector, with batch norms; we take the bundled one.
+        detector: state dict of the baseline's detector, with batch norms; we take the bundled one.
 
     Returns:
         ``seconds`` from before its start to its end, its ``cpu seconds`` and ``peak MiB`` (None
@@ -42,25 +42,25 @@ def run_alone(side: str, model: Path, photo: Path, device: str, detector: Path) 
 def _ours(model: str, photo: str, device: str, detector: str) -> None:
     import numpy as np
 
-    from ..devices import KEPT_FOR_PICTURES, keep_freed_memory
-    from ..pipeline import FaceRestorer
-    from .speed import our_whole
+    from gfp_core.devices import KEPT_FOR_PICTURES, keep_freed_memory
+    from gfp_core.evaluation.speed import restore_photo
+    from gfp_core.pipeline import FaceRestorer
 
     keep_freed_memory(KEPT_FOR_PICTURES)  # as ``gfp restore`` does
-    our_whole(FaceRestorer.load(model, device=device), np.load(photo))
+    restore_photo(FaceRestorer.load(model, device=device), np.load(photo))
 
 
-def _reference(model: str, photo: str, device: str, detector: str) -> None:
+def _baseline(model: str, photo: str, device: str, detector: str) -> None:
     import numpy as np
     import torch
 
-    from . import peers
+    from . import baselines
 
-    found = peers.small_detector(torch.load(detector), device)
-    restorer = peers.restorer(Path(model), device)
+    net = baselines.small_detector(torch.load(detector), device)
+    restorer = baselines.restorer(Path(model), device)
     if restorer is None:
         raise SystemExit(f"spandrel finds no GFPGAN in {model}")
-    peers.whole(found, restorer, np.load(photo))
+    baselines.whole(net, restorer, np.load(photo))
 
 
 def _peak_mib() -> int | None:
@@ -72,5 +72,5 @@ def _peak_mib() -> int | None:
 
 
 if __name__ == "__main__":
-    {"ours": _ours, "reference": _reference}[sys.argv[1]](*sys.argv[2:])
-    print(json.dumps({"cpu seconds": time.process_time(), "peak MiB": _peak_mib()}))  # noqa: T201
+    {"ours": _ours, "baseline": _baseline}[sys.argv[1]](*sys.argv[2:])
+    print(json.dumps({"cpu seconds": time.process_time(), "peak MiB": _peak_mib()}))

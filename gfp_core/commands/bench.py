@@ -27,7 +27,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         CannotStart: there is no photo, no face in it, or the networks cannot be loaded.
     """
     from ..evaluation.speed import Bench
-    from ..evaluation.timing import machine, markdown, measure
+    from ..evaluation.timing import machine, markdown, measure_step
     from ..pipeline import find_device, find_model
 
     if options.json is not None:
@@ -45,8 +45,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     }
     for name, make in tqdm(bench.steps.items(), disable=True if console.quiet else None):
         logger.debug("%s", name)
-        report["steps"].append(measure(make(), options.rounds))
-    report["alone"] = bench.alone(1)
+        report["steps"].append(measure_step(make(), options.rounds))
     print(markdown(report), end="")
     if options.json is not None:
         write_text(options.json, json.dumps(report, indent=1) + "\n")

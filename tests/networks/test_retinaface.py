@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from gfp_core.evaluation import peers
+from benchmarks import baselines
 from gfp_core.networks import fast_layers, retinaface
 
 
@@ -53,7 +53,7 @@ def test_reference_outputs(shared_dir):
 def test_equal_to_facexlib(backbone, rows, monkeypatch):
     # Bands of few rows, as those of a large picture.
     monkeypatch.setattr(fast_layers, "BAND_BYTES", 2 * 101 * 16 * 40)
-    net = seeded(peers.build_detector(backbone))
+    net = seeded(baselines.build_detector(backbone))
     image = torch.randn(2, 3, rows, 101, generator=torch.Generator().manual_seed(1)) * 60
     folded = retinaface.from_state_dict(net.state_dict())
     assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded.modules())
