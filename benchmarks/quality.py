@@ -42,7 +42,7 @@ from gfp_core.masks import Mask, make_masks
 from gfp_core.paste import paste
 from gfp_core.pipeline import FaceRestorer
 from gfp_core.sharpness import auto_strength
-from gfp_core.training.data import split_people
+from gfp_core.training.prepare import person_of
 
 from . import quality_faces
 
@@ -168,7 +168,9 @@ def color(bench: Bench) -> None:
 
 def measure_color(bench: Bench) -> None:
     """Print how far each mode stays from the clean photographs of held-out people."""
-    held_out = set(split_people([path.name for path in bench.measured])[1])
+    people = {path.name: person_of(path.name) for path in bench.measured}
+    held_out_people = sorted(set(people.values()))[7::8]  # every eighth, as `gfp prepare` does
+    held_out = {name for name, person in people.items() if person in held_out_people}
     generator = torch.Generator().manual_seed(0)
     modes: tuple[ColorMode, ...] = (
         "restorer",
