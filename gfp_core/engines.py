@@ -87,9 +87,10 @@ def _compile(model: Any, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         "INFERENCE_PRECISION_HINT": {torch.float32: "f32", torch.bfloat16: "bf16"}[dtype],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
-    request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+    compiled = openvino.Core().compile_model(model, "CPU", options)
 
     def run(x: Tensor) -> Tensor:
+        request = compiled.create_infer_request()  # its own, for threads may call at once
         faces = [torch.from_numpy(request.infer([face[None].numpy()])[0]).clone() for face in x]
         return torch.cat(faces)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Literal, TypeAlias, get_args
@@ -11,10 +11,11 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from .devices import deterministic, is_out_of_memory, release_memory
+from .devices import deterministic, in_chunks
 from .engines import EngineError, openvino_form
 from .faces import Faces, Preview, Progress
 from .networks.fast import fast_form
+from .tensors import clamp01
 
 logger = logging.getLogger(__name__)
 
@@ -112,12 +113,13 @@ class Restorer:
         """Restore the crops of all faces.
 
         The result does not depend on anything but the input, the network and the precision: the
-        same call gives the same bits, another chunk size the same up to rounding. When memory runs
-        out the chunk is halved, down to one face.
+        same call gives the same bits, another chunk size or another number of threads the same up
+        to rounding. When memory runs out the chunk is halved, down to one face. The network is not
+        changed: several threads may call one restorer, each with its own seed and fidelity.
 
         Args:
             faces: aligned faces, with crops (N, 3, S, S) in [0, 1]; values outside are clamped,
-                for no network has seen them.
+                NaN is black, for no network has seen such values.
             fidelity: from 0, as good a face as the network can make, to 1, as faithful to the
                 crop as it can be; None for the network's default. A network without this choice
                 (see `has_fidelity`) ignores it, which a log line says.
@@ -140,47 +142,41 @@ class Restorer:
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk must be at least 1, not {chunk}")
         forward = self._forward(fidelity, seed)
-        if faces.crops is None:
-            if len(faces) > 0:
-                raise ValueError("the faces have no crops: align them before restoring")
-            return replace(faces, restored=torch.zeros(0, 3, self.size, self.size))
-        crops = faces.crops
-        if crops.shape[1:] != (3, self.size, self.size):
-            raise ValueError(
-                f"crops of shape {tuple(crops.shape[1:])} do not fit {self.name}, which takes "
-                f"(3, {self.size}, {self.size}): align with size={self.size}"
-            )
-        if not torch.isfinite(crops).all():
-            logger.warning("crops hold NaN or infinity; taken as black or white")
-            crops = crops.nan_to_num(nan=0.0, posinf=1.0, neginf=0.0)
-
+        crops = self._checked_crops(faces)
         device = self.device
         dtype = self._dtype(device)
         if chunk is None:
             chunk = 1 if device.type == "cpu" else DEFAULT_CHUNK
         restored = torch.empty(crops.shape, dtype=torch.float32, device=crops.device)
-        done, total = 0, len(faces)
-        while done < total:
-            part = crops[done : done + chunk]
-            try:
-                result = self._run_checked(forward, part, device, dtype, done)
-            except (RuntimeError, MemoryError) as error:
-                if len(part) == 1 or not is_out_of_memory(error):
-                    raise
-                result = None
-            if result is None:
-                # Only here, for the exception had kept the tensors of the failed attempt alive.
-                release_memory(device)
-                chunk = len(part) // 2
-                logger.warning("out of memory on %s: now %d faces at a time", device, chunk)
-                continue
-            restored[done : done + len(part)] = result
+        total, start = len(crops), 0
+        for results in in_chunks(
+            lambda first, stop: self._run_checked(forward, crops[first:stop], device, dtype, first),
+            total,
+            chunk,
+            device,
+            f"a single face is too much for {self.name}; run it on the CPU.",
+        ):
+            stop = start + len(results)
+            restored[start:stop] = results
             if preview is not None:
-                preview(restored[done : done + len(part)])
-            done += len(part)
+                preview(restored[start:stop])
+            start = stop
             if progress is not None:
-                progress(done, total)
+                progress(start, total)
         return replace(faces, restored=restored)
+
+    def _checked_crops(self, faces: Faces) -> Tensor:
+        """Return the crops (N, 3, S, S) of the faces, or say why the network cannot take them."""
+        if faces.crops is None:
+            if len(faces) > 0:
+                raise ValueError("the faces have no crops: align them before restoring")
+            return torch.zeros(0, 3, self.size, self.size)
+        if faces.crops.shape[1:] != (3, self.size, self.size):
+            raise ValueError(
+                f"crops of shape {tuple(faces.crops.shape[1:])} do not fit {self.name}, which "
+                f"takes (3, {self.size}, {self.size}): align with size={self.size}"
+            )
+        return faces.crops
 
     def _dtype(self, device: torch.device) -> torch.dtype:
         if self.precision != "auto":
@@ -193,7 +189,7 @@ class Restorer:
         """The network with its fidelity and its noise set."""
         if fidelity is not None and not 0 <= fidelity <= 1:
             raise ValueError(f"fidelity must lie between 0 and 1, not {fidelity}")
-        options = {}
+        options: dict[str, float] = {}
         if fidelity is not None and self.has_fidelity:
             options["fidelity"] = fidelity
         elif fidelity is not None:
@@ -205,9 +201,7 @@ class Restorer:
                 noise[name] = torch.randn(stored.shape, generator=generator).to(stored)
         if self.engine == "openvino" and (exported := self._openvino(bool(options or noise))):
             return exported
-        if not noise:
-            return partial(self.net, **options)
-        return lambda x: torch.func.functional_call(self.net, noise, (x,), options)
+        return partial(_with_buffers(self.net, noise), **options)
 
     def _openvino(self, changed: bool) -> Forward | None:
         """The network in OpenVINO, or None where PyTorch has to do, which the log says."""
@@ -236,6 +230,8 @@ class Restorer:
         first: int,
     ) -> Tensor:
         """Restore crops ``first``, ``first`` + 1, ..., in float32 if ``dtype`` overflows."""
+        if not torch.isfinite(crops).all():
+            logger.warning("crops hold NaN or infinity; taken as black or white")
         result = _run(forward, crops, device, dtype)
         indices = f"faces {first} to {first + len(crops) - 1}"
         if dtype != torch.float32 and not torch.isfinite(result).all():
@@ -246,6 +242,33 @@ class Restorer:
                 f"{self.name} gives NaN or infinity for {indices}: its weights must be damaged"
             )
         return ((result + 1) / 2).clamp(0, 1)
+
+
+def _with_buffers(net: nn.Module, buffers: Mapping[str, Tensor]) -> nn.Module:
+    """Return a network that shares all but some of its buffers with another.
+
+    Only the modules that lead to those buffers are new. The network itself is never changed, as
+    `torch.func.functional_call` would for the time of a call: other threads may be running it.
+
+    Args:
+        net: the network, which stays as it is.
+        buffers: tensors by their full names, instead of the network's own.
+    """
+    if not buffers:
+        return net
+    view = net.__class__.__new__(net.__class__)
+    view.__dict__.update(net.__dict__)
+    view._buffers, view._modules = dict(net._buffers), dict(net._modules)
+    inner: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in buffers.items():
+        child, dot, rest = name.partition(".")
+        if dot:
+            inner.setdefault(child, {})[rest] = tensor
+        else:
+            view._buffers[name] = tensor
+    for child, tensors in inner.items():
+        view._modules[child] = _with_buffers(net.get_submodule(child), tensors)
+    return view
 
 
 def _noise_buffers(net: nn.Module) -> dict[str, Tensor]:
@@ -260,5 +283,5 @@ def _run(forward: Forward, crops: Tensor, device: torch.device, dtype: torch.dty
         torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
         deterministic(device, allow_tf32=dtype != torch.float32),
     ):
-        x = crops.to(device, torch.float32).clamp(0, 1) * 2 - 1
+        x = clamp01(crops.to(device, torch.float32)) * 2 - 1
         return forward(x).float()

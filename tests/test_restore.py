@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from gfp_core.faces import Face, Faces
 from gfp_core.networks.gfpgan import GFPGANClean
-from gfp_core.restore import Restorer
+from gfp_core.restore import Engine, Restorer
 
 SIZE = 16
 
@@ -375,3 +376,41 @@ def test_a_network_may_say_its_memory() -> None:
     assert Restorer(net).bytes_per_face == 800_000_000 * SIZE**2 // 512**2
     net.bytes_per_face = 5  # type: ignore[assignment]
     assert Restorer(net).bytes_per_face == 5
+
+
+# -------------------------------------------------------------------------------------- threads
+
+
+@pytest.mark.parametrize("engine", ["auto", "plain"])
+def test_threads_with_and_without_a_seed_do_not_disturb_each_other(engine: Engine) -> None:
+    restorer = Restorer(noisy_net(), engine=engine)
+    faces = faces_with(torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3)))
+
+    def run(seed: int | None) -> Tensor:
+        restored = restorer.restore(faces, seed=seed).restored
+        assert restored is not None
+        return restored
+
+    seeds = [None, 1, 2, 3]
+    alone = {seed: run(seed) for seed in seeds}
+    before = {name: buffer.clone() for name, buffer in restorer.net.named_buffers()}
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(run, seeds * 15))
+    for seed, result in zip(seeds * 15, results, strict=True):
+        assert torch.equal(result, alone[seed]), seed
+    for name, buffer in restorer.net.named_buffers():
+        assert torch.equal(buffer, before[name]), name
+    assert torch.equal(run(None), alone[None])
+
+
+@pytest.mark.parametrize("engine", ["auto", "plain"])
+def test_noise_of_a_seed_is_what_the_network_gives_with_it_stored(engine: Engine) -> None:
+    crops = torch.rand(1, 3, 64, 64)
+    seeded = Restorer(noisy_net(), engine=engine).restore(faces_with(crops), seed=4).restored
+    net = noisy_net()
+    generator = torch.Generator().manual_seed(4)
+    for name, noise in net.named_buffers():
+        if "noises.noise" in name:
+            noise.copy_(torch.randn(noise.shape, generator=generator))
+    stored = Restorer(net, engine=engine).restore(faces_with(crops)).restored
+    assert torch.equal(seeded, stored)
