@@ -31,7 +31,8 @@ from gfp_core.draw import draw_faces
 from gfp_core.enhance import enhance
 from gfp_core.faces import Faces
 from gfp_core.io.images import read_image
-from gfp_core.masks import Mask, MaskShape, make_masks
+from gfp_core.masks import make_masks
+from gfp_core.options import Mask, MaskShape
 from gfp_core.paste import paste
 from gfp_core.pipeline import FaceRestorer
 

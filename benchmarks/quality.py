@@ -22,9 +22,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gfp_core.align import align
-from gfp_core.blend import Blend
 from gfp_core.choose import largest
-from gfp_core.color import ColorMode, apply_color
+from gfp_core.color import apply_color
 from gfp_core.colorspaces import (
     linear_to_rgb,
     oklab_to_rgb,
@@ -38,7 +37,8 @@ from gfp_core.enhance import enhance
 from gfp_core.faces import Face, Faces
 from gfp_core.geometry import face_ellipse
 from gfp_core.io.images import read_image, to_frames
-from gfp_core.masks import Mask, make_masks
+from gfp_core.masks import make_masks
+from gfp_core.options import Blend, ColorMode, Mask
 from gfp_core.paste import paste
 from gfp_core.pipeline import FaceRestorer
 from gfp_core.sharpness import auto_strength

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -18,16 +18,14 @@ from torch import Tensor
 
 from .faces import Faces
 from .geometry import fit_similarity, invert, similarity_scale, transform, warp
+from .options import Padding
 from .tensors import check_frames, clamp01, to_numpy
-
-Border: TypeAlias = Literal["replicate", "reflect", "constant"]
-"""What a crop shows beyond the frame's edge: the edge's pixels, the frame mirrored, or black."""
 
 # Pixels read around what the crop covers (of the crop, or the frame if coarser), for the kernel.
 _MARGIN = 3
 
 
-def align(frames: Tensor, faces: Faces, size: int = 512, *, border: Border = "replicate") -> Faces:
+def align(frames: Tensor, faces: Faces, size: int = 512, *, border: Padding = "replicate") -> Faces:
     """Cuts every face out of its frame, upright and in the middle of a square crop.
 
     A face larger than the crop is filtered before it is sampled, so that it does not alias; only
@@ -49,8 +47,8 @@ def align(frames: Tensor, faces: Faces, size: int = 512, *, border: Border = "re
             landmarks that are no face.
     """
     check_frames(frames, faces)
-    if border not in get_args(Border):
-        raise ValueError(f"border must be one of {', '.join(get_args(Border))}, not {border!r}")
+    if border not in get_args(Padding):
+        raise ValueError(f"border must be one of {', '.join(get_args(Padding))}, not {border!r}")
     if size < 1:
         raise ValueError(f"size must be at least 1 pixel, not {size}")
     crops = torch.empty((len(faces), 3, size, size))
@@ -66,7 +64,7 @@ def align(frames: Tensor, faces: Faces, size: int = 512, *, border: Border = "re
     return replace(faces, faces=tuple(aligned), crops=crops.to(frames.device), restored=None)
 
 
-def _cut(frame: Tensor, matrix: NDArray[np.float64], size: int, border: Border) -> NDArray[Any]:
+def _cut(frame: Tensor, matrix: NDArray[np.float64], size: int, border: Padding) -> NDArray[Any]:
     """The crop (size, size, 3) of one frame (C, H, W)."""
     height, width = frame.shape[-2:]
     back = invert(matrix)
@@ -87,7 +85,7 @@ def _cut(frame: Tensor, matrix: NDArray[np.float64], size: int, border: Border) 
     return np.clip(warp(box, moved, (size, size), outside), 0.0, 1.0)
 
 
-def _positions(low: float, high: float, length: int, border: Border) -> NDArray[np.int64]:
+def _positions(low: float, high: float, length: int, border: Padding) -> NDArray[np.int64]:
     """The pixels of an axis that sampling from low to high needs, over the edge if mirrored.
 
     Mirrored once, here: OpenCV's own reflection takes minutes for a face far outside.

@@ -7,7 +7,6 @@ crop in pixels of the result, so that widths stay in proportion to the face.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -30,30 +29,6 @@ _BLOCKS = (0.1, 0.4)
 
 # Sigma in pixels of the Gaussians between the bands in which grain is measured and made.
 _GRAIN_BANDS = (0.8, 1.6, 3.2)
-
-
-@dataclass(frozen=True)
-class Blend:
-    """How restored faces are blended into their photograph."""
-
-    detail: float = 1.0
-    """Share, in 0..1, of the photograph's own detail that a face keeps where it is larger than
-    its crop: what is finer than the crop could show and is neither noise nor compression."""
-    seam: bool = True
-    """Whether low frequencies fade over a wider band inside the outline than high ones, so that a
-    difference in tone leaves no edge."""
-    grain: float = 0.0
-    """Share, in 0..1, of the photograph's noise that restored faces are given again."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range.
-
-        Raises:
-            ValueError: says what.
-        """
-        for name in ("detail", "grain"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in 0..1, not {getattr(self, name)}")
 
 
 def kept_detail(seen: Picture, low: Picture, period: float) -> Picture:

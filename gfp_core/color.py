@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import Literal, TypeAlias, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from .colorspaces import lab_to_rgb, rgb_to_lab
 from .enhance import enhance
 from .faces import Faces
 from .filters import guided_filter
+from .options import ColorMode, KeepMonochrome
 from .tensors import check_frames
 from .track import number, smooth_over_time
 from .transfer import (
@@ -31,22 +32,6 @@ from .transfer import (
 )
 
 logger = logging.getLogger(__name__)
-
-ColorMode: TypeAlias = Literal[
-    "auto",
-    "restorer",
-    "input",
-    "lightness",
-    "match",
-    "mean_std",
-    "low_frequency",
-    "reference",
-    "enhance",
-]
-"""Whose colours a restored face takes, see `apply_color`."""
-
-GreyGuard: TypeAlias = Literal["auto", "on", "off"]
-"""Which faces keep the chroma of the photograph: those without colour, all, or none."""
 
 _BY_STATISTICS: tuple[ColorMode, ...] = ("auto", "match", "mean_std", "reference")
 
@@ -74,7 +59,7 @@ def apply_color(
     mode: ColorMode = "auto",
     *,
     strength: float = 1.0,
-    grey: GreyGuard = "auto",
+    grey: KeepMonochrome = "auto",
     reference: Tensor | None = None,
     smoothing: float = 0.0,
 ) -> Faces:
@@ -123,7 +108,7 @@ def apply_color(
             restored crops of one size, or a reference that is missing, not asked for or of
             another shape.
     """
-    for name, value, choices in (("mode", mode, ColorMode), ("grey", grey, GreyGuard)):
+    for name, value, choices in (("mode", mode, ColorMode), ("grey", grey, KeepMonochrome)):
         if value not in get_args(choices):
             raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, not {value!r}")
     for name, share in (("strength", strength), ("smoothing", smoothing)):

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .color import ColorMode, apply_color
+from .color import apply_color
 from .draw import sheet
 from .faces import Faces, Progress
+from .options import ColorMode
 from .restore import Restorer
 
 

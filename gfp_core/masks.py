@@ -10,9 +10,8 @@ stays.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -24,22 +23,11 @@ from .colorspaces import rgb_to_lab
 from .faces import Face, Faces, Progress
 from .geometry import face_ellipse, invert, scaling, smoothstep, transform, warp_into
 from .networks.parsing import CLASSES, FacePart
+from .options import Mask, MaskShape, Part
 from .tensors import clamp01, to_numpy
 
 if TYPE_CHECKING:
     from .parse import FaceParser
-
-MaskShape: TypeAlias = Literal["ellipse", "box", "hull"]
-"""Outline of a mask: an ellipse about the mean face, the whole crop, or this face's landmarks."""
-AnyShape: TypeAlias = Literal["ellipse", "box", "hull", "parts"]
-"""The same, or the parts of the face that a parser finds."""
-Occlusion: TypeAlias = Literal["auto", "on", "off"]
-"""Whether what stands before a face is looked for: auto, if there is a parser; on, without one too,
-by differences in tone that are too large for a restorer to have meant them."""
-Part: TypeAlias = Literal[
-    "skin", "brows", "eyes", "nose", "mouth", "ears", "neck", "glasses", "hair", "hat"
-]
-"""What of a face can be restored or left."""
 
 PARTS: dict[Part, tuple[FacePart, ...]] = {
     "skin": (FacePart.SKIN,),
@@ -54,7 +42,7 @@ PARTS: dict[Part, tuple[FacePart, ...]] = {
     "hat": (FacePart.HAT,),
 }
 """The labels that make up a part."""
-DEFAULT_PARTS: tuple[Part, ...] = ("skin", "brows", "eyes", "nose", "mouth", "ears", "glasses")
+DEFAULT_PARTS = Mask().parts
 """Without hair and hats, which restorers paint over, and the neck, which they see half of."""
 
 # What can be mistaken for one another at their edges without anything standing before the face.
@@ -81,56 +69,9 @@ _CHIN = 0.75
 _HULL_MARGIN = 0.12
 
 
-@dataclass(frozen=True)
-class Mask:
-    """How the mask of a face is made; where a `Mask` is taken, the shape's name alone is too."""
-
-    shape: AnyShape = "ellipse"
-    """The outline."""
-    feather: float = 0.1
-    """Width of the fade from the outline inwards, as a share of the crop's side and so in
-    proportion to the face; from 0 (a hard edge) to 0.5."""
-    grow: float = 0.0
-    """How far the outline is moved outwards, or, below 0, inwards, as a share of the crop's side;
-    from -0.5 to 0.5. It never leaves the crop."""
-    parts: tuple[Part, ...] = DEFAULT_PARTS
-    """What is restored, where a parser tells the parts apart."""
-    occlusion: Occlusion = "auto"
-    """Whether what stands before the face is left as it is."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range.
-
-        Raises:
-            ValueError: says what.
-        """
-        if self.shape not in get_args(AnyShape):
-            names = ", ".join(get_args(AnyShape))
-            raise ValueError(f"mask must be one of {names}, not {self.shape!r}")
-        if not 0 <= self.feather <= 0.5:
-            raise ValueError(f"feather must lie in 0..0.5, not {self.feather}")
-        if not -0.5 <= self.grow <= 0.5:
-            raise ValueError(f"grow must lie in -0.5..0.5, not {self.grow}")
-        unknown = sorted(set(self.parts) - set(PARTS))
-        if unknown or isinstance(self.parts, str):
-            raise ValueError(f"parts are some of {', '.join(PARTS)}, not {unknown or self.parts}")
-        if self.occlusion not in get_args(Occlusion):
-            names = ", ".join(get_args(Occlusion))
-            raise ValueError(f"occlusion must be one of {names}, not {self.occlusion!r}")
-        if not self.parts:
-            raise ValueError("a mask without parts would restore nothing: name at least one")
-        # A list is taken too; held as a tuple, masks can be compared and cached.
-        object.__setattr__(self, "parts", tuple(self.parts))
-
-    @property
-    def needs_parser(self) -> bool:
-        """Whether it cannot be made without a parser."""
-        return self.shape == "parts"
-
-
 def make_masks(
     faces: Faces,
-    mask: Mask | AnyShape = "ellipse",
+    mask: Mask | MaskShape = "ellipse",
     *,
     parser: FaceParser | None = None,
     progress: Progress | None = None,
@@ -173,7 +114,7 @@ class CropMasks:
 
     def __init__(
         self,
-        mask: Mask | AnyShape | Tensor,
+        mask: Mask | MaskShape | Tensor,
         faces: Faces,
         size: int,
         labels: tuple[Tensor, Tensor] | None = None,
@@ -315,7 +256,7 @@ def _distance(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
 
 
 @lru_cache(maxsize=8)
-def _fixed(shape: AnyShape, size: int, feather: float, grow: float) -> NDArray[np.float32]:
+def _fixed(shape: MaskShape, size: int, feather: float, grow: float) -> NDArray[np.float32]:
     """The masks that are the same for every face."""
     inside = face_ellipse(size) if shape == "ellipse" else np.ones((size, size), np.bool_)
     faded = fade(inside, feather, grow)

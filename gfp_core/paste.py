@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .blend import Blend, banded, grain, kept_detail
+from .blend import banded, grain, kept_detail
 from .faces import Faces, Progress
 from .geometry import compose, invert, scaling, similarity_scale, transform, warp, warp_into
-from .masks import AnyShape, CropMasks, FrameMask, Mask
+from .masks import CropMasks, FrameMask
+from .options import Blend, Mask, MaskShape
 from .tensors import check_frames, clamp01, to_numpy
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def paste(
     frames: Tensor,
     faces: Faces,
     *,
-    mask: Mask | AnyShape | Tensor = "ellipse",
+    mask: Mask | MaskShape | Tensor = "ellipse",
     frame_mask: Tensor | None = None,
     blend: Blend = DEFAULT_BLEND,
     strength: float | Tensor = 1.0,
@@ -134,7 +135,7 @@ def paste(
     return image, covered.to(image.device)
 
 
-def face_mask(faces: Faces, *, mask: Mask | AnyShape | Tensor = "ellipse") -> Tensor:
+def face_mask(faces: Faces, *, mask: Mask | MaskShape | Tensor = "ellipse") -> Tensor:
     """Where `paste` would lay the faces at full strength.
 
     Args:
@@ -284,7 +285,7 @@ def _change(
     if blend.grain:
         wanted = wanted + blend.grain * grain(seen, warped, patch.frame)
     change = (wanted if wanted is warped else np.clip(wanted, 0.0, 1.0)) - seen
-    if blend.seam:
+    if blend.multiband:
         return banded(change, share, len(restored) / shrink)
     return change * share[..., None]
 

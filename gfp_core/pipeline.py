@@ -14,10 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import sharpness
-from .align import Border, align
-from .blend import Blend
+from .align import align
 from .choose import LIKE, Order, Which, blurred, choose, largest
-from .color import ColorMode, GreyGuard, apply_color
+from .color import apply_color
 from .detect import DEFAULT_SCORE, FaceDetector, load_detector
 from .devices import pick, trim_memory
 from .embed import FaceEmbedder, load_embedder
@@ -25,10 +24,11 @@ from .faces import Faces, Preview, Progress
 from .find import EMBEDDER_ADVICE, drop_what_is_no_face, find_candidates
 from .geometry import face_ellipse
 from .identity import compare
-from .masks import AnyShape, Mask, make_masks
+from .masks import make_masks
+from .options import Blend, ColorMode, Engine, KeepMonochrome, Mask, MaskShape, Padding, Precision
 from .parse import FaceParser, load_parser
 from .paste import DEFAULT_BLEND, paste
-from .restore import Engine, Precision, Restorer
+from .restore import Restorer
 from .tensors import clamp01
 from .track import SMOOTHING, Tracks, smooth_over_time
 from .weights.loading import load_network
@@ -142,14 +142,14 @@ class FaceRestorer:
         fidelity: float | None = None,
         upscale: float = 1.0,
         background: Tensor | None = None,
-        mask: Mask | AnyShape = "ellipse",
+        mask: Mask | MaskShape = "ellipse",
         frame_mask: Tensor | None = None,
         blend: Blend = DEFAULT_BLEND,
         color: ColorMode = "auto",
         color_strength: float = 1.0,
-        grey: GreyGuard = "auto",
+        grey: KeepMonochrome = "auto",
         reference: Tensor | None = None,
-        border: Border = "replicate",
+        border: Padding = "replicate",
         score: float = DEFAULT_SCORE,
         min_size: float = 0.0,
         max_size: float | None = None,
@@ -329,7 +329,7 @@ class FaceRestorer:
             return mask
         return make_masks(faces, mask, parser=self.parser, progress=progress)
 
-    def _reference_crops(self, reference: Tensor, faces: Faces, border: Border) -> Tensor:
+    def _reference_crops(self, reference: Tensor, faces: Faces, border: Padding) -> Tensor:
         """(1 or N, 4, S, S): what gives each face its colours; alpha says where the face is."""
         frames, size = len(faces.frame_sizes), self.restorer.size
         if reference.ndim != 4 or reference.shape[0] not in (1, frames):

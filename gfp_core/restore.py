@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Literal, TypeAlias, get_args
+from typing import TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,11 @@ from .devices import deterministic, in_chunks
 from .engines import EngineError, openvino_form
 from .faces import Faces, Preview, Progress
 from .networks.fast import fast_form
+from .options import Engine, Precision
 from .tensors import clamp01
 
 logger = logging.getLogger(__name__)
 
-Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16"]
-Engine: TypeAlias = Literal["auto", "plain", "openvino"]
 Forward: TypeAlias = Callable[[Tensor], Tensor]
 DEFAULT_CHUNK = 8
 """Faces that go through a network at once on a GPU; one on a CPU, where more gain nothing."""

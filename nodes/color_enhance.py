@@ -6,8 +6,9 @@ from typing import Any, get_args
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..gfp_core.color import ColorMode, GreyGuard, apply_color
+from ..gfp_core.color import apply_color
 from ..gfp_core.enhance import enhance
+from ..gfp_core.options import ColorMode, KeepMonochrome
 from . import host, inputs
 
 
@@ -50,7 +51,7 @@ class GFPColorEnhance(io.ComfyNode):
                 host.advanced(
                     io.Combo.Input(
                         "grey",
-                        options=list(get_args(GreyGuard)),
+                        options=list(get_args(KeepMonochrome)),
                         default="auto",
                         tooltip="auto: faces of black-and-white, sepia or yellowed pictures stay "
                         "so. on: every face keeps the photograph's chroma. off: none.",

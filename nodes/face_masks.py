@@ -4,7 +4,8 @@ from typing import Any, get_args
 
 from comfy_api.latest import io
 
-from ..gfp_core.masks import AnyShape, Mask, make_masks
+from ..gfp_core.masks import make_masks
+from ..gfp_core.options import Mask, MaskShape
 from . import host, inputs
 
 
@@ -32,7 +33,7 @@ class GFPFaceMasks(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "shape",
-                    options=list(get_args(AnyShape)),
+                    options=list(get_args(MaskShape)),
                     default="ellipse",
                     tooltip="The outline: an ellipse about the mean face, the whole crop, the hull "
                     "of this face's landmarks, or only the parts that the parser finds.",

@@ -26,9 +26,10 @@ from ..gfp_core.detect import FaceDetector
 from ..gfp_core.embed import FaceEmbedder, load_embedder
 from ..gfp_core.faces import Faces
 from ..gfp_core.networks import registry
+from ..gfp_core.options import Precision
 from ..gfp_core.parse import FaceParser, load_parser
 from ..gfp_core.pipeline import find_detector, find_model
-from ..gfp_core.restore import DEFAULT_CHUNK, Precision, Restorer
+from ..gfp_core.restore import DEFAULT_CHUNK, Restorer
 from ..gfp_core.weights.catalogue import Entry
 from ..gfp_core.weights.loading import load_network
 from ..gfp_core.weights.settings import Settings

@@ -14,8 +14,8 @@ from ..gfp_core.choose import Order, parse_which
 from ..gfp_core.crops import resize_crops
 from ..gfp_core.detect import DEFAULT_SCORE
 from ..gfp_core.faces import Faces
-from ..gfp_core.masks import DEFAULT_PARTS, PARTS, MaskShape, Occlusion, Part
-from ..gfp_core.restore import Precision
+from ..gfp_core.masks import DEFAULT_PARTS, PARTS
+from ..gfp_core.options import MaskShape, Occlusion, Part, Precision
 from . import host
 
 Restorer = io.Custom("GFP_RESTORER")
@@ -221,7 +221,7 @@ def outline() -> list[Any]:
         host.advanced(
             io.Combo.Input(
                 "mask",
-                options=list(get_args(MaskShape)),
+                options=[shape for shape in get_args(MaskShape) if shape != "parts"],
                 default="ellipse",
                 tooltip="Outline inside which a face is restored: an ellipse about the mean face, "
                 "the whole crop, or the hull of this face's landmarks.",

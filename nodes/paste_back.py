@@ -6,9 +6,8 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..gfp_core.blend import Blend
 from ..gfp_core.crops import resize_masks
-from ..gfp_core.masks import Mask
+from ..gfp_core.options import Blend, Mask
 from ..gfp_core.paste import paste
 from ..gfp_core.sharpness import auto_strength as strengths_of
 from . import host, inputs

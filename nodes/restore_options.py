@@ -6,9 +6,8 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..gfp_core.blend import Blend
 from ..gfp_core.identity import LIMIT
-from ..gfp_core.masks import Mask
+from ..gfp_core.options import Blend, Mask
 from ..gfp_core.track import Tracks
 from . import host, inputs
 

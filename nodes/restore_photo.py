@@ -6,8 +6,8 @@ from typing import Any, get_args
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..gfp_core.color import ColorMode
 from ..gfp_core.detect import DEFAULT_SCORE
+from ..gfp_core.options import ColorMode
 from ..gfp_core.pipeline import FaceRestorer
 from . import host, inputs
 from .restore_options import NO_OPTIONS, RestoreOptions

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gfp_core.align import align
-from gfp_core.blend import Blend, blockiness
+from gfp_core.blend import blockiness
 from gfp_core.faces import Face, Faces
 from gfp_core.geometry import TEMPLATE
-from gfp_core.masks import Mask
+from gfp_core.options import Blend, Mask
 from gfp_core.paste import paste
 from gfp_core.sharpness import auto_strength
 
-PLAIN = Blend(detail=0.0, seam=False)
+PLAIN = Blend(detail=0.0, multiband=False)
 CROP = 64
 
 

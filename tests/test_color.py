@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from gfp_core.align import align
-from gfp_core.color import ColorMode, apply_color, is_grey
+from gfp_core.color import apply_color, is_grey
 from gfp_core.colorspaces import rgb_to_lab
 from gfp_core.faces import Face, Faces
 from gfp_core.geometry import TEMPLATE
+from gfp_core.options import ColorMode
 
 ASTRONAUT = [[195, 107], [244, 107], [222, 137], [202, 157], [243, 157]]
 

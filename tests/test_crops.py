@@ -10,7 +10,7 @@ from gfp_core.align import align
 from gfp_core.crops import exchange_crops, faces_from_crops, resize_crops, resize_masks
 from gfp_core.faces import Face, Faces
 from gfp_core.geometry import TEMPLATE, transform
-from gfp_core.masks import Mask
+from gfp_core.options import Mask
 from gfp_core.paste import paste
 
 

@@ -15,8 +15,9 @@ from gfp_core.align import align
 from gfp_core.crops import faces_from_crops
 from gfp_core.faces import Face, Faces, Progress
 from gfp_core.geometry import TEMPLATE
-from gfp_core.masks import DEFAULT_PARTS, PARTS, Mask, make_masks
+from gfp_core.masks import DEFAULT_PARTS, PARTS, make_masks
 from gfp_core.networks.parsing import FacePart
+from gfp_core.options import Mask
 from gfp_core.paste import face_mask, paste
 
 SIZE = 128
@@ -251,7 +252,7 @@ def test_masks_made_elsewhere_never_reach_over_the_crop() -> None:
         ({"grow": 0.6}, "grow"),
         ({"grow": float("nan")}, "grow"),
         ({"parts": ("skin", "tail")}, "tail"),
-        ({"parts": "skin"}, "parts are some of"),
+        ({"parts": "skin"}, "parts must be a list"),
         ({"parts": ()}, "at least one"),
         ({"occlusion": True}, "occlusion must be"),
     ],

@@ -12,10 +12,9 @@ from torch.nn import functional as F
 
 from gfp_core import paste as paste_module
 from gfp_core.align import align
-from gfp_core.blend import Blend
 from gfp_core.faces import Face, Faces
 from gfp_core.geometry import TEMPLATE
-from gfp_core.masks import Mask
+from gfp_core.options import Blend, Mask
 from gfp_core.paste import paste
 
 SHAPES = ["ellipse", "box", "hull"]
@@ -59,7 +58,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
 def test_the_face_is_restored_and_the_rest_left() -> None:
     frame = noise(1, 3, 300, 320)
     faces = painted(make_faces(frame, placed(0.4, 0.3, (160, 150))), 0.9)
-    image, mask = paste(frame, faces, blend=Blend(seam=False))
+    image, mask = paste(frame, faces, blend=Blend(multiband=False))
     assert image.shape == (1, 3, 300, 320)
     assert mask.shape == (1, 300, 320)
     assert mask[0, 150, 160] == 1
@@ -134,7 +133,7 @@ def test_flaw_15_the_mask_is_soft_and_ends_inside_the_crop() -> None:
     frame = torch.zeros(1, 3, 512, 512)
     faces = painted(make_faces(frame, TEMPLATE, size=512), 1.0)
     for shape in SHAPES:
-        image, mask = paste(frame, faces, mask=shape, blend=Blend(seam=False))
+        image, mask = paste(frame, faces, mask=shape, blend=Blend(multiband=False))
         assert max(mask[0, 0].max(), mask[0, -1].max(), mask[0, :, 0].max()) < 1e-6
         # The brows, the eyes, the mouth and nearly the chin; nowhere a visible step.
         points = [(205, 200), (205, 310), (240, 193), (240, 319), (371, 256), (430, 256)]

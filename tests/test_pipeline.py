@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import get_args
 
 import cv2
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gfp_core import color, masks
+from gfp_core import masks
 from gfp_core.detect import FaceDetector
 from gfp_core.networks import registry
 from gfp_core.networks.parsing import FacePart
@@ -180,17 +179,6 @@ def test_unknown_model_and_device(tmp_path):
         assert find_device().type == "cpu"
         with pytest.raises(ValueError, match="try cpu"):
             find_device("cuda")
-
-
-@pytest.mark.parametrize(
-    ("option", "choices"),
-    [("mask", masks.AnyShape), ("color", color.ColorMode), ("grey", color.GreyGuard)],
-)
-def test_choices_of_the_command_line_are_those_of_the_steps(option, choices, capsys):
-    from gfp_core.cli import main
-
-    assert main(["restore", "--help"]) == 0
-    assert f"--{option} {{{','.join(get_args(choices))}}}" in capsys.readouterr().out
 
 
 def test_grey_input_stays_grey(fake_restorer):

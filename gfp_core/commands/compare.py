@@ -13,9 +13,8 @@ from .jobs import check_writable
 from .running import CannotStart, Console, load, load_detector
 
 if TYPE_CHECKING:
-    from ..color import ColorMode
     from ..compare import Setting
-    from ..restore import Precision
+    from ..options import ColorMode, Precision
     from ..weights.store import Weights
 
 _OPTIONS = {"fidelity": float, "seed": int, "color": str, "precision": str}

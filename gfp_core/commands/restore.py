@@ -31,9 +31,8 @@ from .jobs import Job, check_writable, make_folder, plan
 from .running import CannotStart, Console, Steps, load, load_weights
 
 if TYPE_CHECKING:
-    from ..blend import Blend
     from ..faces import Faces, Progress
-    from ..masks import Mask
+    from ..options import Blend, Mask
     from ..pipeline import FaceRestorer, Restoration
     from ..track import Tracks
 
@@ -116,14 +115,14 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _mask(options: argparse.Namespace) -> Mask:
-    from ..masks import DEFAULT_PARTS, Mask
+    from ..options import Mask
 
-    parts = DEFAULT_PARTS if options.parts is None else options.parts
+    parts = Mask().parts if options.parts is None else options.parts
     return Mask(options.mask, options.feather, options.grow, parts, options.occlusion)
 
 
 def _blend(options: argparse.Namespace) -> Blend:
-    from ..blend import Blend
+    from ..options import Blend
 
     return Blend(detail=options.detail, grain=options.grain)
 
