@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gfp_core.align import align
-from gfp_core.choose import sort
 from gfp_core.color import apply_color
 from gfp_core.compare import Setting, compare, comparison_sheet
 from gfp_core.draw import draw_faces
@@ -35,6 +34,7 @@ from gfp_core.masks import make_masks
 from gfp_core.options import Mask, MaskShape
 from gfp_core.paste import paste
 from gfp_core.pipeline import FaceRestorer
+from gfp_core.select import sort
 
 logger = logging.getLogger("help_pictures")
 

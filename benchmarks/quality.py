@@ -22,7 +22,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gfp_core.align import align
-from gfp_core.choose import largest
 from gfp_core.color import apply_color
 from gfp_core.colorspaces import (
     linear_to_rgb,
@@ -76,7 +75,7 @@ class Bench:
     def clean(self, photo: Tensor) -> Faces:
         """The largest face of a photo (1, 3, H, W), aligned."""
         found = self.model.detector.detect(photo)
-        return align(photo, largest(found), self.model.restorer.size)
+        return align(photo, found.largest(), self.model.restorer.size)
 
     def degraded(self, clean: Faces, seed: int) -> Faces:
         """The face degraded by GFP-GAN's eq. 10, and restored."""
@@ -258,7 +257,7 @@ def blending(bench: Bench) -> None:
     """Detail of large faces, seams, strength by face, and grain."""
     rows: dict[str, list[list[tuple[str, Tensor]]]] = {}
     for seed, photo in enumerate(bench.photos):
-        found = largest(bench.model.detector.detect(photo))
+        found = bench.model.detector.detect(photo).largest()
         face = found.faces[0]
 
         def cut(picture: Tensor, share: float = 0.6, face: Face = face) -> Tensor:

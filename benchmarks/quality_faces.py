@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gfp_core.embed import FaceEmbedder, angles, load_embedder
+from gfp_core.embed import FaceEmbedder, load_embedder
 from gfp_core.faces import Face, Faces
+from gfp_core.geometry import angles
 from gfp_core.identity import LIMIT, compare
 from gfp_core.io.images import read_image, to_frames
 from gfp_core.pipeline import Restoration

@@ -32,7 +32,7 @@ FORMATS = {
 }
 """The choices of ``--format``, and the endings of the files written then."""
 ORDERS = ("score", "largest", "smallest", "left-to-right", "top-to-bottom", "centre")
-"""The choices of ``--order``: those of `choose.Order`, in one word."""
+"""The choices of ``--order``: those of `options.Order`, in one word."""
 IDENTITY = 22.0
 """Of ``--identity``: `identity.LIMIT`, without importing it."""
 CROPS, COMPARE = "crops", "compare"

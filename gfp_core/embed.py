@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .align import align
-from .choose import largest
 from .devices import deterministic, pick
 from .faces import Progress
 from .networks.face_descriptor import inner_face
@@ -111,23 +110,12 @@ class FaceEmbedder:
                     number,
                     len(faces),
                 )
-            crop = align(frame, largest(faces), REFERENCE_SIZE).crops
+            crop = align(frame, faces.largest(), REFERENCE_SIZE).crops
             assert crop is not None
             crops.append(crop.cpu())
         if not crops:
             raise ValueError("a reference needs at least one picture")
         return self.embed(torch.cat(crops))
-
-
-def angles(first: Tensor, second: Tensor) -> Tensor:
-    """The angles between embeddings: (..., D) and (..., D) -> (...) degrees in [0, 180].
-
-    Differentiable. Twice the half angle: exact for small angles too, where an arc cosine loses its
-    digits and its gradient.
-    """
-    u, v = F.normalize(first, dim=-1), F.normalize(second, dim=-1)
-    half = torch.atan2((u - v).norm(dim=-1), (u + v).norm(dim=-1))
-    return torch.rad2deg(2 * half)
 
 
 def load_embedder(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ Progress: TypeAlias = Callable[[int, int], None]
 """Called as ``progress(done, total)`` after each unit of work; it may raise to cancel."""
 Preview: TypeAlias = Callable[[Tensor], None]
 """Called with (N, 3, S, S) restored crops in [0, 1] as soon as they are finished."""
+
+_PER_FACE = ("crops", "restored", "embeddings", "sharpness")  # tensors with a row a face
 
 
 @dataclass(frozen=True)
@@ -100,20 +102,25 @@ class Faces:
     """(N, 3, S, S) float32 RGB in [0, 1]: the aligned crops, one a face; None before alignment."""
     restored: Tensor | None = None
     """(N, 3, S, S) float32 RGB in [0, 1]: the restored crops; None before a restorer."""
+    embeddings: Tensor | None = None
+    """(N, D) float32: who each face is; None where nobody asked (`FaceEmbedder.embed`)."""
+    sharpness: Tensor | None = None
+    """(N,) float32 in [0, 1]; None where it was not measured (`sharpness.face_sharpness`)."""
     tracks: Tracks | None = None
     """Where frames are in order: the state for the frames that follow; else None."""
 
     def __post_init__(self) -> None:
-        """Refuse crops that do not belong to the faces.
+        """Refuse crops and figures that do not belong to the faces.
 
         Raises:
             ValueError: the number of crops differs from the number of faces.
         """
-        for name in ("crops", "restored"):
+        for name in _PER_FACE:
             tensor = getattr(self, name)
             if tensor is not None and tensor.shape[0] != len(self.faces):
+                noun = "pictures" if tensor.ndim == 4 else "values"
                 raise ValueError(
-                    f"{name} holds {tensor.shape[0]} pictures for {len(self.faces)} faces"
+                    f"{name} holds {tensor.shape[0]} {noun} for {len(self.faces)} faces"
                 )
 
     def __len__(self) -> int:
@@ -122,12 +129,11 @@ class Faces:
     def select(self, indices: Sequence[int]) -> Faces:
         """Select the faces at ``indices`` (of the whole batch, in that order), with their crops."""
         indices = list(indices)
-        return replace(
-            self,
-            faces=tuple(self.faces[i] for i in indices),
-            crops=None if self.crops is None else self.crops[indices],
-            restored=None if self.restored is None else self.restored[indices],
-        )
+        rows: dict[str, Any] = {}
+        for name in _PER_FACE:
+            tensor = getattr(self, name)
+            rows[name] = None if tensor is None else tensor[indices]
+        return replace(self, faces=tuple(self.faces[i] for i in indices), **rows)
 
     def of_frame(self, frame: int) -> Faces:
         """Select the faces of one frame; they still count from the batch's first frame."""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 Values = TypeVar("Values", Tensor, NDArray[Any], float)
 
@@ -239,6 +240,17 @@ def box_iou(first: Tensor, second: Tensor) -> Tensor:
     areas = [(boxes[..., 2:] - boxes[..., :2]).prod(dim=-1) for boxes in (rows, columns)]
     union = areas[0] + areas[1] - common
     return torch.where(union > 0, common / union, 0.0)
+
+
+def angles(first: Tensor, second: Tensor) -> Tensor:
+    """Measure the angles between vectors: (..., D) and (..., D) -> (...) degrees in [0, 180].
+
+    Differentiable. Twice the half angle: exact for small angles too, where an arc cosine loses its
+    digits and its gradient.
+    """
+    u, v = F.normalize(first, dim=-1), F.normalize(second, dim=-1)
+    half = torch.atan2((u - v).norm(dim=-1), (u + v).norm(dim=-1))
+    return torch.rad2deg(2 * half)
 
 
 def smoothstep(values: Values) -> Values:

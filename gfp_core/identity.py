@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .embed import FaceEmbedder, angles
+from .embed import FaceEmbedder
 from .faces import Faces
-from .geometry import smoothstep
+from .geometry import angles, smoothstep
 
 logger = logging.getLogger(__name__)
 

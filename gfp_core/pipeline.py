@@ -1,34 +1,39 @@
-"""The five steps as one: find, align, restore, colour, paste back."""
+"""Restore the faces of frames: detect, align, restore, color and paste back, behind one facade.
+
+`FaceRestorer.restore` is the whole way; its three thirds, `find`, `restore_faces` and `paste`, are
+public, and so is `stream`, which is `restore` for frames in order. All take the same options.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import sharpness
 from .align import align
-from .choose import LIKE, Order, Which, blurred, choose, largest
 from .color import apply_color
-from .detect import DEFAULT_SCORE, FaceDetector, load_detector
+from .detect import FaceDetector, load_detector
 from .devices import pick, trim_memory
 from .embed import FaceEmbedder, load_embedder
 from .faces import Faces, Preview, Progress
-from .find import EMBEDDER_ADVICE, drop_what_is_no_face, find_candidates
+from .find import EMBEDDER_ADVICE, drop_what_is_no_face, find_faces, find_in_order
 from .geometry import face_ellipse
 from .identity import compare
 from .masks import make_masks
-from .options import Blend, ColorMode, Engine, KeepMonochrome, Mask, MaskShape, Padding, Precision
+from .options import Engine, Options, Precision, RestoreOptions
 from .parse import FaceParser, load_parser
-from .paste import DEFAULT_BLEND, paste
+from .paste import paste
 from .restore import Restorer
+from .select import blurred, inside, like, select
+from .sharpness import auto_strength, face_sharpness
 from .tensors import clamp01
 from .track import SMOOTHING, Tracks, smooth_over_time
 from .weights.loading import load_network
@@ -37,7 +42,34 @@ from .weights.store import Weights
 
 logger = logging.getLogger(__name__)
 
+Network = TypeVar("Network")
+
 _STAGES = 3  # that report progress: detection, restoration, pasting
+
+
+@dataclass(frozen=True, eq=False)
+class Extra:
+    """What belongs to the frames and travels beside the options: tensors, and the tracks."""
+
+    background: Tensor | None = None
+    """(B, 3 or 4, H', W'): the frames already brought to another size; faces are pasted into them
+    and the result has their size, in place of ``options.upscale``."""
+    frame_mask: Tensor | None = None
+    """(1 or B, H, W) in [0, 1], of the frames' size or the result's: where they may be touched."""
+    region: Tensor | None = None
+    """(1 or B, H, W), above 0.5 where faces are restored, see `select.inside`."""
+    reference: Tensor | None = None
+    """(1 or B, 3 or 4, H, W) pictures for the color "reference": one for all frames, or one for
+    each. The colors are those of the largest face in it, or of the whole picture where there is
+    none, which a log line says."""
+    people: Tensor | None = None
+    """(R, D) embeddings of the people to restore, made by `FaceRestorer.describe`."""
+    face_masks: Tensor | None = None
+    """(N, S, S) in [0, 1]: the masks of the faces in their crops, in place of ``options.mask``."""
+    tracks: Tracks | None = None
+    """For frames in order: ``Tracks()`` with the first, then those of the `Restoration` before."""
+    in_place: bool = False
+    """Paste into the frames (or the background) themselves, see `paste.paste`."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +77,7 @@ class Restoration:
     """What became of a batch of frames."""
 
     frames: Tensor
-    """(B, C, H', W') of the type of the frames given: the restored frames."""
+    """(B, C, H', W') of the type of the input frames: the restored frames."""
     mask: Tensor
     """(B, H', W') float32 in [0, 1]: the share of restored face in every pixel."""
     faces: Faces
@@ -61,25 +93,28 @@ class Restoration:
 class FaceRestorer:
     """Restores the faces of frames; the whole way with one call.
 
+    A call changes nothing that another one sees: several threads may share a `FaceRestorer`.
+
     Example:
         >>> faces = FaceRestorer.load()
-        >>> restored = faces.restore(to_frames(read_image("photo.jpg"))).frames
+        >>> frames = to_frames(read_image("photo.jpg"))
+        >>> restored = faces.restore(frames, RestoreOptions.of(strength=0.8)).frames
     """
 
     def __init__(
         self,
-        restorer: Restorer,
-        detector: FaceDetector,
+        restorer: Restorer | None = None,
+        detector: FaceDetector | None = None,
         parser: FaceParser | None = None,
         embedder: FaceEmbedder | None = None,
     ) -> None:
-        """Join a restorer and a detector.
+        """Join networks.
 
         Args:
-            restorer: restores crops of its size.
-            detector: finds the faces.
-            parser: tells their parts apart, for masks that leave what stands before them.
-            embedder: tells who is who; only for the options ``people`` and ``identity_limit``.
+            restorer: restores crops of its size. `find` and `paste` go without.
+            detector: detects the faces. `restore_faces` and `paste` go without.
+            parser: tells the parts of faces apart, for masks that leave what stands before them.
+            embedder: tells who is who; only for people and ``identity_limit``.
         """
         self.restorer = restorer
         self.detector = detector
@@ -117,58 +152,58 @@ class FaceRestorer:
 
         Raises:
             ValueError: a name is unknown, a file is no checkpoint or one of another kind, named
-                weights cannot be had, or the device is unknown or not there; says which and what
-                to do.
+                weights are not available, or the device is unknown or not there; says which and
+                what to do.
         """
-        place = find_device(device)
+        device = pick(device)
         weights = Weights() if weights is None else weights
         net = load_network(*find_model(model, weights))
-        found = find_detector(detector, device=place, weights=weights)
-        parsing = None if parser is None else find_parser(parser, device=place, weights=weights)
-        embeds = None
-        if embedder is not None:
-            embeds = load_embedder(embedder, device=place, weights=weights)
-        restorer = Restorer(net, device=place, precision=precision, engine=engine)
+        together = cls(
+            detector=find_detector(detector, device=device, weights=weights),
+            parser=parser and find_parser(parser, device=device, weights=weights),
+            embedder=embedder and load_embedder(embedder, device=device, weights=weights),
+        )
+        together.restorer = Restorer(net, device=device, precision=precision, engine=engine)
         del net  # what runs is its fast form
         trim_memory()
-        return cls(restorer, found, parsing, embeds)
+        return together
+
+    @classmethod
+    def load_for(
+        cls, options: RestoreOptions, *, people: bool = False, weights: Weights | None = None
+    ) -> FaceRestorer:
+        """Load the networks that options need: the parser and the embedder only where they do.
+
+        Args:
+            options: their ``networks`` and ``runtime`` say which networks, where and how.
+            people: whether certain people will be asked for (`Extra.people`).
+            weights: where named weights are looked for; by default as the user's settings say.
+
+        Raises:
+            ValueError: as `load`.
+        """
+        networks, runtime = options.networks, options.runtime
+        compares = people or options.identity.identity_limit is not None
+        return cls.load(
+            networks.model,
+            networks.detector,
+            parser=networks.parser or ("bisenet" if options.mask.needs_parser else None),
+            embedder=networks.embedder if compares else None,
+            device=runtime.device,
+            precision=runtime.precision,
+            engine=runtime.engine,
+            weights=weights,
+        )
 
     def restore(
         self,
         frames: Tensor,
+        options: RestoreOptions | None = None,
         *,
-        strength: float = 1.0,
-        auto_strength: bool = True,
-        fidelity: float | None = None,
-        upscale: float = 1.0,
-        background: Tensor | None = None,
-        mask: Mask | MaskShape = "ellipse",
-        frame_mask: Tensor | None = None,
-        blend: Blend = DEFAULT_BLEND,
-        color: ColorMode = "auto",
-        color_strength: float = 1.0,
-        grey: KeepMonochrome = "auto",
-        reference: Tensor | None = None,
-        border: Padding = "replicate",
-        score: float = DEFAULT_SCORE,
-        min_size: float = 0.0,
-        max_size: float | None = None,
-        long_side: int | None = None,
-        rotations: Sequence[int] = (0,),
-        flip: bool = False,
-        order: Order = "largest",
-        which: Which = "all",
-        region: Tensor | None = None,
-        people: Tensor | None = None,
-        people_limit: float = LIKE,
-        max_sharpness: float | None = None,
-        identity_limit: float | None = None,
-        tracks: Tracks | None = None,
-        seed: int | None = None,
-        chunk: int | None = None,
-        in_place: bool = False,
+        extra: Extra | None = None,
         progress: Progress | None = None,
         preview: Preview | None = None,
+        **keywords: Any,
     ) -> Restoration:
         """Restore the faces of a batch of frames.
 
@@ -177,133 +212,265 @@ class FaceRestorer:
 
         Args:
             frames: (B, C, H, W) float RGB or RGBA in [0, 1]; values outside are kept. Not
-                changed, unless ``in_place`` is asked for.
-            strength: share of the restored face in the middle of the mask, from 0 to 1.
-            auto_strength: whether sharp, tiny and doubtful faces are restored less, see
-                `sharpness.auto_strength`.
-            fidelity: quality (0) or likeness to the input (1), where the network lets one choose;
-                see `Restorer.restore`.
-            upscale: size of the result relative to the frames.
-            background: (B, 3 or 4, H', W'): the frames already brought to another size, instead
-                of `upscale`.
-            mask: what of each face is restored, see `masks.Mask`. With a parser what stands before
-                a face is left; the shape "parts" needs one.
-            frame_mask: (1 or B, H, W) in [0, 1]: where the frames may be touched, see `paste`.
-            blend: how restored faces go into the frames, see `blend.Blend`.
-            color: whose colours the faces take, see `color.apply_color` for this and the two
-                options that follow.
-            color_strength: share of the correction of colours, from 0 to 1.
-            grey: which faces keep the chroma of the frames.
-            reference: (1 or B, 3 or 4, H, W) pictures as the frames, for the colour "reference":
-                one for all frames, or one for each. The colours are those of the largest face in
-                it, or of the whole picture where there is none, which a log line says.
-            border: what the network is shown beyond the frame's edge, see `align.align`.
-            score: confidence above which a detection counts, see `FaceDetector.detect` for this
-                and the options that follow.
-            min_size: smallest face in pixels.
-            max_size: largest face in pixels; None for no limit.
-            long_side: cap of the frame's long side in detection.
-            rotations: turns in which faces are looked for.
-            flip: whether the mirrored frame is looked at as well.
-            order: what counts first among the faces of a frame, see `choose.choose`.
-            which: the faces that are restored, in this order, of those that the next two options
-                leave.
-            region: (B or 1, H, W), above 0.5 where faces are restored, see `choose.inside`.
-            people: (R, D) embeddings of the people to restore, made by `describe`.
-            people_limit: how far from them a face may be, in degrees, see `choose.like`.
-            max_sharpness: faces sharper than this, from 0 to 1, stay as they are; None restores
-                sharp ones too. See `sharpness.face_sharpness`.
-            identity_limit: degrees from which on a face that is no longer itself is taken back,
-                see `identity.compare`, where `identity.LIMIT` is a good one; None does not look.
-            tracks: for frames in order: ``Tracks()`` with the first frames, and with those that
-                follow what the `Restoration` before says. Faces are followed and their landmarks
-                steadied, and their colours and strengths smoothed over time, so that they do not
-                flicker, see `track.track`.
-            seed: of the network's noise, see `Restorer.restore` for this and ``chunk``.
-            chunk: faces that go through the network at once.
-            in_place: paste into ``frames`` themselves, see `paste`.
+                changed, unless ``extra.in_place`` is asked for. B may be 0.
+            options: how, see `options.RestoreOptions`; None for the defaults.
+            extra: tensors that belong to these frames; with ``tracks`` (or ``options.video``) the
+                frames are in order: faces are followed, their landmarks steadied, and their colors
+                and strengths smoothed over time, so that they do not flicker.
             progress: called with (parts done, parts in all); may raise to cancel.
             preview: called with restored crops as soon as they are finished.
+            **keywords: single options and fields of `Extra` by their names, over those:
+                ``restore(frames, strength=0.8)``; ``mask`` and ``blend`` may also be groups.
 
         Raises:
-            ValueError: the frames are no such tensor, an option is out of range, or people are to
-                be compared without an embedder.
+            ValueError: the frames are no such tensor, an option is unknown or out of range, or a
+                network is missing that an option needs.
         """
-        mask = Mask(mask) if isinstance(mask, str) else mask
-        if mask.needs_parser and self.parser is None:
-            raise ValueError("the mask 'parts' needs a parser: FaceRestorer.load(parser='bisenet')")
-        if people is not None or identity_limit is not None:
-            self._need_embedder()
+        options, extra = _with_keywords(options, extra, keywords)
+        self._check(options, extra)
         batch = frames.shape[0] if frames.ndim else 0
-        faces = find_candidates(
-            self.detector,
-            frames,
-            tracks=tracks,
-            region=region,
-            people=people,
-            people_limit=people_limit,
-            embedder=self.embedder,
-            score=score,
-            min_size=min_size,
-            max_size=max_size,
-            long_side=long_side,
-            rotations=rotations,
-            flip=flip,
-            progress=_stage(progress, 0, batch),
+        faces = self.find(frames, options, extra=extra, progress=_stage(progress, 0, batch))
+        faces = self.restore_faces(
+            faces, options, extra=extra, progress=_stage(progress, 1, batch), preview=preview
         )
-        faces = choose(faces, order=order, which=which)
-        sharp = None
-        if max_sharpness is not None:
-            sharp = sharpness.face_sharpness(frames, faces)
-            faces, sharp = blurred(faces, sharp, max_sharpness), sharp[sharp <= max_sharpness]
-        if len(faces):
-            faces = align(frames, faces, self.restorer.size, border=border)
-            faces = self.restorer.restore(
-                faces,
-                fidelity=fidelity,
-                seed=seed,
-                chunk=chunk,
-                progress=_stage(progress, 1, batch),
-                preview=preview,
-            )
-            if reference is not None:
-                reference = self._reference_crops(reference, faces, border)
-            faces = apply_color(
-                faces,
-                color,
-                strength=color_strength,
-                grey=grey,
-                reference=reference,
-                smoothing=0.0 if tracks is None else SMOOTHING,
-            )
-        strengths = torch.full((len(faces),), strength)
-        if auto_strength:
-            strengths *= sharpness.auto_strength(frames, faces, sharp)
-        angles = None
-        if identity_limit is not None:
-            angles, shares = compare(faces, self._need_embedder(), limit=identity_limit)
-            strengths = strengths * shares
-        if tracks is not None:
-            smoothed, faces = smooth_over_time(faces, {"strength": strengths}, SMOOTHING)
-            strengths = smoothed["strength"]
-        image, covered = paste(
-            frames,
-            faces,
-            mask=self._masks(faces, mask, _beat(progress, batch)),
-            frame_mask=frame_mask,
-            blend=blend,
-            strength=strengths,
-            upscale=upscale,
-            background=background,
-            in_place=in_place,
-            progress=_stage(progress, 2, batch),
+        result = self.paste(
+            frames, faces, options, extra=extra, progress=_stage(progress, 2, batch)
         )
         if progress is not None and not len(faces):
             progress(_STAGES * batch, _STAGES * batch)
+        return result
+
+    def stream(
+        self,
+        batches: Iterable[Tensor],
+        options: RestoreOptions | None = None,
+        *,
+        extra: Extra | None = None,
+        progress: Progress | None = None,
+        preview: Preview | None = None,
+        **keywords: Any,
+    ) -> Iterator[Restoration]:
+        """Restore frames in order, that come in batches of any size, one frame or a thousand.
+
+        Tracks, landmarks, colors and strengths go from one batch to the next, so that the result
+        does not depend on how the frames are cut into batches. Memory is that of one batch.
+
+        Args:
+            batches: (B, C, H, W) each, as for `restore`; read one at a time.
+            options: as for `restore`.
+            extra: as for `restore`, the same for all batches: tensors in it hold one picture for
+                all frames. Its tracks are those to begin with, if the frames go on from others.
+            progress: called as in `restore`, for each batch by itself; may raise to cancel.
+            preview: as in `restore`.
+            **keywords: as for `restore`.
+
+        Yields:
+            The restoration of each batch, whose ``tracks`` another stream can go on from.
+
+        Raises:
+            ValueError: as `restore`.
+        """
+        options, extra = _with_keywords(options, extra, keywords)
+        tracks = Tracks() if extra.tracks is None else extra.tracks
+        for frames in batches:
+            result = self.restore(
+                frames,
+                options,
+                extra=replace(extra, tracks=tracks),
+                progress=progress,
+                preview=preview,
+            )
+            assert result.tracks is not None
+            tracks = result.tracks
+            yield result
+
+    def find(
+        self,
+        frames: Tensor,
+        options: RestoreOptions | None = None,
+        *,
+        extra: Extra | None = None,
+        size: int | None = None,
+        progress: Progress | None = None,
+    ) -> Faces:
+        """Find the faces that are to be restored, and cut them out: the first third of `restore`.
+
+        Args:
+            frames: as for `restore`.
+            options: as for `restore`; detection and selection count, and ``padding``.
+            extra: as for `restore`; region, people and tracks count.
+            size: side of the crops in pixels; by default what the restorer takes.
+            progress: called with (frames done, frames in all); may raise to cancel.
+
+        Returns:
+            The faces with their crops, by frame and in the order of the options; with their tracks
+            where frames are in order.
+
+        Raises:
+            ValueError: as `restore`.
+        """
+        candidates = self.detect(frames, options, extra=extra, size=size, progress=progress)
+        return self.select(frames, candidates, options, size=size)
+
+    def detect(
+        self,
+        frames: Tensor,
+        options: RestoreOptions | None = None,
+        *,
+        extra: Extra | None = None,
+        size: int | None = None,
+        progress: Progress | None = None,
+    ) -> Faces:
+        """Detect the faces among which `select` selects: the first half of `find`.
+
+        They are those of the region and of the people in ``extra``, in the detector's order.
+        Arguments and errors are those of `find`.
+        """
+        options, extra = _or_default(options, extra)
+        detector = _need(self.detector, "detector")
+        tracks = _tracks(options, extra)
+        if extra.people is not None:
+            self._need_embedder()
+        if tracks is None:
+            faces = find_faces(detector, frames, options.detection, progress=progress)
+        else:
+            faces = find_in_order(
+                detector,
+                frames,
+                tracks,
+                options.detection,
+                embedder=self.embedder,
+                progress=progress,
+            )
+        if extra.region is not None:
+            faces = inside(faces, extra.region)
+        if extra.people is not None and len(faces):
+            if faces.embeddings is None:
+                faces = self._aligned(frames, faces, options, size)
+                assert faces.crops is not None
+                faces = replace(faces, embeddings=self._need_embedder().embed(faces.crops))
+            faces = like(faces, extra.people, limit=options.identity.people_limit)
+        return faces
+
+    def select(
+        self,
+        frames: Tensor,
+        candidates: Faces,
+        options: RestoreOptions | None = None,
+        *,
+        size: int | None = None,
+    ) -> Faces:
+        """Select faces by their numbers and their sharpness, and cut them out: half of `find`.
+
+        Arguments and errors are those of `find`; ``candidates`` are from `detect`.
+        """
+        options, _ = _or_default(options, None)
+        selection = options.selection
+        faces = select(candidates, order=selection.order, numbers=selection.select)
+        if not len(faces):
+            return faces
+        faces = self._aligned(frames, faces, options, size)
+        if options.auto_strength or selection.max_sharpness is not None:
+            # What padding adds must not count; where it replicates the edge, the crops do.
+            crops = faces.crops if options.padding == "replicate" else None
+            faces = replace(faces, sharpness=face_sharpness(frames, faces, crops=crops))
+        if selection.max_sharpness is not None:
+            faces = blurred(faces, selection.max_sharpness)
+        return faces
+
+    def restore_faces(
+        self,
+        faces: Faces,
+        options: RestoreOptions | None = None,
+        *,
+        extra: Extra | None = None,
+        progress: Progress | None = None,
+        preview: Preview | None = None,
+    ) -> Faces:
+        """Restore faces that were cut out, and color them: the second third of `restore`.
+
+        Args:
+            faces: with crops of the restorer's size, as `find` gives them. Not changed.
+            options: as for `restore`; fidelity, seed, color and batch size count.
+            extra: as for `restore`; the reference counts.
+            progress: called with (faces done, faces in all); may raise to cancel.
+            preview: called with restored crops as soon as they are finished.
+
+        Returns:
+            The faces with ``restored`` crops; their tracks, if any, hold the colors of the last
+            frame.
+
+        Raises:
+            ValueError: as `restore`, or the crops are of another size.
+        """
+        options, extra = _or_default(options, extra)
+        if not len(faces):
+            return faces
+        reference = extra.reference
+        if reference is not None:
+            reference = self._reference_crops(reference, faces, options)
+        faces = _need(self.restorer, "restorer").restore(
+            faces,
+            fidelity=options.fidelity,
+            seed=options.seed,
+            chunk=options.runtime.batch_size or None,
+            progress=progress,
+            preview=preview,
+        )
+        return apply_color(
+            faces,
+            options.color.mode,
+            strength=options.color.strength,
+            grey=options.color.keep_monochrome,
+            reference=reference,
+            smoothing=0.0 if faces.tracks is None else options.video.color_smoothing,
+        )
+
+    def paste(
+        self,
+        frames: Tensor,
+        faces: Faces,
+        options: RestoreOptions | None = None,
+        *,
+        extra: Extra | None = None,
+        progress: Progress | None = None,
+    ) -> Restoration:
+        """Paste restored faces into their frames: the last third of `restore`.
+
+        Args:
+            frames: those the faces were found in.
+            faces: restored faces.
+            options: as for `restore`; strengths, mask, blend, identity limit and upscale count.
+            extra: as for `restore`; background, frame mask, face masks and ``in_place`` count.
+            progress: called with (faces done, faces in all); may raise to cancel.
+
+        Raises:
+            ValueError: as `restore`, or the faces do not belong to the frames.
+        """
+        options, extra = _or_default(options, extra)
+        self._check(options, extra)
+        angles, strengths, faces = self._strengths(frames, faces, options)
+        masks: Any = extra.face_masks
+        if masks is None:
+            masks = options.mask
+            if self.parser is not None and len(faces):
+                masks = make_masks(faces, masks, parser=self.parser, progress=_beat(progress))
+        image, covered = paste(
+            frames,
+            faces,
+            mask=masks,
+            frame_mask=extra.frame_mask,
+            blend=options.blend,
+            strength=strengths,
+            upscale=options.upscale,
+            background=extra.background,
+            in_place=extra.in_place,
+            progress=progress,
+        )
         return Restoration(image, covered, faces, angles, strengths, faces.tracks)
 
     def describe(self, pictures: Sequence[Tensor]) -> Tensor:
-        """The people shown in pictures, one in each, for the option ``people`` of `restore`.
+        """Embed the people shown in pictures, one in each, for `Extra.people`.
 
         Args:
             pictures: (C, H, W) RGB or RGBA in [0, 1] each, of any sizes.
@@ -314,7 +481,14 @@ class FaceRestorer:
         Raises:
             ValueError: a picture shows no face, or there is no embedder.
         """
-        return self._need_embedder().describe(pictures, self.detector)
+        return self._need_embedder().describe(pictures, _need(self.detector, "detector"))
+
+    def _check(self, options: RestoreOptions, extra: Extra) -> None:
+        """Refuse, before the work, options that need a network which is missing."""
+        if options.mask.needs_parser and self.parser is None and extra.face_masks is None:
+            raise ValueError("the mask 'parts' needs a parser: FaceRestorer.load(parser='bisenet')")
+        if extra.people is not None or options.identity.identity_limit is not None:
+            self._need_embedder()
 
     def _need_embedder(self) -> FaceEmbedder:
         if self.embedder is None:
@@ -323,37 +497,89 @@ class FaceRestorer:
             )
         return self.embedder
 
-    def _masks(self, faces: Faces, mask: Mask, progress: Progress | None) -> Mask | Tensor:
-        """The masks of the faces; left to `paste` where their pixels need not be looked at."""
-        if self.parser is None or not len(faces):
-            return mask
-        return make_masks(faces, mask, parser=self.parser, progress=progress)
+    def _aligned(
+        self, frames: Tensor, faces: Faces, options: RestoreOptions, size: int | None
+    ) -> Faces:
+        """The faces with crops of a size; those cut before are not cut again."""
+        size = _need(self.restorer, "restorer").size if size is None else size
+        if faces.crops is not None and faces.crops.shape[-1] == size:
+            return faces
+        return align(frames, faces, size, border=options.padding)
 
-    def _reference_crops(self, reference: Tensor, faces: Faces, border: Padding) -> Tensor:
-        """(1 or N, 4, S, S): what gives each face its colours; alpha says where the face is."""
-        frames, size = len(faces.frame_sizes), self.restorer.size
-        if reference.ndim != 4 or reference.shape[0] not in (1, frames):
+    def _strengths(
+        self, frames: Tensor, faces: Faces, options: RestoreOptions
+    ) -> tuple[Tensor | None, Tensor, Faces]:
+        """Angles by which faces were turned, the strength of each face, and the faces with both."""
+        shares = torch.ones(len(faces))
+        if options.auto_strength:
+            shares = auto_strength(frames, faces, faces.sharpness)
+        angles = None
+        limit = options.identity.identity_limit
+        if limit is not None:
+            angles, kept = compare(faces, self._need_embedder(), limit=limit)
+            shares = shares * kept
+        if faces.tracks is not None:
+            smoothed, faces = smooth_over_time(faces, {"strength": shares}, SMOOTHING)
+            shares = smoothed["strength"]
+        return angles, shares * options.strength, faces
+
+    def _reference_crops(self, reference: Tensor, faces: Faces, options: RestoreOptions) -> Tensor:
+        """(1 or N, 4, S, S): what gives each face its colors; alpha says where the face is."""
+        count, size = len(faces.frame_sizes), _need(self.restorer, "restorer").size
+        if reference.ndim != 4 or reference.shape[0] not in (1, count):
             raise ValueError(
-                f"reference must be (1 or {frames}, 3 or 4, H, W), not {tuple(reference.shape)}"
+                f"reference must be (1 or {count}, 3 or 4, H, W), not {tuple(reference.shape)}"
             )
-        found = largest(drop_what_is_no_face(self.detector.detect(reference)))
-        places = {face.frame: place for place, face in enumerate(found.faces)}
+        detected = _need(self.detector, "detector").detect(reference)
+        largest = drop_what_is_no_face(detected).largest()
         crops = []
         for index in range(len(reference)):
-            picture = reference[index : index + 1]
-            if index in places:
-                aligned = align(reference, found.select([places[index]]), size, border=border)
-                crop = cast(Tensor, aligned.crops)
-                alpha = torch.from_numpy(face_ellipse(size)).to(reference)[None, None]
+            face = largest.of_frame(index)
+            if len(face):
+                crop = align(reference, face, size, border=options.padding).crops
+                assert crop is not None
+                alpha = torch.from_numpy(face_ellipse(size))[None, None]
             else:
-                logger.info("No face found in reference %d: all its colours count.", index)
-                picture = F.interpolate(clamp01(picture.float()), (size, size), mode="area")
+                logger.info("No face found in reference %d: all its colors count.", index)
+                picture = clamp01(reference[index : index + 1].float())
+                picture = F.interpolate(picture, (size, size), mode="area")
                 crop, alpha = picture[:, :3], picture[:, 3:]
                 alpha = alpha if alpha.shape[1] else torch.ones_like(crop[:, :1])
             crops.append(torch.cat([crop, alpha.to(crop)], dim=1))
         if len(crops) > 1:
             crops = [crops[face.frame] for face in faces.faces]
         return torch.cat(crops)
+
+
+def _or_default(
+    options: RestoreOptions | None, extra: Extra | None
+) -> tuple[RestoreOptions, Extra]:
+    return options or RestoreOptions(), extra or Extra()
+
+
+def _with_keywords(
+    options: RestoreOptions | None, extra: Extra | None, keywords: Mapping[str, Any]
+) -> tuple[RestoreOptions, Extra]:
+    """Options and extra, with single ones by their names over them; former names are logged."""
+    options, extra = _or_default(options, extra)
+    names = {field.name for field in dataclasses.fields(Extra)}
+    tensors = {name: value for name, value in keywords.items() if name in names}
+    single = {name: value for name, value in keywords.items() if name not in names}
+    for name in list(single):
+        if isinstance(single[name], Options):  # a whole group, such as mask=Mask("hull")
+            options = replace(options, **{name: single.pop(name)})
+    return options.replace(**single), replace(extra, **tensors)
+
+
+def _need(network: Network | None, name: str) -> Network:
+    if network is None:
+        raise ValueError(f"this FaceRestorer has no {name}: give it one")
+    return network
+
+
+def _tracks(options: RestoreOptions, extra: Extra) -> Tracks | None:
+    """The tracks to go on from, where frames are in order; else None."""
+    return Tracks() if extra.tracks is None and options.video.video else extra.tracks
 
 
 def find_device(device: torch.device | str | None = None) -> torch.device:
@@ -438,16 +664,16 @@ def find_parser(
 
 
 def _stage(progress: Progress | None, stage: int, frames: int) -> Progress | None:
-    """The progress of one stage as a part of the whole, in thirds of frames."""
+    """Report the progress of one stage as a part of the whole, in thirds of frames."""
     if progress is None:
         return None
 
     def report(done: int, total: int) -> None:
-        progress(stage * frames + done * frames // total, _STAGES * frames)
+        progress(stage * frames + done * frames // max(total, 1), _STAGES * frames)
 
     return report
 
 
-def _beat(progress: Progress | None, frames: int) -> Progress | None:
-    """Reports two stages done again and again, so that parsing can be cancelled."""
-    return None if progress is None else lambda *_: progress(2 * frames, _STAGES * frames)
+def _beat(progress: Progress | None) -> Progress | None:
+    """Report nothing done again and again, so that parsing can be cancelled."""
+    return None if progress is None else lambda _, total: progress(0, total)

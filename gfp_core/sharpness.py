@@ -46,12 +46,14 @@ _TINY = (6.0, 20.0)  # pixels of the box's shorter side
 _DOUBTFUL = (0.5, 0.9)  # scores of the detector
 
 
-def face_sharpness(frames: Tensor, faces: Faces) -> Tensor:
+def face_sharpness(frames: Tensor, faces: Faces, *, crops: Tensor | None = None) -> Tensor:
     """How much of a 512 px crop's resolution each face fills with detail.
 
     Args:
         frames: (B, 3 or 4, H, W) float RGB in [0, 1].
         faces: faces of these frames; they need not be aligned.
+        crops: (N, 3, S, S) crops of the faces out of these frames, if there are; used where they
+            have the size of the measurement, 512 px, so that no face is cut out twice.
 
     Returns:
         (N,) float32 in [0, 1] on the CPU. 1: detail up to the Nyquist frequency of the crop; 0.25:
@@ -62,12 +64,14 @@ def face_sharpness(frames: Tensor, faces: Faces) -> Tensor:
     """
     check_frames(frames, faces)
     measured = torch.zeros(len(faces))
+    if crops is not None and crops.shape[-1] != _SIZE:
+        crops = None
     for i, face in enumerate(faces.faces):
-        crops = align(frames, faces.select([i]), _SIZE).crops
-        if crops is not None:
+        cut = align(frames, faces.select([i]), _SIZE).crops if crops is None else crops[i : i + 1]
+        if cut is not None:
             # What the frame does not resolve is no detail, however sharp its noise is.
             limit = 1.0 / similarity_scale(fit_similarity(face.landmarks, _SIZE))
-            measured[i] = min(1.0, limit, _resolution(to_numpy(crops[0])))
+            measured[i] = min(1.0, limit, _resolution(to_numpy(cut[0])))
     return measured
 
 

@@ -24,9 +24,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .embed import angles
 from .faces import Face, Faces, Track, Tracks
-from .geometry import box_iou
+from .geometry import angles, box_iou
 
 # The filter, in frames and in sizes of the face (the root of its box's area).
 STILL_CUTOFF = 0.02
@@ -67,7 +66,6 @@ def track(
     tracks: Tracks | None = None,
     *,
     score: float = 0.0,
-    embeddings: Tensor | None = None,
 ) -> Faces:
     """Follow the faces of successive frames, and steady their landmarks and boxes.
 
@@ -77,25 +75,23 @@ def track(
     Args:
         frames: (B, C, H, W) float RGB or RGBA in [0, 1], in order.
         faces: the faces of these frames, not aligned; those below ``score`` included, if they are
-            to bridge what the detector misses (from `CONTINUES` on they may).
+            to bridge what the detector misses (from `CONTINUES` on they may). With embeddings,
+            who they are counts as well.
         tracks: of the result for the frames before; None for the first.
         score: confidence from which on a detection begins a track.
-        embeddings: (N, D) of the faces, or None.
 
     Returns:
         The faces that stay, by frame and in their order, with steady landmarks and boxes, their
         numbers (``Face.track``) and the state for the frames that follow (``Faces.tracks``).
 
     Raises:
-        ValueError: the faces belong to other frames, or there are not as many embeddings.
+        ValueError: the faces belong to other frames.
     """
     if frames.ndim != 4 or len(frames) != len(faces.frame_sizes):
         raise ValueError(
             f"frames must be ({len(faces.frame_sizes)}, C, H, W) like those of the faces, not "
             f"{tuple(frames.shape)}"
         )
-    if embeddings is not None and len(embeddings) != len(faces):
-        raise ValueError(f"there are {len(embeddings)} embeddings for {len(faces)} faces")
     before = Tracks() if tracks is None else tracks
     before = replace(
         before, tracks=tuple(replace(track, past=track.values) for track in before.tracks), ended=()
@@ -104,7 +100,7 @@ def track(
     steady: dict[int, Face] = {}
     for frame, indices in enumerate(_by_frame(faces)):
         state = _after_a_cut(state, frames[frame])
-        state, followed = _follow(state, faces, indices, embeddings, score)
+        state, followed = _follow(state, faces, indices, score)
         for index, continued in followed.items():
             box = continued.points[5:].ravel().tolist()
             steady[index] = replace(
@@ -116,11 +112,10 @@ def track(
             )
     going_on = {track.number for track in state.tracks}
     ended = tuple(track for track in before.tracks if track.number not in going_on)
+    indices = sorted(steady)
     return replace(
-        faces,
-        faces=tuple(steady[index] for index in sorted(steady)),
-        crops=None,
-        restored=None,
+        replace(faces, crops=None, restored=None, sharpness=None).select(indices),
+        faces=tuple(steady[index] for index in indices),
         tracks=replace(state, ended=ended),
     )
 
@@ -216,14 +211,10 @@ def _by_frame(faces: Faces) -> list[list[int]]:
 
 
 def _follow(
-    state: Tracks,
-    faces: Faces,
-    indices: list[int],
-    embeddings: Tensor | None = None,
-    score: float = 0.0,
+    state: Tracks, faces: Faces, indices: list[int], score: float = 0.0
 ) -> tuple[Tracks, dict[int, Track]]:
     """The state after one more frame, and the track of each of its faces that has one."""
-    numbers = _pairs(state.tracks, faces, indices, embeddings)
+    numbers = _pairs(state.tracks, faces, indices)
     tracks = [
         replace(track, missing=track.missing + 1)
         for track in state.tracks
@@ -241,15 +232,13 @@ def _follow(
             count += 1
         else:
             continue
-        if embeddings is not None:
-            track = replace(track, embedding=embeddings[index])
+        if faces.embeddings is not None:
+            track = replace(track, embedding=faces.embeddings[index])
         followed[index] = track
     return replace(state, tracks=(*tracks, *followed.values()), count=count), followed
 
 
-def _pairs(
-    tracks: tuple[Track, ...], faces: Faces, indices: list[int], embeddings: Tensor | None
-) -> dict[int, int]:
+def _pairs(tracks: tuple[Track, ...], faces: Faces, indices: list[int]) -> dict[int, int]:
     """The number of the track that each face continues, by its index: the best pairs first."""
     fits = []
     for track in tracks:
@@ -259,8 +248,8 @@ def _pairs(
                 continue
             overlap = float(box_iou(torch.from_numpy(track.box)[None], torch.tensor([face.box])))
             angle = 0.0
-            if embeddings is not None and track.embedding is not None:
-                angle = float(angles(track.embedding, embeddings[index]))
+            if faces.embeddings is not None and track.embedding is not None:
+                angle = float(angles(track.embedding, faces.embeddings[index]))
                 overlap += 1 - angle / ALIKE if angle < ALIKE else 0.0
             if overlap > OVERLAP and angle < APART:
                 fits.append((overlap, track.number, index))

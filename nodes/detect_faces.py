@@ -5,14 +5,12 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..gfp_core.align import align
-from ..gfp_core.choose import blurred, choose, parse_which, rank, sort
 from ..gfp_core.detect import DEFAULT_SCORE
 from ..gfp_core.faces import Faces
-from ..gfp_core.find import find_candidates
+from ..gfp_core.options import RestoreOptions, parse_selection
 from ..gfp_core.paste import face_mask
-from ..gfp_core.sharpness import face_sharpness
-from ..gfp_core.track import Tracks
+from ..gfp_core.pipeline import Extra, FaceRestorer
+from ..gfp_core.select import rank, sort
 from . import host, inputs
 
 
@@ -100,25 +98,24 @@ class GFPDetectFaces(io.ComfyNode):
     ) -> io.NodeOutput:
         """Detect in (B, H, W, C) float RGB(A) in [0, 1]; the image given is not changed."""
         frames = host.to_frames(image)
-        options = inputs.detection_options(score, min_size, max_size, rotations)
         find = detector.ready()
         if people is not None and embedder is None:
             raise ValueError(inputs.NEEDS_EMBEDDER)
-        found = find_candidates(
-            find,
-            frames,
-            tracks=Tracks() if video else None,
-            region=region,
-            people=host.people(people, embedder, find),
-            embedder=None if embedder is None else embedder.ready(),
-            **options,
-            progress=host.Bar(),
+        options = RestoreOptions.of(
+            **inputs.detection_options(score, min_size, max_size, rotations),
+            order=order,
+            select=which,
+            max_sharpness=max_sharpness if max_sharpness < 1 else None,
+            auto_strength=False,  # measured where faces are pasted
+            video=video,
         )
+        finder = FaceRestorer(
+            detector=find, embedder=None if embedder is None else embedder.ready()
+        )
+        extra = Extra(region=region, people=host.people(people, embedder, find))
+        found = finder.detect(frames, options, extra=extra, size=crop_size, progress=host.Bar())
+        chosen = finder.select(frames, found, options, size=crop_size)
         found = sort(found, order)
-        chosen = choose(found, order=order, which=which)
-        if max_sharpness < 1:
-            chosen = blurred(chosen, face_sharpness(frames, chosen), max_sharpness)
-        chosen = align(frames, chosen, crop_size)
         return io.NodeOutput(
             inputs.FacesOfImage(chosen, frames),
             host.crops_to_image(chosen, chosen.crops),
@@ -140,7 +137,7 @@ def _boxes(faces: Faces) -> list[list[dict[str, Any]]]:
 
 def _shown(frames: Tensor, found: Faces, which: str) -> list[dict[str, Any]]:
     """What the page's face picker needs of the first frames."""
-    wanted = parse_which(which)
+    wanted = parse_selection(which)
     shown = [
         {"frame": index, "height": height, "width": width, "image": image, "faces": []}
         for index, ((height, width), image) in enumerate(

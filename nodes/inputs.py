@@ -10,12 +10,11 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..gfp_core.align import align
-from ..gfp_core.choose import Order, parse_which
 from ..gfp_core.crops import resize_crops
 from ..gfp_core.detect import DEFAULT_SCORE
 from ..gfp_core.faces import Faces
 from ..gfp_core.masks import DEFAULT_PARTS, PARTS
-from ..gfp_core.options import MaskShape, Occlusion, Part, Precision
+from ..gfp_core.options import MaskShape, Occlusion, Order, Part, Precision, parse_selection
 from . import host
 
 Restorer = io.Custom("GFP_RESTORER")
@@ -187,7 +186,7 @@ def check(node: type[io.ComfyNode], **values: Any) -> bool | str:
             return f"{name}: {value!r} is not one of {', '.join(map(str, options[name]))}"
     if values.get("which") is not None:
         try:
-            parse_which(values["which"])
+            parse_selection(values["which"])
         except ValueError as error:
             return str(error)
     return True

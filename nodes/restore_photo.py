@@ -157,7 +157,7 @@ def _restore(
         fidelity=host.fidelity_for(restorer, fidelity),
         mask=replace(options.mask, shape=mask, feather=feather),
         seed=seed or None,
-        chunk=batch or None,
+        batch_size=batch or None,
         progress=bar,
         preview=bar.preview,
         **options.given,

@@ -15,10 +15,11 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from gfp_core import choose, cli, identity, pipeline
+from gfp_core import cli, identity, pipeline
 from gfp_core.cli import main
 from gfp_core.commands.running import Console
 from gfp_core.io.images import Picture, read_image, write_image
+from gfp_core.options import Order
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -740,7 +741,7 @@ def test_choices_reach_the_restorer(tmp_path, loads, fake_restorer, fake_embedde
     assert run("restore", source, "-o", tmp_path / "out", *choice) == 0
     assert loads[0][-1]["embedder"] == "e.bin"
     (call,) = calls
-    assert (call["order"], call["which"]) == ("left to right", "first 2")
+    assert (call["order"], call["select"]) == ("left to right", "first 2")
     assert (call["min_size"], call["max_size"], call["max_sharpness"]) == (5, 500, 1)
     assert call["rotations"] == (0, 90, 180, 270)
     assert call["identity_limit"] == identity.LIMIT
@@ -750,7 +751,7 @@ def test_choices_reach_the_restorer(tmp_path, loads, fake_restorer, fake_embedde
 
 
 def test_orders_of_the_command_line_are_those_of_choosing():
-    assert tuple(order.replace("-", " ") for order in cli.ORDERS) == get_args(choose.Order)
+    assert tuple(order.replace("-", " ") for order in cli.ORDERS) == get_args(Order)
 
 
 def test_a_person_without_the_weights_says_how_to_get_them(tmp_path, capsys):

@@ -5,7 +5,8 @@ import hashlib
 import pytest
 import torch
 
-from gfp_core.embed import FaceEmbedder, angles, load_embedder
+from gfp_core.embed import FaceEmbedder, load_embedder
+from gfp_core.geometry import angles
 from gfp_core.networks.face_descriptor import FaceDescriptor
 from gfp_core.weights import WeightsError
 from gfp_core.weights.catalogue import BUILT_IN, read_catalogue

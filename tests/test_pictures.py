@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from gfp_core.choose import choose
 from gfp_core.faces import Face, Faces
 from gfp_core.find import drop_what_is_no_face
 from gfp_core.geometry import TEMPLATE, fit_similarity, transform
 from gfp_core.pipeline import FaceRestorer
+from gfp_core.select import select
 
 TURNS = (0, 90, 180, 270)
 
@@ -159,7 +159,7 @@ def test_flaw_5_no_turn_of_the_head_is_taken_for_no_face(yaw):
     landmarks = (turned / 4 + 200).astype(np.float32)
     low, high = landmarks.min(axis=0) - 30, landmarks.max(axis=0) + 30
     face = Face(0, (*low.tolist(), *high.tolist()), 0.95, landmarks)
-    faces = choose(drop_what_is_no_face(Faces((face,), ((400, 400),))), which="all")
+    faces = select(drop_what_is_no_face(Faces((face,), ((400, 400),))))
     assert faces.faces == (face,)
     eyes_and_mouth = transform(fit_similarity(landmarks), landmarks)[[0, 1, 3, 4]].mean(axis=0)
     assert np.abs(eyes_and_mouth - [256, 305]).max() < 40

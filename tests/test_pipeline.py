@@ -177,7 +177,7 @@ def test_unknown_model_and_device(tmp_path):
         find_device("nonsense")
     if not torch.cuda.is_available():
         assert find_device().type == "cpu"
-        with pytest.raises(ValueError, match="try cpu"):
+        with pytest.raises(ValueError, match="there is: cpu"):
             find_device("cuda")
 
 
@@ -460,7 +460,7 @@ def test_flaw_15_a_parser_keeps_what_stands_before_the_face(fake_restorer):
 def test_faces_restored_less_than_asked_for_are_named(fake_restorer, caplog, monkeypatch):
     """A sharp face comes out nearly as it was; whoever asked for all of it is told."""
     frames = torch.ones(1, 3, 96, 96)
-    monkeypatch.setattr("gfp_core.sharpness.face_sharpness", lambda *_: torch.tensor([0.9]))
+    monkeypatch.setattr("gfp_core.pipeline.face_sharpness", lambda *_, **__: torch.tensor([0.9]))
     with caplog.at_level("INFO"):
         result = fake_restorer.restore(frames, strength=0.5)
     share = 2 * float(result.strengths[0])

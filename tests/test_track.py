@@ -154,7 +154,7 @@ def test_embeddings_tell_people_apart_where_boxes_do_not():
     frames, faces = clip(face(0), face(1, x=205), face(2, x=400, size=60), count=3)
     same, other = torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 1, 0])
     assert numbers(track(frames, faces)) == (0, 0, 1)
-    found = track(frames, faces, embeddings=torch.stack([same, other, same]))
+    found = track(frames, replace(faces, embeddings=torch.stack([same, other, same])))
     assert numbers(found) == (0, 1, 0)
 
 
@@ -254,8 +254,6 @@ def test_what_does_not_belong_together_is_refused():
     frames, faces = clip(face(0), face(1))
     with pytest.raises(ValueError, match=r"frames must be \(2, C, H, W\)"):
         track(frames[:1], faces)
-    with pytest.raises(ValueError, match="1 embeddings for 2 faces"):
-        track(frames, faces, embeddings=torch.rand(1, 128))
 
 
 @pytest.mark.slow

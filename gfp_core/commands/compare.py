@@ -28,17 +28,18 @@ def run(options: argparse.Namespace, console: Console) -> int:
             found.
     """
     from ..align import align
-    from ..choose import choose
     from ..compare import compare, comparison_sheet, comparison_table
     from ..find import find_faces
+    from ..options import Detection
+    from ..select import select
 
     load(check_writable, options.output.parent)
     frames = to_frames(load(read_image, options.input))
     place, weights, detector = load_detector(options)
     settings = [_setting(text, place, weights) for text in options.models]
     chosen = {} if options.score is None else {"score": options.score}
-    found = find_faces(detector, frames, **chosen)
-    faces = choose(found, order="largest", which=options.which)
+    found = find_faces(detector, frames, Detection(**chosen))
+    faces = select(found, order="largest", numbers=options.which)
     columns = load(compare, lambda size: align(frames, faces, size), settings)
     load(write_image, options.output, from_frames(comparison_sheet(columns)[None]))
     print(comparison_table(columns))

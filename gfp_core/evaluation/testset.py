@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ..align import align
-from ..choose import largest
 from ..degradation import DegradationRanges, degrade_with_seed
 from ..detect import FaceDetector
 from ..faces import Face, Faces, Progress
@@ -77,7 +76,7 @@ def load_faces(
             if not len(faces):
                 logger.warning("%s: no face found", file)
                 continue
-            crops = align(frames, largest(faces), size).crops
+            crops = align(frames, faces.largest(), size).crops
             assert crops is not None
             found.append(crops[0].clamp(0, 1))
         names.append(file.name)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..embed import angles
+from ..geometry import angles
 from ..networks.face_descriptor import inner_face
 from ..weights.loading import load_descriptor, load_pickle
 from ..weights.packages import find_package, read_member

@@ -7,7 +7,6 @@ import logging
 import torch
 from torch import Tensor
 
-from ..choose import largest
 from ..detect import FaceDetector
 from .pixels import check_pair
 
@@ -41,7 +40,7 @@ class LandmarkDistance:
     def _landmarks(self, images: Tensor) -> Tensor:
         """(N, 5, 2) of the largest face of each picture; nan where there is none."""
         points = torch.full((len(images), 5, 2), torch.nan, dtype=torch.float64)
-        found = largest(self.detector.detect(images)).faces
+        found = self.detector.detect(images).largest().faces
         for face in found:
             points[face.frame] = torch.from_numpy(face.landmarks).double()
         missing = len(images) - len(found)

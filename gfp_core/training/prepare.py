@@ -13,7 +13,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..choose import largest
 from ..detect import FaceDetector
 from ..faces import Face, Progress
 from ..geometry import fit_similarity, invert, similarity_scale, warp
@@ -102,7 +101,7 @@ def prepare(
             found = detector.detect(frames, long_side=long_side, flip=True)
             reason = "no face found"
             if len(found):
-                chosen = largest(found)
+                chosen = found.largest()
                 face = chosen.faces[0]
                 in_photo = 1 / similarity_scale(fit_similarity(face.landmarks, size))
                 reason = ""

@@ -21,7 +21,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from gfp_core.choose import parse_which
+from gfp_core.options import parse_selection
 
 PHOTO, DETECTOR, DETECT, LOADER, RESTORE, PASTE, SAVE = "1234567"
 TEMPLATES = Path(__file__).resolve().parents[2] / "example_workflows"
@@ -428,7 +428,7 @@ def test_choices_are_read_as_the_server_reads_them(page: Page) -> None:
             text,
         )
         try:
-            wanted = parse_which(text)
+            wanted = parse_selection(text)
         except ValueError:
             assert read is None, text
         else:

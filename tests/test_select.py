@@ -1,6 +1,7 @@
 """Order and choice of faces, against rules written out by hand."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfp_core.choose import blurred, choose, inside, like, parse_which, rank, sort
 from gfp_core.faces import Face, Faces
+from gfp_core.geometry import angles
+from gfp_core.select import blurred, inside, like, rank, select, sort
 
 
 def face(frame=0, x=0.0, y=0.0, side=10.0, score=0.9):
@@ -55,26 +57,20 @@ def test_orders(order, expected):
     ],
 )
 def test_which_counts_in_each_frame_by_itself(which, expected):
-    assert list(choose(FACES, order="largest", which=which).faces) == expected
+    assert list(select(FACES, order="largest", numbers=which).faces) == expected
 
 
 def test_flaw_7_a_choice_of_nobody_restores_nobody(caplog):
     with caplog.at_level(logging.WARNING):
-        assert len(choose(FACES, order="largest", which="7")) == 0
+        assert len(select(FACES, order="largest", numbers="7")) == 0
     assert "No frame has a face number 7: the most faces in one are 3" in caplog.text
 
 
 def test_flaw_7_the_largest_is_measured_in_the_frame_not_in_the_crop():
     crops = torch.rand(4, 3, 8, 8)  # all crops have one size
-    chosen = choose(Faces(FACES.faces, FACES.frame_sizes, crops), order="largest", which="first")
+    chosen = select(Faces(FACES.faces, FACES.frame_sizes, crops), order="largest", numbers="first")
     assert chosen.faces == (LARGE, OTHER)
     assert torch.equal(chosen.crops, crops[[1, 3]])
-
-
-@pytest.mark.parametrize("which", ["", "some", "-1", "1.5", "0-2", "first -1", [-1], [0.5]])
-def test_what_cannot_be_understood_is_refused(which):
-    with pytest.raises(ValueError, match="faces"):
-        parse_which(which)
 
 
 def test_unknown_order_is_refused():
@@ -112,6 +108,16 @@ def test_a_region_keeps_faces_by_their_middle_or_most_of_their_box():
     assert inside(FACES, torch.ones(1, 100, 100)).faces == FACES.faces
 
 
+def test_half_of_a_box_is_enough_and_half_a_level_is_not():
+    wide = Faces((face(x=50.5, y=50.5, side=19),), ((100, 100),))  # the pixels 41 to 60
+    half = region((0, 41, 0, 46, 100), (0, 56, 0, 61, 100))
+    assert len(inside(wide, half)) == 1
+    half[0, 41, 41] = 0
+    assert len(inside(wide, half)) == 0
+    assert len(inside(wide, 0.5 * region((0, 0, 0, 100, 100)))) == 0
+    assert len(inside(wide, 0.51 * region((0, 0, 0, 100, 100)))) == 1
+
+
 def test_a_region_of_each_frame_is_its_own():
     mask = region((2, 0, 0, 100, 100), (1, 0, 0, 100, 100), frames=3)
     assert inside(FACES, mask).faces == (OTHER,)
@@ -140,42 +146,59 @@ def test_a_region_of_another_shape_is_refused(shape):
 RED, GREEN, BLUE = torch.eye(3).unbind()
 
 
-def colored(*colors):
+def colored(embedder, *colors):
     """A frame with a face of each colour, then a frame with a green one."""
     crops = torch.stack([*colors, GREEN])[:, :, None, None].repeat(1, 1, 4, 4)
     frames = [0] * len(colors) + [1]
-    return Faces(tuple(face(frame, x=i) for i, frame in enumerate(frames)), ((9, 9),) * 2, crops)
+    return Faces(
+        tuple(face(frame, x=i) for i, frame in enumerate(frames)),
+        ((9, 9),) * 2,
+        crops,
+        embeddings=embedder.embed(crops),
+    )
 
 
 def test_the_face_most_like_the_reference_is_chosen_in_each_frame(fake_embedder):
     reddish = torch.tensor([1.0, 0.2, 0.0])
-    faces = colored(GREEN, reddish, RED, BLUE)
-    assert like(faces, RED[None], fake_embedder).faces == (faces.faces[2],)
-    assert like(faces.select([0, 1, 3]), RED[None], fake_embedder).faces == (faces.faces[1],)
-    both = like(faces, torch.stack([RED, GREEN]), fake_embedder)
+    faces = colored(fake_embedder, GREEN, reddish, RED, BLUE)
+    assert like(faces, RED[None]).faces == (faces.faces[2],)
+    assert like(faces.select([0, 1, 3]), RED[None]).faces == (faces.faces[1],)
+    both = like(faces, torch.stack([RED, GREEN]))
     assert both.faces == tuple(faces.faces[i] for i in (0, 2, 4))
     assert torch.equal(both.crops, faces.crops[[0, 2, 4]])
 
 
+def test_of_two_alike_the_first_is_selected_and_the_limit_itself_is_like(fake_embedder):
+    faces = colored(fake_embedder, RED, RED)
+    assert like(faces, RED[None]).faces == (faces.faces[0],)
+    reddish = torch.tensor([1.0, 0.2, 0.0])
+    faces = colored(fake_embedder, reddish)
+    angle = float(angles(reddish, RED))
+    assert len(like(faces, RED[None], limit=angle)) == 1
+    assert len(like(faces, RED[None], limit=angle - 1e-4)) == 0
+
+
 def test_flaw_7_nobody_like_the_reference_restores_nobody(fake_embedder, caplog):
-    assert len(like(colored(BLUE), RED[None], fake_embedder)) == 0
+    assert len(like(colored(fake_embedder, BLUE), RED[None])) == 0
     assert "the nearest differs by 90 degrees, the limit is 22" in caplog.text
-    assert len(like(colored(BLUE), RED[None], fake_embedder, limit=91)) == 2
+    assert len(like(colored(fake_embedder, BLUE), RED[None], limit=91)) == 2
 
 
 def test_what_cannot_be_compared_is_refused(fake_embedder):
-    with pytest.raises(ValueError, match="align them first"):
-        like(FACES, RED[None], fake_embedder)
+    with pytest.raises(ValueError, match="embed them"):
+        like(FACES, RED[None])
     for wrong in (RED, torch.empty(0, 3)):
         with pytest.raises(ValueError, match="references must be"):
-            like(colored(RED), wrong, fake_embedder)
+            like(colored(fake_embedder, RED), wrong)
 
 
 # By sharpness
 
 
 def test_sharp_faces_are_left_alone(caplog):
-    sharpness = torch.tensor([0.5, 0.51, 0.0, 1.0])
+    faces = replace(FACES, sharpness=torch.tensor([0.5, 0.51, 0.0, 1.0]))
     with caplog.at_level(logging.INFO):
-        assert blurred(FACES, sharpness, 0.5).faces == (SMALL, MIDDLE)
+        assert blurred(faces, 0.5).faces == (SMALL, MIDDLE)
     assert "2 of 4 faces are sharp already" in caplog.text
+    with pytest.raises(ValueError, match="not measured"):
+        blurred(FACES, 0.5)
