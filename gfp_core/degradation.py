@@ -164,7 +164,8 @@ def gaussian_kernel(first: float, second: float, angle: float) -> NDArray[np.flo
     along = x * math.cos(angle) + y * math.sin(angle)
     across = y * math.cos(angle) - x * math.sin(angle)
     kernel = np.exp(-0.5 * ((along / first) ** 2 + (across / second) ** 2))
-    return (kernel / kernel.sum()).astype(np.float32)
+    result: NDArray[np.float32] = (kernel / kernel.sum()).astype(np.float32)
+    return result
 
 
 def motion_kernel(length: float, angle: float) -> NDArray[np.float32]:
@@ -181,7 +182,8 @@ def motion_kernel(length: float, angle: float) -> NDArray[np.float32]:
     along = np.abs(x * math.cos(angle) + y * math.sin(angle))
     across = np.abs(y * math.cos(angle) - x * math.sin(angle))
     kernel = np.clip((length + 1) / 2 - along, 0, 1) * np.clip(1 - across, 0, 1)
-    return (kernel / kernel.sum()).astype(np.float32)
+    result: NDArray[np.float32] = (kernel / kernel.sum()).astype(np.float32)
+    return result
 
 
 def degrade(

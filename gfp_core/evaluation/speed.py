@@ -160,7 +160,7 @@ def tiled_astronaut(width: int, height: int, across: int = 2) -> NDArray[np.uint
     from skimage.data import astronaut
 
     side = -(-width // across)
-    tile = cv2.resize(astronaut(), (side, side), interpolation=cv2.INTER_CUBIC)
+    tile = cv2.resize(astronaut(), (side, side), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
     picture: NDArray[np.uint8] = np.tile(tile, (-(-height // side), across, 1))[:height, :width]
     return picture
 

@@ -31,7 +31,8 @@ class _WithoutBorder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) pooled with zeros -> what ``behind`` makes of it, pooled without."""
         ones = torch.ones_like(x[:1, :1])
-        return self.behind(x / F.avg_pool2d(ones, 3, stride=1, padding=1))
+        result: Tensor = self.behind(x / F.avg_pool2d(ones, 3, stride=1, padding=1))
+        return result
 
 
 class _MaxPooled(nn.Module):

@@ -35,7 +35,8 @@ class LandmarkDistance:
         """
         check_pair(a, b)
         places = [self._landmarks(images) for images in (a, b)]
-        return (places[0] - places[1]).norm(dim=2).mean(dim=1)
+        result: Tensor = (places[0] - places[1]).norm(dim=2).mean(dim=1)
+        return result
 
     def _landmarks(self, images: Tensor) -> Tensor:
         """(N, 5, 2) of the largest face of each picture; nan where there is none."""

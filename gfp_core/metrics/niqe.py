@@ -155,4 +155,5 @@ def _distance(features: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
         return features.new_tensor(torch.nan)
     difference = mean - features.mean(0)
     inverse = torch.linalg.pinv((covariance + torch.cov(features.T)) / 2)
-    return (difference @ inverse @ difference).sqrt()
+    result: Tensor = (difference @ inverse @ difference).sqrt()
+    return result

@@ -107,7 +107,8 @@ class TransformerLayer(nn.Module):
         y = self.norm1(x)
         placed = y + positions
         x = x + self.self_attn(placed, placed, y, need_weights=False)[0]
-        return x + self.linear2(F.gelu(self.linear1(self.norm2(x))))
+        result: Tensor = x + self.linear2(F.gelu(self.linear1(self.norm2(x))))
+        return result
 
 
 class Fusion(nn.Module):
@@ -130,7 +131,8 @@ class Fusion(nn.Module):
     def forward(self, encoded: Tensor, decoded: Tensor, fidelity: float) -> Tensor:
         """Both (B, C, H, W): ``decoded`` + w (``decoded`` * scale + shift)."""
         joined = self.encode_enc(torch.cat([encoded, decoded], dim=1))
-        return decoded + fidelity * (decoded * self.scale(joined) + self.shift(joined))
+        result: Tensor = decoded + fidelity * (decoded * self.scale(joined) + self.shift(joined))
+        return result
 
 
 def adopt_statistics(values: Tensor, example: Tensor) -> Tensor:
@@ -193,7 +195,8 @@ class CodeFormer(nn.Module):
         x = self.feat_emb(z.flatten(2).transpose(1, 2))
         for layer in self.ft_layers:
             x = layer(x, self.position_emb)
-        return self.idx_pred_layer(x)
+        result: Tensor = self.idx_pred_layer(x)
+        return result
 
     def forward(self, x: Tensor, fidelity: float = default_fidelity, adain: bool = True) -> Tensor:
         """Restore faces.

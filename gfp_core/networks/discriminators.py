@@ -91,7 +91,8 @@ class StyleGAN2Discriminator(nn.Module):
         """
         x = self.conv_body(F.pixel_unshuffle(x, self.phases))
         x = minibatch_stddev(x, self.stddev_group)
-        return self.final_linear(self.final_conv(x).flatten(1))
+        result: Tensor = self.final_linear(self.final_conv(x).flatten(1))
+        return result
 
     def freeze_first(self, convolutions: int = 5) -> None:
         """Keep the convolutions nearest to the picture as they are, and train the others (FreezeD).

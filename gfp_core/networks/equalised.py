@@ -239,7 +239,8 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, I, H, W) -> (B, O, H * scale, W * scale)."""
         y = self.conv2(self.conv1(x)) + self.skip(x)
-        return y / SQRT2 if self.equalised else y
+        result: Tensor = y / SQRT2 if self.equalised else y
+        return result
 
 
 class EqualLinear(nn.Module):

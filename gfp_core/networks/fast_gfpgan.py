@@ -26,7 +26,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .equalised import SLOPE, SQRT2, CleanConv2d, ResBlock
-from .fast_layers import NHWC, band_of, bilinear_conv, fir_kernel, frozen, in_bands, transposed
+from .fast_layers import (
+    NHWC,
+    band_of,
+    bilinear_conv,
+    fir_kernel,
+    frozen,
+    in_bands,
+    is_tracing,
+    transposed,
+)
 from .gfpgan import GFPGANClean
 from .lite import PHASES, GFPGANLite
 from .resampling import halve, upsample
@@ -226,7 +235,7 @@ class Level(nn.Module):
             x = self.style1.activate(x, stylings[0], noise1)
             # CS-SFT: the last channels, as many as there are conditions (GFP-GAN, eq. 4).
             kept = x.shape[1] - scale.shape[1]
-            if torch.jit.is_tracing():  # for engines that do not know of views
+            if is_tracing():  # for engines that do not know of views
                 x = torch.cat([x[:, :kept], x[:, kept:] * scale + shift], dim=1)
             else:
                 torch.addcmul(shift, x[:, kept:], scale, out=x[:, kept:])
@@ -323,8 +332,7 @@ class FastGFPGAN(nn.Module):
             ]
         noises = list(self.stylegan_decoder.get_submodule("noises").buffers())
         x = self.style1.activate(self.constant, stylings[0], noises[0])
-        image = self.to_rgb(x, stylings[1])
-        maps = [image, u, x]
+        maps: list[Tensor] = [self.to_rgb(x, stylings[1]), u, x]
         for i, level in enumerate(self.levels):
             maps[1] = maps[1] + skips.pop()
             maps = level(

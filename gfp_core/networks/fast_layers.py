@@ -67,13 +67,18 @@ def bilinear_conv(x: Tensor, weight: Tensor, kernel: Tensor, bias: Tensor | None
     y = F.conv2d(y, kernel, bias, groups=len(kernel))
     rows, columns = _beyond_the_edge(x, weight)
     for dim, (first, last) in ((2, rows), (3, columns)):
-        if torch.jit.is_tracing():  # for engines that do not know of views
+        if is_tracing():  # for engines that do not know of views
             ends = [y.narrow(dim, 0, 1) - first, y.narrow(dim, y.shape[dim] - 1, 1) - last]
             y = torch.cat([ends[0], y.narrow(dim, 1, y.shape[dim] - 2), ends[1]], dim=dim)
         else:
             y.narrow(dim, 0, 1).sub_(first)
             y.narrow(dim, y.shape[dim] - 1, 1).sub_(last)
     return y
+
+
+def is_tracing() -> bool:
+    """Tell whether the network is being traced for another engine."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 def _beyond_the_edge(x: Tensor, weight: Tensor) -> tuple[list[Tensor], list[Tensor]]:

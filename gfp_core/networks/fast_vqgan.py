@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .codeformer import SelfAttention
-from .fast_layers import NHWC, frozen, nearest_weight
+from .fast_layers import NHWC, frozen, is_tracing, nearest_weight
 from .restoreformer import CrossAttention
 from .vqgan import ResBlock, Upsample
 
@@ -42,7 +42,8 @@ class Residual(nn.Module):
         """(B, I, H, W) -> (B, O, H, W), a new tensor."""
         y = self.conv1(F.silu(self.norm1(x), inplace=True))
         y = self.conv2(F.silu(self.norm2(y), inplace=True))
-        return y.add_(x if self.skip is None else self.skip(x))
+        result: Tensor = y.add_(x if self.skip is None else self.skip(x))
+        return result
 
 
 class Double(nn.Module):
@@ -64,7 +65,7 @@ class Double(nn.Module):
         ):
             part = x[:, :, row : row + height + 1, column : column + width + 1]
             phase = F.conv2d(part, weight, self.bias)
-            if torch.jit.is_tracing():  # for engines that do not know of views
+            if is_tracing():  # for engines that do not know of views
                 phases.append(phase)
                 continue
             if result is None:  # only now is its type known, under autocast
@@ -103,7 +104,8 @@ class Attend(nn.Module):
         q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         y = y.transpose(1, 2).unflatten(2, prior.shape[2:])
-        return self.proj_out(y).add_(prior)
+        result: Tensor = self.proj_out(y).add_(prior)
+        return result
 
 
 def _pixels(x: Tensor) -> Tensor:

@@ -117,7 +117,7 @@ class CSFTDecoder(nn.Module):
         noise = self.noise(latents.shape[0], noise_generator)
         x = self.constant_input(latents.shape[0])
         x = self.style_conv1(x, latents[:, 0], noise[0])
-        image = self.to_rgb1(x, latents[:, 1])
+        image: Tensor = self.to_rgb1(x, latents[:, 1])
         for i, (scale, shift) in enumerate(conditions):
             first = 2 * i + 1  # index of the layer that upsamples
             x = self.style_convs[2 * i](x, latents[:, first], noise[first])
@@ -234,7 +234,8 @@ class GFPGAN(nn.Module):
             (B, 3, out_size, out_size) RGB, about [-1, 1], not clamped.
         """
         codes, features = self.encode(x)
-        return self.stylegan_decoder(codes, self.conditions(features), noise_generator)
+        result: Tensor = self.stylegan_decoder(codes, self.conditions(features), noise_generator)
+        return result
 
     def forward_with_pyramid(
         self, x: Tensor, noise_generator: torch.Generator | None = None

@@ -78,7 +78,8 @@ class GPEN(nn.Module):
         Returns:
             (B, 3, out_size, out_size) RGB, about [-1, 1], not clamped.
         """
-        return self.generator(*self.encode(x))
+        result: Tensor = self.generator(*self.encode(x))
+        return result
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor]) -> GPEN:

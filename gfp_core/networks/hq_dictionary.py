@@ -45,7 +45,8 @@ class HQDictionary(Codec):
 
         `quantise` gives them from the features of `encode`; ``quantize.look_up`` from indices.
         """
-        return self.decoder(self.post_quant_conv(values))
+        result: Tensor = self.decoder(self.post_quant_conv(values))
+        return result
 
     def forward(self, x: Tensor) -> Tensor:
         """A face encoded, quantised and decoded.

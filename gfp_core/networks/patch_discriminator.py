@@ -62,7 +62,8 @@ class PatchDiscriminator(nn.Module):
         Returns:
             (B, 1, h, w) scores before any squashing, higher for real; 62 x 62 at 512 x 512.
         """
-        return self.main(x)
+        result: Tensor = self.main(x)
+        return result
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor], **overrides: Any) -> PatchDiscriminator:

@@ -51,7 +51,8 @@ class PReLUConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, I, H, W) -> (B, O, H, W)."""
-        return self.activation(self.conv(x))
+        result: Tensor = self.activation(self.conv(x))
+        return result
 
 
 class MMRB(nn.Module):
@@ -77,7 +78,8 @@ class MMRB(nn.Module):
         x1, x2 = x.chunk(2, dim=1)  # eq. 4
         c1 = torch.cat([self.first3(x1), self.first5(x2)], dim=1)  # eq. 5, 6
         c2 = torch.cat([self.second3(c1), self.second5(c1)], dim=1)  # eq. 7, 8
-        return x + self.fuse(c2)  # eq. 9, 10
+        result: Tensor = x + self.fuse(c2)  # eq. 9, 10
+        return result
 
 
 class Encoder(nn.Module):

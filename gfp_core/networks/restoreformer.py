@@ -168,7 +168,8 @@ class Decoder(nn.Module):
             x = level(x, next(asking)) if level.attn else level(x)
             if i > 0:
                 x = level.get_submodule("upsample")(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        result: Tensor = self.conv_out(F.silu(self.norm_out(x)))
+        return result
 
 
 class Codec(nn.Module):
@@ -229,7 +230,8 @@ class Codec(nn.Module):
 
     def quantise(self, z: Tensor) -> Quantised:
         """The nearest entries of the dictionary (eq. 7 and 14)."""
-        return self.quantize(z)
+        result: Quantised = self.quantize(z)
+        return result
 
     @classmethod
     def from_state_dict(cls: type[Net], state: Mapping[str, Tensor], **overrides: Any) -> Net:

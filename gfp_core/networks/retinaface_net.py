@@ -221,7 +221,8 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, H * W * PRIORS, numbers)."""
-        return self.conv1x1(x).permute(0, 2, 3, 1).reshape(len(x), -1, self.numbers)
+        result: Tensor = self.conv1x1(x).permute(0, 2, 3, 1).reshape(len(x), -1, self.numbers)
+        return result
 
 
 class RetinaFace(nn.Module):

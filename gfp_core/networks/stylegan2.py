@@ -166,7 +166,8 @@ class StyleConv(nn.Module):
         """(B, I, H, W), (B, S) and (1 or B, 1, H', W') -> (B, O, H', W')."""
         x = self.modulated_conv(x, style)
         if self.equalised:
-            return self.activate(x + self.weight * noise)
+            result: Tensor = self.activate(x + self.weight * noise)
+            return result
         return leaky(x * SQRT2 + self.weight * noise + self.bias)
 
 
@@ -186,7 +187,8 @@ class ToRGB(nn.Module):
     def forward(self, x: Tensor, style: Tensor, image: Tensor | None = None) -> Tensor:
         """(B, C, H, W), (B, S) and the image of half the resolution -> (B, 3, H, W)."""
         rgb = self.modulated_conv(x, style) + self.bias
-        return rgb if image is None else rgb + upsample(image, self.resample)
+        result: Tensor = rgb if image is None else rgb + upsample(image, self.resample)
+        return result
 
 
 class ConstantInput(nn.Module):
@@ -237,7 +239,8 @@ class FeatureStyleConv(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor, features: Tensor) -> Tensor:
         """(B, I, H, W), (B, S) and (B, O, H', W') -> (B, 2 O, H', W')."""
-        return self.activate(self.noise(self.conv(x, style), features))
+        result: Tensor = self.activate(self.noise(self.conv(x, style), features))
+        return result
 
 
 class FeatureToRGB(nn.Module):
@@ -251,10 +254,11 @@ class FeatureToRGB(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor, image: Tensor | None = None) -> Tensor:
         """(B, C, H, W), (B, S) and the image of half the resolution -> (B, 3, H, W)."""
-        rgb = self.conv(x, style) + self.bias
+        rgb: Tensor = self.conv(x, style) + self.bias
         if image is None or self.upsample is None:
             return rgb
-        return rgb + self.upsample(spread(image))
+        result: Tensor = rgb + self.upsample(spread(image))
+        return result
 
 
 class FeatureGenerator(nn.Module):
@@ -294,7 +298,7 @@ class FeatureGenerator(nn.Module):
         w = self.style(z)
         x = self.input["input"].expand(z.shape[0], -1, -1, -1)
         x = self.conv1(x, w, features[0])
-        image = self.to_rgb1(x, w)
+        image: Tensor = self.to_rgb1(x, w)
         for i, feature in enumerate(features[1:]):
             x = self.convs[2 * i](x, w, feature)
             x = self.convs[2 * i + 1](x, w, feature)

@@ -42,7 +42,8 @@ class ResBlock(nn.Module):
         """(B, I, H, W) -> (B, O, H, W)."""
         y = self.conv1(F.silu(self.norm1(x)))
         y = self.conv2(F.silu(self.norm2(y)))
-        return y + (x if self.skip is None else self.get_submodule(self.skip)(x))
+        result: Tensor = y + (x if self.skip is None else self.get_submodule(self.skip)(x))
+        return result
 
 
 class Downsample(nn.Module):
@@ -54,7 +55,8 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H / 2, W / 2)."""
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
+        result: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
+        return result
 
 
 class Upsample(nn.Module):
@@ -66,7 +68,8 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 2 H, 2 W)."""
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        result: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return result
 
 
 class Attention(nn.Module):
@@ -90,11 +93,13 @@ class Attention(nn.Module):
         """What the pixels of ``asking`` get from those of ``answering``; both (B, C, H, W)."""
 
         def by_head(x: Tensor) -> Tensor:  # [B, heads, H * W, C / heads]
-            return x.flatten(2).unflatten(1, (self.heads, -1)).transpose(2, 3)
+            result: Tensor = x.flatten(2).unflatten(1, (self.heads, -1)).transpose(2, 3)
+            return result
 
         q, k, v = self.q(asking), self.k(answering), self.v(answering)
         y = F.scaled_dot_product_attention(by_head(q), by_head(k), by_head(v))
-        return self.proj_out(y.transpose(2, 3).reshape(q.shape))
+        result: Tensor = self.proj_out(y.transpose(2, 3).reshape(q.shape))
+        return result
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
@@ -139,7 +144,8 @@ class VectorQuantizer(nn.Module):
 
     def look_up(self, indices: Tensor) -> Tensor:
         """(B, H, W) int64 -> (B, C, H, W)."""
-        return self.embedding(indices).movedim(-1, 1)
+        result: Tensor = self.embedding(indices).movedim(-1, 1)
+        return result
 
     def forward(self, z: Tensor) -> Quantised:
         """The codes nearest to features (B, C, H, W)."""

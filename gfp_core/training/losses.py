@@ -150,7 +150,8 @@ def adaptive_weight(
         torch.autograd.grad(loss, last_layer, retain_graph=True)[0].float().norm()
         for loss in (reconstruction, adversarial)
     ]
-    return (norms[0] / (norms[1] + 1e-4)).clamp(0, 1e4).detach()
+    result: Tensor = (norms[0] / (norms[1] + 1e-4)).clamp(0, 1e4).detach()
+    return result
 
 
 def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:

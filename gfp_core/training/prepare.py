@@ -146,7 +146,8 @@ def matrix_with_margin(face: Face, size: int, margin: int) -> NDArray[np.float64
 def cut(picture: NDArray[np.float32], matrix: NDArray[np.float64], side: int) -> NDArray[np.uint8]:
     """(H, W, 3) float32 RGB in [0, 1] -> (side, side, 3) uint8 RGB."""
     crop = warp(np.ascontiguousarray(picture), invert(matrix), (side, side))
-    return np.clip(np.rint(crop * 255), 0, 255).astype(np.uint8)
+    result: NDArray[np.uint8] = np.clip(np.rint(crop * 255), 0, 255).astype(np.uint8)
+    return result
 
 
 def person_of(name: str, pattern: str = PERSON) -> str:
