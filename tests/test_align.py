@@ -167,7 +167,7 @@ def rings(x: np.ndarray, y: np.ndarray, length: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("ratio", [1.25, 1.5, 2.0, 5.1])
-def test_flaw_14_large_faces_do_not_alias(ratio: float) -> None:
+def test_large_faces_do_not_alias(ratio: float) -> None:
     size = 256
     length = int(size * ratio * 1.25)
     y, x = np.mgrid[:length, :length].astype(np.float32) - length / 2
@@ -194,7 +194,7 @@ def test_flaw_14_large_faces_do_not_alias(ratio: float) -> None:
     assert psnr(crop, truth) > psnr(plain, truth) + 4
 
 
-def test_flaw_16_the_border_is_the_edge_of_the_frame() -> None:
+def test_the_border_is_the_edge_of_the_frame() -> None:
     frame = torch.full((1, 3, 300, 300), 0.25)
     frame[..., 0] = 0.75
     faces = make_faces(placed(0.5, centre=(0, 150)), height=300, width=300)

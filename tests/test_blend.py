@@ -55,7 +55,7 @@ def as_jpeg(frames: Tensor, quality: int) -> Tensor:
 
 
 @pytest.mark.parametrize("upscale", [1.0, 1.5])
-def test_flaw_14_detail_of_large_faces_is_kept(upscale: float) -> None:
+def test_detail_of_large_faces_is_kept(upscale: float) -> None:
     """The network sees 64 px of a face of 380, and gives them back: nothing should be lost."""
     frame = photograph()
     faces = large_face(frame)

@@ -118,7 +118,7 @@ def test_london_portraits(shared_dir: Path) -> None:
     assert is_grey(jpeg(sepia(batch), 50)).all()
 
 
-def test_flaw_11_grey_photographs_stay_grey(portrait: Tensor) -> None:
+def test_grey_photographs_stay_grey(portrait: Tensor) -> None:
     faces = make_faces(jpeg(grey(portrait), 60), portrait)
     colored = apply_color(faces).restored
     assert colored is not None
@@ -197,7 +197,7 @@ CASTS = [
 
 
 @pytest.mark.parametrize(("linear", "offset"), CASTS)
-def test_flaw_6_colours_do_not_shift(portrait: Tensor, linear: np.ndarray, offset: tuple) -> None:
+def test_colours_do_not_shift(portrait: Tensor, linear: np.ndarray, offset: tuple) -> None:
     original = soft(portrait)
     cast = torch.einsum("ij,njhw->nihw", torch.from_numpy(linear).float(), original)
     cast = cast + torch.tensor(offset).view(1, 3, 1, 1)

@@ -81,7 +81,7 @@ def test_colourful_pictures_keep_their_saturation() -> None:
     torch.testing.assert_close(changed, frames, atol=1e-4, rtol=0)
 
 
-def test_flaw_11_grey_pictures_stay_grey(photo: Tensor) -> None:
+def test_grey_pictures_stay_grey(photo: Tensor) -> None:
     grey = photo.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
     changed = enhance(0.3 + 0.4 * grey)
     assert (changed.amax(dim=1) - changed.amin(dim=1)).max() < 1e-4
@@ -109,7 +109,7 @@ def test_an_edge_gets_no_halo() -> None:
         assert side.max() - side.min() < 0.03
 
 
-def test_flaw_3_what_lies_beyond_the_range_survives(photo: Tensor) -> None:
+def test_what_lies_beyond_the_range_survives(photo: Tensor) -> None:
     frames = dull(photo)
     frames[0, :, 3, 4] = torch.tensor([1.7, 2.5, -0.4])
     frames[0, 1, 9, 9] = float("nan")
@@ -124,7 +124,7 @@ def test_flaw_3_what_lies_beyond_the_range_survives(photo: Tensor) -> None:
     torch.testing.assert_close(changed[rest], expected[rest])
 
 
-def test_flaw_4_alpha_stays_and_says_what_counts(photo: Tensor) -> None:
+def test_alpha_stays_and_says_what_counts(photo: Tensor) -> None:
     alpha = torch.zeros(1, 1, 160, 160)
     alpha[..., :80] = 1
     frames = torch.cat([dull(photo), alpha], dim=1)

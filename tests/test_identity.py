@@ -67,7 +67,7 @@ def test_what_cannot_be_compared_is_refused(fake_embedder):
 
 
 @pytest.mark.slow
-def test_flaw_of_identity_drift_another_person_is_refused(face_api):
+def test_another_person_is_refused_as_identity_drift(face_api):
     """What looks like somebody else does not get into the picture; the model's own work does."""
     data = pytest.importorskip("skimage.data")
     from gfp_core.pipeline import FaceRestorer

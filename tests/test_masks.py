@@ -87,7 +87,7 @@ def test_a_mask_shrunk_away_is_empty_and_pastes_nothing() -> None:
     assert torch.equal(image, frame)
 
 
-def test_flaw_15_glasses_are_not_erased() -> None:
+def test_glasses_are_not_erased() -> None:
     """The restorer painted skin over glasses: there the photograph stays."""
     before, after = labelled((FacePart.GLASSES, GLASSES)), labelled()
     for shape in ("parts", "ellipse"):
@@ -114,7 +114,7 @@ def test_glasses_that_both_show_are_restored() -> None:
 
 
 @pytest.mark.parametrize("part", [FacePart.HAIR, FacePart.BACKGROUND, FacePart.CLOTHES])
-def test_flaw_15_hair_and_hands_before_the_face_are_left(part: FacePart) -> None:
+def test_hair_and_hands_before_the_face_are_left(part: FacePart) -> None:
     """A hand is labelled as background or clothes."""
     area = (slice(80, 100), slice(40, 60))
     parser = FakeParser(before=labelled((part, area)), after=labelled())
@@ -126,7 +126,7 @@ def test_flaw_15_hair_and_hands_before_the_face_are_left(part: FacePart) -> None
     assert make_masks(restored_faces(), "ellipse", parser=parser)[0][area].max() == 0
 
 
-def test_flaw_15_hair_is_left_unless_it_is_asked_for() -> None:
+def test_hair_is_left_unless_it_is_asked_for() -> None:
     labels = labelled()
     parser = FakeParser(before=labels, after=labels)
     hair = torch.from_numpy(labels == FacePart.HAIR)
@@ -190,7 +190,7 @@ def photograph_and_restored(occluder: bool) -> tuple[Faces, np.ndarray]:
     return replace(clean, crops=crops, restored=warm), rims > 0
 
 
-def test_flaw_15_glasses_stand_out_without_a_parser_too() -> None:
+def test_glasses_stand_out_without_a_parser_too() -> None:
     faces, rims = photograph_and_restored(occluder=True)
     plain = make_masks(faces, "ellipse")[0].numpy()
     mask = make_masks(faces, Mask(occlusion="on"))[0].numpy()

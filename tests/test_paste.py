@@ -94,7 +94,7 @@ def test_in_place_the_frames_become_the_result() -> None:
     assert torch.equal(mask, same_mask)
 
 
-def test_flaw_03_values_above_one_survive() -> None:
+def test_values_above_one_survive() -> None:
     frame = noise(1, 3, 200, 200)
     frame[:, :, :20] += 5
     frame[:, :, 100:110, 100:110] = 1.5
@@ -107,7 +107,7 @@ def test_flaw_03_values_above_one_survive() -> None:
     assert paste(frame, painted(faces, 0.0))[0].min() >= 0
 
 
-def test_flaw_04_alpha_is_kept() -> None:
+def test_alpha_is_kept() -> None:
     frame = noise(2, 4, 150, 160)
     faces = painted(make_faces(frame, placed(0.2, centre=(80, 70))), 0.5)
     image, _ = paste(frame, faces)
@@ -121,7 +121,7 @@ def test_flaw_04_alpha_is_kept() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (40, 30), (700, 90)])
-def test_flaws_12_and_13_no_face_leaves_the_frame_as_it_is(shape: tuple[int, int]) -> None:
+def test_no_face_leaves_the_frame_as_it_is(shape: tuple[int, int]) -> None:
     frame = noise(1, 3, *shape) * 3 - 1
     image, mask = paste(frame, make_faces(frame))
     assert torch.equal(image, frame)
@@ -129,7 +129,7 @@ def test_flaws_12_and_13_no_face_leaves_the_frame_as_it_is(shape: tuple[int, int
     assert mask.max() == 0
 
 
-def test_flaw_15_the_mask_is_soft_and_ends_inside_the_crop() -> None:
+def test_the_mask_is_soft_and_ends_inside_the_crop() -> None:
     frame = torch.zeros(1, 3, 512, 512)
     faces = painted(make_faces(frame, TEMPLATE, size=512), 1.0)
     for shape in SHAPES:
@@ -147,7 +147,7 @@ def test_flaw_15_the_mask_is_soft_and_ends_inside_the_crop() -> None:
     assert box[0, 250, 60] == 1
 
 
-def test_flaw_17_only_the_box_of_the_face_is_resampled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_box_of_the_face_is_resampled(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     warp = paste_module.warp
 

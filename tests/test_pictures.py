@@ -139,7 +139,7 @@ def test_overlapping(model, portrait):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.7, 0.4])
-def test_flaw_5_three_quarter_faces_are_kept(model, portrait, share):
+def test_three_quarter_faces_are_kept(model, portrait, share):
     """The far half of the face narrowed, as it is when the head is turned."""
     x = np.arange(256, dtype=np.float32)
     narrowed = np.where(x < 130, 130 - (130 - x) / share, x).astype(np.float32)
@@ -150,7 +150,7 @@ def test_flaw_5_three_quarter_faces_are_kept(model, portrait, share):
 
 
 @pytest.mark.parametrize("yaw", [0, 30, 45, 60, 75, -60])
-def test_flaw_5_no_turn_of_the_head_is_taken_for_no_face(yaw):
+def test_no_turn_of_the_head_is_taken_for_no_face(yaw):
     """Eyes near each other in the picture are no reason to drop a face."""
     depth = np.array([0, 0, -60, -10, -10])  # towards the camera, of the template's 512 pixels
     angle = np.deg2rad(yaw)

@@ -237,7 +237,7 @@ def test_the_colours_of_a_references_face(fake_restorer, caplog):
 # Choosing, identity, frames in order
 
 
-def test_flaw_7_a_region_without_faces_restores_nobody(fake_restorer):
+def test_a_region_without_faces_restores_nobody(fake_restorer):
     frames = torch.cat([photo(), photo()])
     region = torch.zeros(2, 96, 80)
     region[1] = 1
@@ -417,7 +417,7 @@ def test_a_file_of_another_network_restores_a_photograph(name, tmp_path, caplog)
     assert (result.frames - frames)[~untouched].abs().mean() > 0.02
 
 
-def test_flaw_15_a_parser_keeps_what_stands_before_the_face(fake_restorer):
+def test_a_parser_keeps_what_stands_before_the_face(fake_restorer):
     class HandInTheMiddle:
         """Sees a hand where the crop was not restored, and skin where it was."""
 

@@ -60,13 +60,13 @@ def test_which_counts_in_each_frame_by_itself(which, expected):
     assert list(select(FACES, order="largest", numbers=which).faces) == expected
 
 
-def test_flaw_7_a_choice_of_nobody_restores_nobody(caplog):
+def test_a_choice_of_nobody_restores_nobody(caplog):
     with caplog.at_level(logging.WARNING):
         assert len(select(FACES, order="largest", numbers="7")) == 0
     assert "No frame has a face number 7: the most faces in one are 3" in caplog.text
 
 
-def test_flaw_7_the_largest_is_measured_in_the_frame_not_in_the_crop():
+def test_the_largest_is_measured_in_the_frame_not_in_the_crop():
     crops = torch.rand(4, 3, 8, 8)  # all crops have one size
     chosen = select(Faces(FACES.faces, FACES.frame_sizes, crops), order="largest", numbers="first")
     assert chosen.faces == (LARGE, OTHER)
@@ -130,7 +130,7 @@ def test_half_outside_of_the_frame_only_what_can_be_seen_counts():
     assert len(inside(far, torch.ones(1, 100, 100))) == 0
 
 
-def test_flaw_7_an_empty_region_restores_nobody(caplog):
+def test_an_empty_region_restores_nobody(caplog):
     assert len(inside(FACES, region())) == 0
     assert "None of the faces found (4) lies in the region" in caplog.text
 
@@ -178,7 +178,7 @@ def test_of_two_alike_the_first_is_selected_and_the_limit_itself_is_like(fake_em
     assert len(like(faces, RED[None], limit=angle - 1e-4)) == 0
 
 
-def test_flaw_7_nobody_like_the_reference_restores_nobody(fake_embedder, caplog):
+def test_nobody_like_the_reference_restores_nobody(fake_embedder, caplog):
     assert len(like(colored(fake_embedder, BLUE), RED[None])) == 0
     assert "the nearest differs by 90 degrees, the limit is 22" in caplog.text
     assert len(like(colored(fake_embedder, BLUE), RED[None], limit=91)) == 2

@@ -39,7 +39,7 @@ def landmarks(faces):
     return np.stack([one.landmarks for one in faces.faces])
 
 
-def test_flaw_10_landmarks_of_a_still_face_do_not_tremble():
+def test_landmarks_of_a_still_face_do_not_tremble():
     rng = np.random.default_rng(0)
     frames, faces = clip(*(face(i, noise=0.5, rng=rng) for i in range(120)))
     steady = landmarks(track(frames, faces))
@@ -257,7 +257,7 @@ def test_what_does_not_belong_together_is_refused():
 
 
 @pytest.mark.slow
-def test_flaw_10_frames_do_not_flicker():
+def test_frames_do_not_flicker():
     """A still photograph with noise of its own in each frame, through all steps."""
     data = pytest.importorskip("skimage.data")
     from gfp_core.pipeline import FaceRestorer
