@@ -86,7 +86,7 @@ def test_the_command_writes_a_sheet(tmp_path, capsys):
     ("setting", "message"),
     [
         ("lite:blur=1", "'blur' is none of the options fidelity, seed, color, precision"),
-        ("lite:seed=x", "seed cannot be 'x'"),
+        ("lite:seed=x", "seed must be a whole number from 0 to"),
         ("nonesuch", "nonesuch"),
     ],
 )
@@ -110,7 +110,7 @@ def test_places_of_the_command_are_by_size(tmp_path, monkeypatch):
         for x, side, score in ((100, 200, 0.91), (470, 60, 0.99))
     )
     found = Faces((small, large), ((300, 600),))
-    monkeypatch.setattr("gfp_core.find.find_faces", lambda *_, **__: found)
+    monkeypatch.setattr("gfp_core.pipeline.find_faces", lambda *_, **__: found)
     arguments = ["compare", str(photo), "-m", "lite", "--which", "0", "-o", str(sheet)]
     assert main(arguments) == 0
     seen = read_image(sheet).pixels[24 + 160, 160]

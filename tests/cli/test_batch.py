@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gfp_core.commands.jobs import Job
-from gfp_core.commands.running import CannotStart, Console, Steps
+from gfp_core.cli.batch import Batch, Steps
+from gfp_core.cli.console import Console
+from gfp_core.cli.exit_codes import CannotStart
+from gfp_core.cli.paths import Job
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SECONDS = 20  # within which whoever waits for another thread gives up
@@ -63,7 +65,7 @@ def test_the_next_is_read_and_the_last_written_meanwhile():
             in_memory.remove(item)
         return 1
 
-    summary = Console(quiet=True).work_through(jobs(4), Steps(read, work, write))
+    summary = Batch(Console(quiet=True), Steps(read, work, write)).run(jobs(4))
     assert (summary.with_faces, summary.failed) == (4, {})
     assert most[0] <= 3
 
@@ -92,7 +94,7 @@ def test_messages_come_by_file_and_in_order(capsys):
         return 0
 
     with Console() as console:
-        summary = console.work_through(jobs(4), Steps(read, work, write))
+        summary = Batch(console, Steps(read, work, write)).run(jobs(4))
         logger.info("end")
     assert capsys.readouterr().err.splitlines() == [
         "warning: 0.png: read",
@@ -120,7 +122,7 @@ def test_what_cannot_start_ends_the_run(step):
 
     steps = Steps(**{name: refuse if name == step else go_on for name in ("read", "work", "write")})
     with pytest.raises(CannotStart):
-        Console(quiet=True).work_through(jobs(3), steps)
+        Batch(Console(quiet=True), steps).run(jobs(3))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
@@ -143,15 +145,15 @@ def test_an_interrupt_lets_the_file_being_written_be_finished():
     # Python's own handler: what is started in the background of a shell ignores interrupts.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        summary = Console(quiet=True).work_through(jobs(4), steps)
+        summary = Batch(Console(quiet=True), steps).run(jobs(4))
     finally:
         signal.signal(signal.SIGINT, before)
-    assert summary.interrupted
+    assert isinstance(summary.stopped, KeyboardInterrupt)
     assert (summary.handled, written) == (1, [0])
 
 
 def test_no_files():
-    assert Console(quiet=True).work_through([], Steps(number_of, None, None)).total == 0
+    assert Batch(Console(quiet=True), Steps(number_of, None, None)).run([]).total == 0
 
 
 MEMORY = """

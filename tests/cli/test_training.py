@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from skimage.data import astronaut
 
-from gfp_core.cli import FAILED, OK, USAGE, main
+from gfp_core.cli import main
+from gfp_core.cli.exit_codes import FAILED, OK, USAGE
 from gfp_core.weights.loading import load_network
 
 SIZE = 64

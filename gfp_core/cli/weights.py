@@ -10,25 +10,74 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cli import FAILED, OK
-from ..io.atomic import atomic_path
 from ..weights import WeightsError
-from ..weights.catalogue import Entry
-from ..weights.store import Weights
-from .running import Console, load, load_weights
+from .console import Console, say
+from .exit_codes import FAILED, OK
+from .loading import load, load_weights
+from .paths import path_argument
 
 if TYPE_CHECKING:
+    from ..weights.catalogue import Entry
     from ..weights.inspection import Inspection
+    from ..weights.store import Weights
 
 
-def run(options: argparse.Namespace, console: Console) -> int:
-    """Do what ``options.action`` says; returns the exit code.
+def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
+    """Add the command and its actions."""
+    parser = commands.add_parser(
+        "weights",
+        help="list, fetch, check, inspect and convert weights",
+        description="The weight files of models and detectors: which there are and on what terms, "
+        "where they lie, and how to get them.",
+    )
+    actions = parser.add_subparsers(required=True, metavar="ACTION", dest="action")
+
+    def add(name: str, what: str, count: str | None = None) -> argparse.ArgumentParser:
+        action: argparse.ArgumentParser = actions.add_parser(
+            name, parents=[talk], help=what, description=f"{what}."
+        )
+        if count is not None:
+            action.add_argument("names", nargs=count, metavar="NAME", help="as in the list")
+        action.set_defaults(run=run)
+        return action
+
+    def add_for_files(name: str, what: str) -> argparse.ArgumentParser:
+        action = add(name, what)
+        action.add_argument(
+            "files", nargs="+", type=path_argument, metavar="FILE", help="checkpoint"
+        )
+        return action
+
+    listing = add("list", "show all weights with their terms")
+    add("get", "fetch weights that are not on this machine, and print their files", "+")
+    add("verify", "read files again and check them (default: all that are here)", "*")
+    add("where", "print where files lie (default: the folders searched)", "*")
+    inspect = add_for_files("inspect", "say what checkpoints are, and how one can tell")
+    for action in (listing, inspect):
+        action.add_argument("--json", action="store_true", help="print one JSON list, for programs")
+    convert = add_for_files("convert", "convert checkpoints to safetensors")
+    convert.add_argument(
+        "-o", "--output", type=path_argument, metavar="OUT", help="folder (default: each file's)"
+    )
+    convert.add_argument(
+        "--architecture", help="instead of the one identified (GFPGANBilinear, say)"
+    )
+    publish = add("publish", "put converted weights into a repository of yours on the Hub", "+")
+    publish.add_argument("--repo", required=True, metavar="OWNER/NAME", help="made if missing")
+    publish.add_argument("--private", action="store_true", help="make it a private one")
+    publish.add_argument(
+        "--dry-run", action="store_true", help="print what would be put there, and stop"
+    )
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Do what ``arguments.action`` says; returns the exit code.
 
     Raises:
         CannotStart: the settings are wrong, or a name is unknown.
     """
-    weights = load_weights(options)
-    for name in getattr(options, "names", ()):
+    weights = load_weights(arguments)
+    for name in getattr(arguments, "names", ()):
         load(weights.find, name)
     actions: dict[str, Callable[[argparse.Namespace, Console, Weights], int]] = {
         "list": _list,
@@ -39,27 +88,27 @@ def run(options: argparse.Namespace, console: Console) -> int:
         "convert": _convert,
         "publish": _publish,
     }
-    return actions[options.action](options, console, weights)
+    return actions[arguments.action](arguments, console, weights)
 
 
-def _list(options: argparse.Namespace, console: Console, weights: Weights) -> int:
+def _list(arguments: argparse.Namespace, console: Console, weights: Weights) -> int:
     rows = [(entry, weights.locate(entry.name)) for entry in weights.offered.entries]
-    if options.json:
-        print(json.dumps([_row(entry, path) for entry, path in rows], indent=1))
+    if arguments.json:
+        say(json.dumps([_row(entry, path) for entry, path in rows], indent=1))
         return OK
-    print(f"{'NAME':24} {'ROLE':9} {'SIZE':>8}  {'HERE':5} {'COMMERCIAL USE':15} LICENCE")
+    say(f"{'NAME':24} {'ROLE':9} {'SIZE':>8}  {'HERE':5} {'COMMERCIAL USE':15} LICENCE")
     for entry, path in rows:
         size = f"{entry.size / 1e6:.1f} MB" if entry.size else "-"
         here = "yes" if path else "no"
-        print(
+        say(
             f"{entry.name:24} {entry.role:9} {size:>8}  {here:5} {entry.commercial:15} "
             f"{entry.licence}"
         )
         for line in (f"terms: {entry.reason}", f"good for: {entry.good_for or '-'}"):
-            print(textwrap.indent(textwrap.fill(line, 92), " " * 4))
+            say(textwrap.indent(textwrap.fill(line, 92), " " * 4))
     hidden = len(weights.catalogue.entries) - len(rows)
     if hidden:
-        print(f"{hidden} more are hidden by the setting commercial_only.")
+        say(f"{hidden} more are hidden by the setting commercial_only.")
     return OK
 
 
@@ -68,40 +117,40 @@ def _row(entry: Entry, path: Path | None) -> dict[str, Any]:
     return {**asdict(entry), "sources": sources, "path": str(path) if path else None}
 
 
-def _get(options: argparse.Namespace, console: Console, weights: Weights) -> int:
+def _get(arguments: argparse.Namespace, console: Console, weights: Weights) -> int:
     def get(name: str) -> None:
-        print(weights.get(name))
+        say(weights.get(name))
 
-    return _each(options.names, get, console)
+    return _each(arguments.names, get, console)
 
 
-def _verify(options: argparse.Namespace, console: Console, weights: Weights) -> int:
+def _verify(arguments: argparse.Namespace, console: Console, weights: Weights) -> int:
     def verify(name: str) -> None:
         path = weights.verify(name)
         if path is not None:
-            print(f"{name}: {path}: good")
-        elif options.names:
+            say(f"{name}: {path}: good")
+        elif arguments.names:
             raise WeightsError(f"{name} is not on this machine")
 
-    names = options.names or [entry.name for entry in weights.offered.entries]
+    names = arguments.names or [entry.name for entry in weights.offered.entries]
     return _each(names, verify, console)
 
 
-def _where(options: argparse.Namespace, console: Console, weights: Weights) -> int:
+def _where(arguments: argparse.Namespace, console: Console, weights: Weights) -> int:
     def where(name: str) -> None:
         path = weights.locate(name)
         if path is None:
             by_hand = weights.by_hand(weights.find(name))
             raise WeightsError(f"{name} is not on this machine.\n{by_hand}")
-        print(path)
+        say(path)
 
-    if not options.names:
+    if not arguments.names:
         for folder in weights.settings.folders:
-            print(folder)
-    return _each(options.names, where, console)
+            say(folder)
+    return _each(arguments.names, where, console)
 
 
-def _inspect(options: argparse.Namespace, console: Console, weights: Weights) -> int:
+def _inspect(arguments: argparse.Namespace, console: Console, weights: Weights) -> int:
     from ..weights.inspection import inspect
 
     found: list[Inspection] = []
@@ -109,20 +158,20 @@ def _inspect(options: argparse.Namespace, console: Console, weights: Weights) ->
     def look(file: Path) -> None:
         inspection = inspect(file, weights)
         found.append(inspection)
-        if not options.json:
+        if not arguments.json:
             for name, text in _lines(inspection):
-                print(
+                say(
                     textwrap.fill(
                         text, 96, initial_indent=f"{name:16} ", subsequent_indent=" " * 17
                     )
                 )
-            print()
+            say()
         if inspection.role is None:
             raise WeightsError(f"{file}: not recognised: {inspection.reason}")
 
-    code = _each(options.files, look, console)
-    if options.json:
-        print(json.dumps([one.as_dict() for one in found], indent=1))
+    code = _each(arguments.files, look, console)
+    if arguments.json:
+        say(json.dumps([one.as_dict() for one in found], indent=1))
     return code
 
 
@@ -163,23 +212,24 @@ def _lines(one: Inspection) -> Iterator[tuple[str, str]]:
         yield "metadata", f"{key}: {value}"
 
 
-def _convert(options: argparse.Namespace, console: Console, weights: Weights) -> int:
+def _convert(arguments: argparse.Namespace, console: Console, weights: Weights) -> int:
     def convert(file: Path) -> None:
+        from ..io.atomic import atomic_path
         from ..weights.convert import convert
 
         known = _known(weights, file)
-        folder = file.parent if options.output is None else options.output
+        folder = file.parent if arguments.output is None else arguments.output
         target = folder / (known.usable_file if known else f"{file.stem}.safetensors")
         if target.exists():
             raise WeightsError(f"{target} is there already; it is left as it is")
         folder.mkdir(parents=True, exist_ok=True)
-        if options.architecture:
-            known = replace(known or _unknown(file), architecture=options.architecture)
+        if arguments.architecture:
+            known = replace(known or _unknown(file), architecture=arguments.architecture)
         with atomic_path(target) as part:
             architecture = convert(file, part, known)
-        print(f"{target}: {architecture}{f', which is {known.name}' if known else ''}")
+        say(f"{target}: {architecture}{f', which is {known.name}' if known else ''}")
 
-    return _each(options.files, convert, console)
+    return _each(arguments.files, convert, console)
 
 
 def _known(weights: Weights, file: Path) -> Entry | None:
@@ -190,6 +240,8 @@ def _known(weights: Weights, file: Path) -> Entry | None:
 
 
 def _unknown(file: Path) -> Entry:
+    from ..weights.catalogue import Entry
+
     return Entry(
         name=file.stem,
         role="restorer",
@@ -201,13 +253,17 @@ def _unknown(file: Path) -> Entry:
     )
 
 
-def _publish(options: argparse.Namespace, console: Console, weights: Weights) -> int:
+def _publish(arguments: argparse.Namespace, console: Console, weights: Weights) -> int:
     from ..weights.publish import card, catalogue_rows, prepare, publish
 
-    files = load(prepare, weights, options.names)
-    print(card(files) if options.dry_run else load(publish, files, options.repo, options.private))
-    print("\nRows for the catalogue, so that these files are believed:\n")
-    print(catalogue_rows(files))
+    files = load(prepare, weights, arguments.names)
+    say(
+        card(files)
+        if arguments.dry_run
+        else load(publish, files, arguments.repo, arguments.private)
+    )
+    say("\nRows for the catalogue, so that these files are believed:\n")
+    say(catalogue_rows(files))
     return OK
 
 

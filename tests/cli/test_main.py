@@ -8,20 +8,20 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image
 
-from gfp_core import cli, identity, pipeline
+from gfp_core import identity, pipeline
 from gfp_core.cli import main
-from gfp_core.commands.running import Console
+from gfp_core.cli.exit_codes import STOPPED
+from gfp_core.cli.restore import FORMATS
 from gfp_core.io.images import Picture, read_image, write_image
-from gfp_core.options import Order
+from gfp_core.options import RestoreOptions
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -95,14 +95,14 @@ def test_module_and_version():
         (["nonsense"], "nonsense"),
         (["restore", "a.png"], "--output"),
         (["restore", "-o", "out"], "INPUT"),
-        (["restore", "a.png", "-o", "b", "--strength", "1.5"], "between 0 and 1"),
+        (["restore", "a.png", "-o", "b", "--strength", "1.5"], "from 0 to 1, not 1.5"),
         (["restore", "a.png", "-o", "b", "--strength", "nan"], "must be a number"),
-        (["restore", "a.png", "-o", "b", "--fidelity", "-0.1"], "between 0 and 1"),
-        (["restore", "a.png", "-o", "b", "--upscale", "0"], "above 0"),
+        (["restore", "a.png", "-o", "b", "--fidelity", "-0.1"], "from 0 to 1, not -0.1"),
+        (["restore", "a.png", "-o", "b", "--upscale", "0"], "from 0.01 to 16"),
         (["restore", "a.png", "-o", "b", "--format", "gif"], "--format"),
         (["restore", "a.png", "-o", "b", "--mask", "hat"], "--mask"),
         (["restore", "a.png", "-o", "b", "--color", "sepia"], "--color"),
-        (["restore", "a.png", "-o", "b", "--color-strength", "2"], "between 0 and 1"),
+        (["restore", "a.png", "-o", "b", "--color-strength", "2"], "from 0 to 1"),
         (["restore", "a.png", "-o", "b", "--reference", "c.png"], "belong together"),
         (["restore", "a.png", "-o", "b", "--color", "reference"], "belong together"),
         (["restore", "a.png", "-o", "b", "-q", "-v"], "not allowed with"),
@@ -232,7 +232,7 @@ def test_a_wrong_ending_is_not_copied(tmp_path, loads):
 def test_format(tmp_path, loads, choice):
     photo(tmp_path / "in" / "a.png")
     assert run("restore", tmp_path / "in", "-o", tmp_path / "out", "--format", choice) == 0
-    suffix = cli.FORMATS[choice]
+    suffix = FORMATS[choice]
     assert files(tmp_path / "out") == [f"a{suffix}"]
 
 
@@ -510,9 +510,10 @@ def test_huge_picture(tmp_path, loads):
         assert result.getpixel((5, 5)) == 200
 
 
-def test_larger_than_may_be_written(tmp_path, loads, capsys):
+def test_larger_than_may_be_written(tmp_path, loads, capsys, monkeypatch):
     source = photo(tmp_path / "a.png")
-    assert run("restore", source, "-o", tmp_path / "out", "--upscale", "1000") == 1
+    monkeypatch.setattr("gfp_core.io.images.MAX_PIXELS", 50_000)
+    assert run("restore", source, "-o", tmp_path / "out", "--upscale", "4") == 1
     assert "smaller --upscale" in capsys.readouterr().err
     assert loads == []
 
@@ -524,23 +525,27 @@ def test_output_that_cannot_be_written(tmp_path, loads, capsys, monkeypatch):
         assert run("restore", source, "-o", output) == 2
         assert "choose another output folder" in capsys.readouterr().err
 
-    def refuse(self, *arguments, **options):
+    def refuse(folder):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr("gfp_core.io.atomic.check_writable", refuse)
     assert run("restore", source, "-o", tmp_path / "out") == 2
     assert "(Read-only file system)" in capsys.readouterr().err
     assert loads == []
 
 
-def test_full_disk_is_one_clear_error(tmp_path, loads, capsys, monkeypatch):
+def test_a_full_disk_ends_the_run(tmp_path, loads, capsys, monkeypatch, fake_restorer):
     def fail(descriptor):
         raise OSError(28, "No space left on device")
 
-    source = photo(tmp_path / "a.png")
+    for number in range(5):
+        photo(tmp_path / "in" / f"{number}.png")
     monkeypatch.setattr(os, "fsync", fail)
-    assert run("restore", source, "-o", tmp_path / "out") == 1
-    assert "a.png cannot be written (No space left on device)" in capsys.readouterr().err
+    assert run("restore", tmp_path / "in", "-o", tmp_path / "out") == STOPPED
+    said = capsys.readouterr().err
+    assert "0.png cannot be written (No space left on device)" in said
+    assert "The disk is full, and the run stopped: 0 of 5 files are done." in said
+    assert len(fake_restorer.restorer.fidelities) <= 3
     assert files(tmp_path / "out") == []
 
 
@@ -601,13 +606,6 @@ def test_the_bar_is_for_terminals(tmp_path, loads, monkeypatch, terminal):
     assert ("1/1 a.png" in stream.getvalue()) == terminal
 
 
-def test_the_console_leaves_the_process_as_it_was():
-    limit = Image.MAX_IMAGE_PIXELS
-    with Console(verbose=True):
-        assert limit < Image.MAX_IMAGE_PIXELS
-    assert limit == Image.MAX_IMAGE_PIXELS
-
-
 # Detecting
 
 
@@ -655,12 +653,16 @@ def test_names_that_the_terminal_cannot_show(tmp_path, loads, monkeypatch):
     assert b"\\u5199\\u771f.png: 1 face\n" in stream.buffer.getvalue()
 
 
-def test_detect_options(tmp_path, loads, fake_restorer):
+def test_detect_options(tmp_path, loads, fake_restorer, capsys):
     source = photo(tmp_path / "a.png")
     arguments = ("--detector", "d.pth", "--score", "0.25", "--device", "cpu")
     assert run("detect", source, *arguments) == 0
     assert [(name, str(options["device"])) for name, options in loads] == [("d.pth", "cpu")]
-    assert fake_restorer.detector.calls == [{"score": 0.25}]
+    assert [call["score"] for call in fake_restorer.detector.calls] == [0.25]
+    few = ("--which", "none", "--min-size", 5, "--rotations", "0,90")
+    assert run("detect", source, *few) == 0
+    assert fake_restorer.detector.calls[-1]["rotations"] == (0, 90)
+    assert capsys.readouterr().out.endswith("a.png: 0 faces\n")
 
 
 # Timing
@@ -715,13 +717,13 @@ def test_real_networks_from_file_to_file(tmp_path, capsys):
 
 
 def spied(monkeypatch, fake_restorer) -> list[dict]:
-    """The options of each call of `FaceRestorer.restore`."""
+    """The arguments of each call of `FaceRestorer.restore`."""
     calls: list[dict] = []
     restore = type(fake_restorer).restore
 
-    def spy(self, frames, **options):
-        calls.append({"frames": frames, **options})
-        return restore(self, frames, **options)
+    def spy(self, frames, options, *, extra, progress):
+        calls.append({"frames": frames, "options": options, "extra": extra})
+        return restore(self, frames, options, extra=extra, progress=progress)
 
     monkeypatch.setattr(type(fake_restorer), "restore", spy)
     return calls
@@ -741,17 +743,19 @@ def test_choices_reach_the_restorer(tmp_path, loads, fake_restorer, fake_embedde
     assert run("restore", source, "-o", tmp_path / "out", *choice) == 0
     assert loads[0][-1]["embedder"] == "e.bin"
     (call,) = calls
-    assert (call["order"], call["select"]) == ("left to right", "first 2")
-    assert (call["min_size"], call["max_size"], call["max_sharpness"]) == (5, 500, 1)
-    assert call["rotations"] == (0, 90, 180, 270)
-    assert call["identity_limit"] == identity.LIMIT
-    assert call["region"].shape == (1, 96, 80)
-    assert call["people"].shape == (1, 3)
-    assert "tracks" not in call
-
-
-def test_orders_of_the_command_line_are_those_of_choosing():
-    assert tuple(order.replace("-", " ") for order in cli.ORDERS) == get_args(Order)
+    assert call["options"] == RestoreOptions.of(
+        order="left to right",
+        select="first 2",
+        min_size=5,
+        max_size=500,
+        max_sharpness=1,
+        rotations=(0, 90, 180, 270),
+        identity_limit=identity.LIMIT,
+        embedder="e.bin",
+    )
+    assert call["extra"].region.shape == (1, 96, 80)
+    assert call["extra"].people.shape == (1, 3)
+    assert call["extra"].tracks is None
 
 
 def test_a_person_without_the_weights_says_how_to_get_them(tmp_path, capsys):
@@ -771,9 +775,14 @@ def test_frames_are_taken_in_order_and_followed_folder_by_folder(
     arguments = ("restore", tmp_path / "in", "-o", tmp_path / "out", "--frames", "--score", 0.7)
     assert run(*arguments) == 0
     assert [call["frames"].shape[3] for call in calls] == [82, 89, 90, 81]
-    assert [call["tracks"].count for call in calls] == [0, 1, 2, 0]  # other sizes: anew each time
+    assert [call["extra"].tracks.count for call in calls] == [
+        0,
+        1,
+        2,
+        0,
+    ]
     (tmp_path / "out" / "a" / "9.png").unlink()
     calls.clear()
     assert run(*arguments) == 0
-    assert [call["tracks"].count for call in calls] == [0]
+    assert [call["extra"].tracks.count for call in calls] == [0]
     assert "faces are followed from here on" in capsys.readouterr().err

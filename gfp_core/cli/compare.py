@@ -1,0 +1,142 @@
+"""``gfp compare``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+from ..options import Option, OptionError, RestoreOptions, find_option
+from .console import Console, say
+from .exit_codes import OK, CannotStart
+from .flags import add_options, add_sources, read_options
+from .loading import load, load_detector
+from .paths import check_writable, path_argument
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..compare import Setting
+    from ..weights.store import Weights
+
+_OF_A_MODEL = ("fidelity", "seed", "color", "precision")
+"""Options that each column may have for itself."""
+_SETTING = re.compile(r"(?P<model>.+?)(?::(?P<options>[a-z_]+=[^,:]*(?:,[a-z_]+=[^,:]*)*))?", re.S)
+
+
+def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "compare",
+        parents=[talk],
+        usage="gfp compare INPUT -m MODEL [-m MODEL ...] -o FILE [FLAG ...]",
+        help="restore the same faces in several ways, side by side",
+        description="Restore the faces of a picture with several models or settings, write a "
+        "picture that shows them side by side, and print how long each took.",
+    )
+    parser.add_argument("input", type=path_argument, metavar="INPUT", help="picture")
+    parser.add_argument(
+        "-m",
+        "--model",
+        dest="models",
+        action="append",
+        required=True,
+        metavar="MODEL[:OPTION=VALUE,...]",
+        help=f"name of weights or checkpoint file, and options: {', '.join(_OF_A_MODEL)} "
+        '("codeformer:fidelity=0.7,color=match"); give it several times',
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=path_argument,
+        required=True,
+        metavar="FILE",
+        help="the picture to write",
+    )
+    add_sources(parser)
+    add_options(parser, only=takes)
+    parser.set_defaults(run=run)
+
+
+def takes(option: Option) -> bool:
+    """Whether the command has an option: what finds the faces, and what all columns share."""
+    return option.group in ("detection", "selection") or option.name in (
+        "detector",
+        "device",
+        *_OF_A_MODEL,
+    )
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Compare restorers on the faces of a picture; returns the exit code.
+
+    Raises:
+        CannotStart: a setting is none, the picture or the networks cannot be read, or no face is
+            found.
+    """
+    from ..align import align
+    from ..compare import compare, comparison_sheet, comparison_table
+    from ..io.images import from_frames, read_image, to_frames, write_image
+    from .detect import find_faces
+
+    options = read_options(arguments)
+    columns = [parse_setting(text, options) for text in arguments.models]
+    load(check_writable, arguments.output.parent)
+    picture = load(read_image, arguments.input)
+    device, weights, detector = load_detector(
+        arguments, options.networks.detector, options.runtime.device
+    )
+    settings = [_load_setting(text, column, device, weights) for text, column in columns]
+    faces = find_faces(detector, picture, options, lambda *_: None)
+    frames = to_frames(picture)
+    done = load(compare, lambda size: align(frames, faces, size), settings)
+    load(write_image, arguments.output, from_frames(comparison_sheet(done)[None]))
+    say(comparison_table(done))
+    return OK
+
+
+def parse_setting(text: str, base: RestoreOptions) -> tuple[str, RestoreOptions]:
+    """``MODEL[:NAME=VALUE,...]`` as the options of a column, over those that all share.
+
+    A model's path may hold colons, that of a drive among them.
+
+    Raises:
+        CannotStart: an option is unknown, or a value is none.
+    """
+    match = _SETTING.fullmatch(text)
+    if match is None or os.path.isfile(text):
+        return text, base.replace(model=text)
+    values: dict[str, Any] = {"model": match["model"]}
+    for part in filter(None, (match["options"] or "").split(",")):
+        name, _, value = part.partition("=")
+        if name not in _OF_A_MODEL:
+            raise CannotStart(f"{text}: {name!r} is none of the options {', '.join(_OF_A_MODEL)}")
+        try:
+            values[name] = find_option(name).parse(value)
+        except OptionError as error:
+            raise CannotStart(f"{text}: {error}") from None
+    return text, base.replace(**values)
+
+
+def _load_setting(
+    text: str, options: RestoreOptions, device: torch.device, weights: Weights
+) -> Setting:
+    """A column, with its network loaded.
+
+    Raises:
+        CannotStart: the network is not available.
+    """
+    from ..compare import Setting
+    from ..pipeline import find_model
+    from ..restore import Restorer
+    from ..weights.loading import load_network
+
+    net = load(load_network, *load(find_model, options.networks.model, weights))
+    return Setting(
+        text,
+        load(Restorer, net, device=device, precision=options.runtime.precision),
+        fidelity=options.fidelity,
+        seed=options.seed,
+        color=options.color.mode,
+    )
