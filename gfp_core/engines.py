@@ -60,7 +60,11 @@ def openvino_form(
             "the engine 'openvino' needs OpenVINO: pip install gfp-face-restoration[openvino]"
         ) from error
 
-    folder = cache_folder() / "openvino" if folder is None else folder
+    if folder is None:
+        cache = cache_folder()
+        if cache is None:
+            raise EngineError("OpenVINO needs a folder for its networks: set XDG_CACHE_HOME")
+        folder = cache / "openvino"
     path = folder / f"{_fingerprint(net, size)}.xml"
     sample = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     fresh = not path.is_file()

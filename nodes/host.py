@@ -96,7 +96,7 @@ def weights(role: Role) -> Weights:
         if name in folder_paths.folder_names_and_paths
         for folder in folder_paths.get_folder_paths(name)
     ]
-    return Weights(Settings.load(folders=folders))
+    return Weights(Settings.load(folders=folders, strict=False))
 
 
 def offered(role: Role) -> list[Entry]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..degradation import PAPER, DegradationRanges
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from ..tables import build, parse_value, read_toml
 
 FOLDER = Path(__file__).with_name("recipes")
 VALUES = ("paper", "released")
@@ -36,6 +30,11 @@ class Term:
     start: int = 0
     stop: int | None = None
     """The first step without it; None for never."""
+
+    @classmethod
+    def from_plain(cls, weight: float) -> Term:
+        """Make a term that counts at all steps: a recipe may give its weight alone."""
+        return cls(weight)
 
     def at(self, step: int) -> float:
         """Its weight at a step."""
@@ -240,18 +239,13 @@ def load_recipe(
     file = FOLDER / f"{recipe}.toml" if str(recipe) in names() else Path(recipe)
     if not file.is_file():
         raise ValueError(f"no recipe {recipe}; there are {', '.join(names())}, or give a file")
-    try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{file} is no TOML file: {error}") from error
-    table = choose_values(table, values)
+    table = choose_values(read_toml(file), values)
     for change in changes:
         _change(table, change)
     try:
-        built: Recipe = _build(Recipe, table, "")
+        return build(Recipe, table)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
-    return built
 
 
 def choose_values(table: Any, values: Values) -> Any:
@@ -269,61 +263,10 @@ def _change(table: dict[str, Any], change: str) -> None:
     *path, last = key.strip().split(".")
     if not equals or not path:
         raise ValueError(f"a change is written table.key=value, not {change}")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
+    value = parse_value(text)
     for part in path:
         inner = table.setdefault(part, {})
         if not isinstance(inner, dict):  # loss.adversarial.start=5, where there was but a weight
             inner = table[part] = {"weight": inner}
         table = inner
     table[last] = value
-
-
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """``value`` of a TOML file as a ``kind``, a dataclass or a simple type."""
-    if kind is Term and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return Term(float(value))
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{where} must be a table, not {value!r}")
-        types_of = typing.get_type_hints(kind)
-        fields = {one.name: one for one in dataclasses.fields(typing.cast("Any", kind))}
-        for key in value:
-            if key not in fields:
-                raise ValueError(f"{where or 'it'} has no key {key}; it has {', '.join(fields)}")
-        needed = (dataclasses.MISSING, dataclasses.MISSING)
-        for name, one in fields.items():
-            if (one.default, one.default_factory) == needed and name not in value:
-                raise ValueError(f"{where or 'it'} lacks the key {name}")
-        parts = {
-            key: _build(types_of[key], part, f"{where}.{key}".lstrip("."))
-            for key, part in value.items()
-        }
-        return typing.cast("Any", kind)(**parts)
-    return _simple(kind, value, where)
-
-
-def _simple(kind: Any, value: Any, where: str) -> Any:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Literal:
-        if value in arguments:
-            return value
-        raise ValueError(f"{where} must be one of {', '.join(map(str, arguments))}, not {value!r}")
-    if origin is tuple:
-        many = len(arguments) == 2 and arguments[1] is Ellipsis
-        if isinstance(value, list) and (many or len(value) == len(arguments)):
-            return tuple(_simple(arguments[0], part, where) for part in value)
-    elif origin in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        return _simple(next(one for one in arguments if one is not type(None)), value, where)
-    elif origin is dict:
-        if isinstance(value, Mapping):
-            return dict(value)
-    elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
-        return value
-    raise ValueError(f"{where} cannot be {value!r}")

@@ -8,18 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
+from ..tables import TableError, build, checked, read_toml, unknown
 from . import WeightsError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 BUILT_IN = Path(__file__).with_name("catalogue.toml")
 LARGEST = 8 * 2**30
@@ -27,25 +22,78 @@ LARGEST = 8 * 2**30
 
 Role = Literal["restorer", "detector", "parser", "embedder"]
 Commercial = Literal["yes", "no", "unclear"]
-_CHOICES = {
-    "role": get_args(Role),
-    "format": ("pytorch", "safetensors", "onnx", "tfjs"),
-    "commercial": ("yes", "no", "unclear"),
-    "repo_type": ("model", "dataset"),
-}
 # Names that Windows gives to devices, whatever ending they have.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+def check_repo(field: str, value: Any) -> str:
+    """A repository's name, OWNER/NAME.
+
+    Raises:
+        WeightsError: it is none.
+    """
+    part = r"[A-Za-z0-9](?:[\w.-]*\w)?"
+    if not isinstance(value, str) or not re.fullmatch(f"{part}/{part}", value, re.ASCII):
+        raise WeightsError(f"{field!r} must be a repository OWNER/NAME, not {value!r}")
+    return value
+
+
+def _text(field: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise WeightsError(f"{field!r} must be a line of text, not {value!r}")
+    return value
+
+
+def _file_name(field: str, value: Any) -> str:
+    """A bare file name that leads nowhere else, on any system."""
+    allowed = isinstance(value, str) and re.fullmatch(r"[\w+][\w+. -]*", value, re.ASCII)
+    if not allowed or value[-1] in ". " or _RESERVED.fullmatch(value):
+        raise WeightsError(
+            f"{field!r} must be a bare file name of letters, digits and . _ + -, not {value!r}"
+        )
+    return str(value)
+
+
+def _hub_path(field: str, value: Any) -> str:
+    """A path inside a repository: file names joined by ``/``."""
+    for part in _text(field, value).split("/"):
+        _file_name(field, part)
+    return str(value)
+
+
+def _url(field: str, value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"https?://[^/\s@]+/\S+", value):
+        raise WeightsError(f"{field!r} must be an http or https address, not {value!r}")
+    return value
+
+
+def _sha256(field: str, value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value.lower()):
+        raise WeightsError(f"{field!r} must be 64 hexadecimal digits, not {value!r}")
+    return value.lower()
+
+
+def _size(field: str, value: Any) -> int:
+    if type(value) is not int or not 0 < value <= LARGEST:
+        raise WeightsError(f"{field!r} must be a number of bytes up to {LARGEST}, not {value!r}")
+    return value
+
+
+def _names(field: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise WeightsError(f"{field!r} must be a list of file names, not {value!r}")
+    return tuple(_file_name(field, one) for one in value)
 
 
 @dataclass(frozen=True)
 class Source:
     """Where a file can be downloaded: a file of a repository on the Hub, or a plain address."""
 
-    repo: str = ""
-    path: str = ""
-    revision: str = "main"
-    repo_type: str = "model"
-    url: str = ""
+    repo: str = checked(check_repo, default="")
+    path: str = checked(_hub_path, default="")
+    revision: str = checked(_hub_path, default="main")
+    repo_type: Literal["model", "dataset"] = "model"
+    url: str = checked(_url, default="")
     converted: bool = False
     """Whether the file there is the safetensors file that conversion gives."""
 
@@ -56,27 +104,46 @@ class Source:
         return f"{kind}{self.repo} on the Hub, {self.path} at {self.revision}"
 
 
-@dataclass(frozen=True)
+def _sources(field: str, rows: Any) -> tuple[Source, ...]:
+    if not isinstance(rows, list):
+        raise WeightsError(f"{field!r} must be a list, not {rows!r}")
+    return tuple(map(_source, rows))
+
+
+def _source(row: object) -> Source:
+    if not isinstance(row, dict):
+        raise WeightsError(f"a source is a table such as {{ repo = ..., path = ... }}, not {row!r}")
+    keys = ("url",) if "url" in row else ("repo", "path", "revision", "repo_type")
+    for key in row:
+        if key not in keys:
+            raise unknown(key, keys, "field", "a source")
+    for key in keys[:2]:
+        if key not in row:
+            raise WeightsError(f"{key!r} is missing in a source")
+    return build(Source, row)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """One row: a weight file."""
 
-    name: str
+    name: str = checked(_file_name)
     role: Role
-    architecture: str
-    file: str
-    licence: str
+    architecture: str = checked(_text)
+    file: str = checked(_file_name)
+    licence: str = checked(_text)
     commercial: Commercial
-    reason: str
-    title: str = ""
-    good_for: str = ""
-    format: str = "pytorch"
-    aliases: tuple[str, ...] = ()
-    size: int | None = None
-    sha256: str | None = None
-    converted_size: int | None = None
-    converted_sha256: str | None = None
-    sources: tuple[Source, ...] = ()
-    origin: str = ""
+    reason: str = checked(_text)
+    title: str = checked(_text, default="")
+    good_for: str = checked(_text, default="")
+    format: Literal["pytorch", "safetensors", "onnx", "tfjs"] = "pytorch"
+    aliases: tuple[str, ...] = checked(_names, default=())
+    size: int | None = checked(_size, default=None)
+    sha256: str | None = checked(_sha256, default=None)
+    converted_size: int | None = checked(_size, default=None)
+    converted_sha256: str | None = checked(_sha256, default=None)
+    sources: tuple[Source, ...] = checked(_sources, default=())
+    origin: str = checked(_text, default="")
     bundled: bool = False
 
     @property
@@ -143,169 +210,28 @@ def read_catalogue(*files: str | os.PathLike[str]) -> Catalogue:
     for name, row in rows.items():
         try:
             entries.append(_entry(row))
-        except WeightsError as error:
+        except ValueError as error:
             raise WeightsError(f"{origin[name]}: weights {name!r}: {error}") from error
     return Catalogue(tuple(entries))
 
 
-def read_toml(file: Path) -> dict[str, Any]:
-    """The content of a TOML file.
-
-    Raises:
-        WeightsError: it cannot be read.
-    """
-    try:
-        with file.open("rb") as opened:
-            return tomllib.load(opened)
-    except OSError as error:
-        raise WeightsError(f"{file}: cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{file}: not valid TOML: {error}") from error
-
-
 def _rows(file: Path) -> list[dict[str, Any]]:
-    rows = read_toml(file).get("weights", [])
+    try:
+        rows = read_toml(file).get("weights", [])
+    except TableError as error:
+        raise WeightsError(str(error)) from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise WeightsError(f"{file}: each row begins with a line [[weights]]")
     return rows
 
 
 def _entry(row: Mapping[str, Any]) -> Entry:
-    """A checked row.
+    """Check a row.
 
     Raises:
-        WeightsError: says which field is wrong and what it must be.
+        ValueError: says which field is wrong and what it must be.
     """
-    fields = _checked(row, _ENTRY, required=("name", "role", "architecture", "file"))
-    for field in ("licence", "commercial", "reason"):
-        if not fields.get(field):
-            raise WeightsError(f"{field!r} is missing: say under which terms the weights are")
-    fields["sources"] = tuple(map(_source, row.get("sources", ())))
-    if fields.get("bundled") and fields["sources"]:
+    entry = build(Entry, row, noun="field")
+    if entry.bundled and entry.sources:
         raise WeightsError("a bundled file has no sources")
-    return Entry(**fields)
-
-
-def _source(row: object) -> Source:
-    if not isinstance(row, dict):
-        raise WeightsError(f"a source is a table such as {{ repo = ..., path = ... }}, not {row!r}")
-    if "url" in row:
-        return Source(**_checked(row, {"url": _url}, required=("url",)))
-    return Source(**_checked(row, _HUB_SOURCE, required=("repo", "path")))
-
-
-def _checked(
-    row: Mapping[str, Any], fields: Mapping[str, Callable[[str, Any], Any]], required: Iterable[str]
-) -> dict[str, Any]:
-    unknown = [key for key in row if key not in fields]
-    if unknown:
-        raise WeightsError(f"unknown field {unknown[0]!r}; the fields are {', '.join(fields)}")
-    for field in required:
-        if field not in row:
-            raise WeightsError(f"{field!r} is missing")
-    return {key: fields[key](key, value) for key, value in row.items()}
-
-
-def check_repo(field: str, value: Any) -> str:
-    """A repository's name, OWNER/NAME.
-
-    Raises:
-        WeightsError: it is none.
-    """
-    part = r"[A-Za-z0-9](?:[\w.-]*\w)?"
-    if not isinstance(value, str) or not re.fullmatch(f"{part}/{part}", value, re.ASCII):
-        raise WeightsError(f"{field!r} must be a repository OWNER/NAME, not {value!r}")
-    return value
-
-
-def _text(field: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise WeightsError(f"{field!r} must be a line of text, not {value!r}")
-    return value
-
-
-def _choice(field: str, value: Any) -> str:
-    if value not in _CHOICES[field]:
-        raise WeightsError(f"{field!r} must be one of {', '.join(_CHOICES[field])}, not {value!r}")
-    return str(value)
-
-
-def _file_name(field: str, value: Any) -> str:
-    """A bare file name that leads nowhere else, on any system."""
-    allowed = isinstance(value, str) and re.fullmatch(r"[\w+][\w+. -]*", value, re.ASCII)
-    if not allowed or value[-1] in ". " or _RESERVED.fullmatch(value):
-        raise WeightsError(
-            f"{field!r} must be a bare file name of letters, digits and . _ + -, not {value!r}"
-        )
-    return str(value)
-
-
-def _hub_path(field: str, value: Any) -> str:
-    """A path inside a repository: file names joined by ``/``."""
-    for part in _text(field, value).split("/"):
-        _file_name(field, part)
-    return str(value)
-
-
-def _url(field: str, value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"https?://[^/\s@]+/\S+", value):
-        raise WeightsError(f"{field!r} must be an http or https address, not {value!r}")
-    return value
-
-
-def _sha256(field: str, value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value.lower()):
-        raise WeightsError(f"{field!r} must be 64 hexadecimal digits, not {value!r}")
-    return value.lower()
-
-
-def _size(field: str, value: Any) -> int:
-    if type(value) is not int or not 0 < value <= LARGEST:
-        raise WeightsError(f"{field!r} must be a number of bytes up to {LARGEST}, not {value!r}")
-    return value
-
-
-def _flag(field: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise WeightsError(f"{field!r} must be true or false, not {value!r}")
-    return value
-
-
-def _names(field: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise WeightsError(f"{field!r} must be a list of file names, not {value!r}")
-    return tuple(_file_name(field, one) for one in value)
-
-
-def _list(field: str, value: Any) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise WeightsError(f"{field!r} must be a list, not {value!r}")
-    return tuple(value)
-
-
-_ENTRY: dict[str, Callable[[str, Any], Any]] = {
-    "name": _file_name,
-    "title": _text,
-    "role": _choice,
-    "architecture": _text,
-    "file": _file_name,
-    "aliases": _names,
-    "format": _choice,
-    "size": _size,
-    "sha256": _sha256,
-    "converted_size": _size,
-    "converted_sha256": _sha256,
-    "sources": _list,
-    "origin": _text,
-    "licence": _text,
-    "commercial": _choice,
-    "reason": _text,
-    "good_for": _text,
-    "bundled": _flag,
-}
-_HUB_SOURCE: dict[str, Callable[[str, Any], Any]] = {
-    "repo": check_repo,
-    "path": _hub_path,
-    "revision": _hub_path,
-    "repo_type": _choice,
-}
+    return entry

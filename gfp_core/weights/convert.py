@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..io.atomic import open_atomic
 from . import WeightsError
 from .catalogue import Entry
 from .hashing import sha256_of
@@ -42,7 +42,7 @@ def convert(source: Path, target: Path, entry: Entry | None = None) -> str:
 
     Args:
         source: the checkpoint, see `loading.load_state_dict`.
-        target: the file to write; use a temporary name and move it into place afterwards.
+        target: the file to write, whole or not at all.
         entry: what the catalogue knows of it. Without it the architecture is identified from the
             tensors' names.
 
@@ -109,7 +109,7 @@ def write_safetensors(state: Mapping[str, Tensor], metadata: Mapping[str, str], 
     Args:
         state: tensors on the CPU: float32, integers or bool.
         metadata: texts that go into the header.
-        path: the file, which is on the disk when this returns.
+        path: the file, written whole or not at all, and on the disk when this returns.
 
     Raises:
         ValueError: a tensor has another type.
@@ -132,10 +132,8 @@ def write_safetensors(state: Mapping[str, Tensor], metadata: Mapping[str, str], 
         offset = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=True).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
+    with open_atomic(path) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for key in keys:
             array = state[key].detach().contiguous().numpy()
             file.write(array.astype(_DTYPES[state[key].dtype][1], copy=False).tobytes())
-        file.flush()
-        os.fsync(file.fileno())

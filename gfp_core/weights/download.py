@@ -1,27 +1,31 @@
 """One file from the first of its sources that gives it, verified before anything uses it.
 
 What huggingface_hub is asked for are its public parts below `hf_hub_download`: the metadata of a
-file, its address, and a transfer that can go on at a byte. `hf_hub_download` itself throws away
-what had come when a download stops, and puts a file into its cache before a hash can be compared.
-So its settings hold (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, proxies, time limits), its progress bar
-shows, and what lies in its cache is used (see `store`), but a download is kept here until its
-SHA-256 is right.
+file, its address, and its HTTP session. `hf_hub_download` itself throws away what had come when a
+download stops, puts a file into its cache before a hash can be compared, and waits without end for
+a source that sends a byte now and then. So its settings hold (HF_ENDPOINT, HF_TOKEN,
+HF_HUB_OFFLINE, proxies, time limits), its progress bar shows, and what lies in its cache is used
+(see `store`), but a download is kept here until its SHA-256 is right.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from .. import __version__
+from ..io.atomic import is_disk_full
 from . import WeightsError
 from .catalogue import LARGEST, Entry, Source
+from .files import open_part, remove_foreign
 from .hashing import sha256_of
 
 if TYPE_CHECKING:
@@ -31,6 +35,17 @@ logger = logging.getLogger(__name__)
 
 SPARE = 64 * 2**20
 """Bytes that a download must leave free on the disk."""
+MAX_UNKNOWN = 2 * 2**30
+"""Bytes that come at most where neither the catalogue nor the source says how many."""
+MIN_RATE = 10_000
+"""Bytes a second that a source must give, on average over `PATIENCE`."""
+PATIENCE = 60.0
+"""Seconds over which a source's rate is measured."""
+MAX_SECONDS = 12 * 3600.0
+"""Seconds that one source gets in all."""
+BLOCK = 2**20
+"""Most bytes that are written at once, after which progress is reported and may cancel."""
+_SPACE_EVERY = 64 * 2**20  # bytes after which free space is looked at again
 
 _BY_STATUS = {
     401: "access denied (401): it needs a token (HF_TOKEN), or is not there",
@@ -41,7 +56,9 @@ _BY_STATUS = {
 
 _OTHER = "it holds another file: the SHA-256 is not the one in the catalogue"
 # Names of the errors of a connection that was there, in requests, httpx and httpx2.
-_BROKEN = re.compile("Timeout|RemoteProtocolError|ReadError|ChunkedEncodingError")
+_BROKEN = re.compile("Timeout|RemoteProtocolError|ReadError|ChunkedEncodingError|_CutError")
+# Variables that name files with certificates, for the HTTP clients and OpenSSL.
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 class _Unusable(Exception):  # noqa: N818 -- a reason to go on with the next source
@@ -80,24 +97,25 @@ def download(
         if sha256 is None:
             failures.append(f"{source}: not asked, for the hash of what it holds is not known")
             continue
-        place = part(source)
-        if _is_complete(place, size, sha256):
-            return place, source
+        path = part(source)
+        remove_foreign(path)
+        if _is_complete(path, size, sha256):
+            return path, source
         try:
             try:
-                _transfer(source, place, size, sha256, progress)
+                _transfer(source, path, size, sha256, progress)
             except _Spoiled as error:
                 logger.warning("%s: %s; once more from the beginning.", source, error)
-                _transfer(source, place, size, sha256, progress)
-            return place, source
+                _transfer(source, path, size, sha256, progress)
+            return path, source
         except _Unusable as error:
-            logger.warning("%s cannot be had from %s: %s", entry.file, source, error)
+            logger.warning("%s is not available from %s: %s", entry.file, source, error)
             failures.append(f"{source}: {error}")
-    raise WeightsError("no source gives it:\n" + "\n".join(f"  {one}" for one in failures))
+    raise WeightsError("no source gives it:\n" + "\n".join(f"  {line}" for line in failures))
 
 
 def expected(entry: Entry, source: Source) -> tuple[int | None, str | None]:
-    """Size in bytes and SHA-256 of what a source of a file must hold, as far as known."""
+    """Give size in bytes and SHA-256 of what a source of a file must hold, as far as known."""
     if source.converted:
         return entry.converted_size, entry.converted_sha256
     return entry.size, entry.sha256
@@ -117,22 +135,22 @@ def check_space(folder: Path, needed: int) -> None:
         )
 
 
-def _is_complete(place: Path, size: int | None, sha256: str) -> bool:
+def _is_complete(path: Path, size: int | None, sha256: str) -> bool:
     """Whether a part file of an earlier run is whole; one that cannot be right is removed."""
-    if not place.exists():
+    if not path.exists():
         return False
-    there = place.stat().st_size
-    if size is not None and there < size:
+    part_size = path.stat().st_size
+    if size is not None and part_size < size:
         return False
-    if sha256_of(place) == sha256:
+    if sha256_of(path) == sha256:
         return True
     if size is not None:
-        place.unlink()
+        path.unlink()
     return False
 
 
 def _transfer(
-    source: Source, place: Path, size: int | None, sha256: str, progress: Progress | None
+    source: Source, path: Path, size: int | None, sha256: str, progress: Progress | None
 ) -> None:
     """Fill a part file from a source and verify it.
 
@@ -141,37 +159,38 @@ def _transfer(
             was wrong, and stays if it is only not complete.
         WeightsError: the disk is full.
     """
-    url, headers, told = _address(source, sha256)
-    if size is not None and told not in (None, size):
-        raise _Unusable(f"it holds another file: {told} bytes instead of {size}")
-    size = size or told
-    done = place.stat().st_size if place.exists() else 0
-    check_space(place.parent, 0 if size is None else size - done)
-    with place.open("ab") as file:
-        receiver = _Receiver(file, size, progress)
-        failed = _fetch(url, receiver, done, headers, size)
-        while failed is not None and file.tell() > done and _is_passing(failed):
-            logger.warning("%s: %s", source, _reason(failed))
+    url, headers, source_size = _address(source, sha256)
+    if size is not None and source_size not in (None, size):
+        raise _Unusable(f"it holds another file: {source_size} bytes instead of {size}")
+    size = size or source_size
+    done = path.stat().st_size if path.exists() else 0
+    check_space(path.parent, 0 if size is None else size - done)
+    with open_part(path) as file:
+        receiver = _Receiver(file, path.parent, size, progress)
+        failure = _fetch(url, receiver, done, headers)
+        while failure is not None and file.tell() > done and _is_passing(failure):
+            logger.warning("%s: %s", source, _reason(failure))
             done = file.tell()
-            failed = _fetch(url, receiver, done, headers, size)
-    if failed is not None:
-        if isinstance(failed, OSError) and failed.errno in (errno.ENOSPC, errno.EDQUOT):
-            place.unlink()
-            raise WeightsError(
-                f"{place.parent}: the disk is full; make room, or name another folder in "
-                "GFP_WEIGHTS_DIR"
-            ) from failed
-        wrong = isinstance(failed, _TooLongError) or _status(failed) == 416
-        if wrong or place.stat().st_size == 0:
-            place.unlink()
-        raise (_Spoiled if wrong and done else _Unusable)(_reason(failed)) from failed
-    if sha256_of(place) != sha256:
-        place.unlink()
+            failure = _fetch(url, receiver, done, headers)
+    if isinstance(failure, WeightsError) or is_disk_full(failure):
+        path.unlink()
+        if isinstance(failure, WeightsError):
+            raise failure
+        raise WeightsError(
+            f"{path.parent}: the disk is full; make room, or name another folder in GFP_WEIGHTS_DIR"
+        ) from failure
+    if failure is not None:
+        wrong = isinstance(failure, _WrongSizeError) or _status(failure) == 416
+        if wrong or path.stat().st_size == 0:
+            path.unlink()
+        raise (_Spoiled if wrong and done else _Unusable)(_reason(failure)) from failure
+    if sha256_of(path) != sha256:
+        path.unlink()
         raise (_Spoiled if done else _Unusable)(_OTHER)
 
 
 def _address(source: Source, sha256: str) -> tuple[str, dict[str, str], int | None]:
-    """Address of a source's file, the headers to ask with, and its size if that is told.
+    """Address of a source's file, the headers to ask with, and its size if that is metadata.
 
     Raises:
         _Unusable: it is not there, or is another file.
@@ -188,67 +207,174 @@ def _address(source: Source, sha256: str) -> tuple[str, dict[str, str], int | No
         url = hub.hf_hub_url(
             source.repo, source.path, repo_type=source.repo_type, revision=source.revision
         )
-        told = hub.get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, **agent)
+        metadata = hub.get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, **agent)
     except Exception as error:  # of the library or of the HTTP client below it, which has changed
         raise _Unusable(_reason(error)) from error
     # The tag of a large file is its hash: what is wrong is known before it is downloaded.
-    if told.etag is not None and len(told.etag) == 64 and told.etag != sha256:
+    if metadata.etag is not None and len(metadata.etag) == 64 and metadata.etag != sha256:
         raise _Unusable(_OTHER)
-    return url, build_hf_headers(**agent), told.size or None
+    return url, build_hf_headers(**agent), metadata.size or None
 
 
-def _fetch(
-    url: str, receiver: _Receiver, done: int, headers: dict[str, str], size: int | None
-) -> Exception | None:
-    """Let huggingface_hub transfer the rest of a file; returns what went wrong, if anything.
+def _fetch(url: str, receiver: _Receiver, done: int, headers: dict[str, str]) -> Exception | None:
+    """Transfer the rest of a file; returns what went wrong, if anything.
 
     Raises:
         Whatever ``progress`` raises to cancel.
     """
-    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import hf_raise_for_status
 
+    # As it is: a server that packed it would say another size, and could not go on at a byte.
+    headers = {**headers, "Accept-Encoding": "identity"}
+    if done:
+        headers["Range"] = f"bytes={done}-"
     try:
-        http_get(
-            url,
-            receiver,  # type: ignore[arg-type]
-            resume_size=done,
-            headers=headers,
-            expected_size=size,
-            displayed_filename=url.rsplit("/", 1)[-1],
-        )
-    except Exception as error:  # of the library or of the HTTP client below it
+        with _responding(url, headers) as (response, blocks):
+            hf_raise_for_status(response)
+            if done and response.status_code == 200:  # the server knows no ranges
+                receiver.restart()
+                done = 0
+            receiver.expect(done, response.headers.get("Content-Length"))
+            with _bar(url, done, receiver.size) as bar:
+                for block in blocks:
+                    for start in range(0, len(block), BLOCK):
+                        bar.update(receiver.write(block[start : start + BLOCK]))
+            receiver.check_complete()
+    except Exception as error:  # of the HTTP client below huggingface_hub, or of the disk
         if receiver.cancelled is not None:
             raise receiver.cancelled from None
         return error
     return None
 
 
-class _TooLongError(OSError):
-    """More comes than the file has bytes."""
+@contextmanager
+def _responding(url: str, headers: dict[str, str]) -> Iterator[tuple[Any, Iterator[bytes]]]:
+    """An answer and its bytes as they come, from huggingface_hub's session, whatever kind it is.
+
+    It is of httpx or its successor, before version 1 of requests.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    session: Any = get_session()
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    if hasattr(session, "iter_content") or not hasattr(session, "stream"):
+        with session.get(url, headers=headers, timeout=timeout, stream=True) as response:
+            yield response, response.iter_content(1024)  # small, for it waits until one is full
+        return
+    with session.stream(
+        "GET", url, headers=headers, timeout=timeout, follow_redirects=True
+    ) as response:
+        yield response, response.iter_bytes()
+
+
+def _bar(url: str, done: int, size: int | None) -> Any:
+    """The progress bar of huggingface_hub, on a terminal and unless that is told not to show it."""
+    from huggingface_hub.utils import are_progress_bars_disabled, tqdm
+
+    quiet = sys.stderr is None or are_progress_bars_disabled()
+    return tqdm(
+        desc=url.rsplit("/", 1)[-1][-40:],
+        initial=done,
+        total=size,
+        unit="B",
+        unit_scale=True,
+        disable=True if quiet else None,
+    )
+
+
+class _WrongSizeError(OSError):
+    """The file that comes has another size."""
+
+
+class _CutError(OSError):
+    """The connection ended before the file did."""
+
+
+class _TooSlowError(OSError):
+    """The source is slower than it may be."""
 
 
 class _Receiver:
-    """A part file that lets nothing past its size, and reports progress."""
+    """A part file that lets nothing past its size, holds the source to a rate, and reports."""
 
-    def __init__(self, file: IO[bytes], size: int | None, progress: Progress | None) -> None:
-        self._file, self._size, self._progress = file, size, progress
+    def __init__(
+        self, file: IO[bytes], folder: Path, size: int | None, progress: Progress | None
+    ) -> None:
+        self._file, self._folder, self._progress = file, folder, progress
+        self.size = size
         self.cancelled: BaseException | None = None
+        self._begun = self._window = time.monotonic()
+        self._in_window = self._since_space = 0
+
+    def restart(self) -> None:
+        """Throw away what is there."""
+        self._file.seek(0)
+        self._file.truncate()
+
+    def expect(self, done: int, length: str | None) -> None:
+        """Hear how many bytes will come after the first ``done``.
+
+        Raises:
+            _WrongSizeError: too many or too few.
+            WeightsError: there is no room for them.
+        """
+        if length is None or not length.isdecimal():
+            return
+        total = done + int(length)
+        if self.size is not None and total != self.size:
+            raise _WrongSizeError(f"it holds another file: {total} bytes instead of {self.size}")
+        if total > LARGEST:
+            raise _WrongSizeError(f"it holds {total} bytes, which no weights of faces have")
+        self.size = total
+        check_space(self._folder, total - done)
 
     def write(self, data: bytes) -> int:
+        """Append bytes.
+
+        Raises:
+            _WrongSizeError: more come than the file has.
+            _TooSlowError: the source is too slow.
+            WeightsError: the disk is filling up.
+        """
         done = self._file.tell() + len(data)
-        if done > (self._size or LARGEST):
-            raise _TooLongError(f"more than {self._size or LARGEST} bytes come")
+        limit = self.size or MAX_UNKNOWN
+        if done > limit:
+            raise _WrongSizeError(f"more than {limit} bytes come")
+        self._check_pace(len(data))
+        self._since_space += len(data)
+        if self._since_space >= _SPACE_EVERY:
+            self._since_space = 0
+            check_space(self._folder, 0)
         written = self._file.write(data)
+        self._file.flush()
         if self._progress is not None:
             try:
-                self._progress(done, self._size or done)
+                self._progress(done, self.size or done)
             except BaseException as error:
                 self.cancelled = error
                 raise
         return written
 
-    def __getattr__(self, name: str) -> Any:  # tell, seek, truncate, flush
-        return getattr(self._file, name)
+    def check_complete(self) -> None:
+        """Hear that no more bytes come.
+
+        Raises:
+            _CutError: there should be more.
+        """
+        if self.size is not None and self._file.tell() < self.size:
+            raise _CutError(f"{self._file.tell()} of {self.size} bytes came")
+
+    def _check_pace(self, count: int) -> None:
+        now = time.monotonic()
+        self._in_window += count
+        if now - self._begun > MAX_SECONDS:
+            raise _TooSlowError(f"not done in {MAX_SECONDS / 3600:.0f} hours")
+        if now - self._window > PATIENCE:
+            rate = self._in_window / (now - self._window)
+            if rate < MIN_RATE:
+                raise _TooSlowError(f"too slow ({rate / 1000:.1f} kB a second)")
+            self._window, self._in_window = now, 0
 
 
 def _is_passing(error: Exception) -> bool:
@@ -270,11 +396,19 @@ def _reason(error: BaseException) -> str:
     chain = [error]
     while (cause := chain[-1].__cause__) is not None and cause not in chain:
         chain.append(cause)
-    status = next((code for one in chain if (code := _status(one)) is not None), None)
+    status = next((code for link in chain if (code := _status(link)) is not None), None)
     if status is not None:
         return _BY_STATUS.get(status, f"the server fails ({status}); try again later")
     kinds = _kinds(chain)
     detail = (str(error).splitlines() or [""])[0][:150]
+    if isinstance(error, (_WrongSizeError, _TooSlowError)):
+        return detail
+    missing = [name for name in _CERTIFICATES if not os.path.exists(os.environ.get(name) or "/")]
+    if missing:
+        return (
+            f"the variable {missing[0]} names certificates that are not there "
+            f"({os.environ[missing[0]]}): correct or unset it"
+        )
     if "OfflineModeIsEnabled" in kinds:
         return "not asked, for HF_HUB_OFFLINE forbids it"
     if "Timeout" in kinds:
@@ -291,14 +425,3 @@ def is_offline() -> bool:
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
-
-
-def move_into_place(part: Path, target: Path) -> None:
-    """Put a complete file in place in one step, overwriting.
-
-    Raises:
-        OSError: it cannot be done.
-    """
-    with part.open("r+b") as file:  # Windows wants a file that can be written
-        os.fsync(file.fileno())
-    part.replace(target)

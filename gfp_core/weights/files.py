@@ -41,6 +41,36 @@ def _opener(path: str, flags: int) -> int:
     return descriptor
 
 
+def open_part(path: Path) -> BinaryIO:
+    """Open an unfinished file of ours for appending; anything else of that name is removed first.
+
+    A link would lead the bytes to another file.
+
+    Raises:
+        OSError: the file cannot be opened, or a folder has its name.
+    """
+    remove_foreign(path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_BINARY"):
+        flags |= getattr(os, name, 0)
+    return os.fdopen(os.open(path, flags, 0o666), "ab")
+
+
+def remove_foreign(path: Path) -> None:
+    """Remove what this program does not make: a link, a file of two names, a FIFO.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        logger.warning("%s is no file of this program: removed.", path)
+        os.unlink(path)
+
+
 def walk(folder: Path) -> Iterator[Path]:
     """Walk the regular files below a folder that may be weights, those near the top first.
 

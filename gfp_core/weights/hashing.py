@@ -1,4 +1,4 @@
-"""SHA-256 of files, remembered by path, size and time of change: big files are read once."""
+"""SHA-256 of files, remembered so that a large file is read once; and what was made from what."""
 
 from __future__ import annotations
 
@@ -8,44 +8,50 @@ import logging
 import os
 from pathlib import Path
 
+from ..io.atomic import write_text
+from .files import open_regular
+
 logger = logging.getLogger(__name__)
 
 _BLOCK = 2**20
+_FILES, _CONVERTED = "files", "converted"
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file's content, in hexadecimal.
+    """Compute the SHA-256 of a regular file's content, in hexadecimal.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read, or is no regular file.
     """
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
 
 
 class HashMemory:
-    """The hashes of files seen before, in a small JSON file.
+    """Remember the hashes of files, and which converted content was made from which source.
 
-    Two processes that write at once may lose one another's additions, which costs a second reading
-    of a file and nothing else.
+    A file's hash holds as long as its size, times of change (of content and of inode) and inode are
+    the same. All is kept in a small JSON file. Two processes that write at once may lose one
+    another's additions, which costs a second reading or conversion and nothing else.
     """
 
-    def __init__(self, file: Path) -> None:
-        """Use ``file``, which need not exist."""
+    def __init__(self, file: Path | None) -> None:
+        """Use ``file``, which need not exist; None remembers for the life of this object only."""
         self.file = file
+        self._own: dict[str, dict[str, list[object]]] = {_FILES: {}, _CONVERTED: {}}
 
     def sha256_of(self, path: Path) -> str:
-        """The hash of a file, read anew only if its size or time of change differ.
+        """Compute the hash of a file, read anew only if the file has changed since.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the file cannot be read, or is no regular file.
         """
-        known = self.remembered(path)
-        if known is not None:
-            return known
+        remembered = self.remembered(path)
+        if remembered is not None:
+            return remembered
         before = _stamp(path)
         digest = sha256_of(path)
         if _stamp(path) == before:
@@ -53,37 +59,70 @@ class HashMemory:
         return digest
 
     def remembered(self, path: Path) -> str | None:
-        """The hash a file had, if it has not been touched since."""
-        size, time, digest = self._read().get(_key(path), (None, None, None))
-        return digest if (size, time) == _stamp(path) else None
+        """Return the hash that a file had, if the file has not been touched since."""
+        row = self._read()[_FILES].get(_key(path))
+        if row is None or len(row) != 5 or row[:4] != _stamp(path):
+            return None
+        return str(row[4])
 
     def remember(self, path: Path, digest: str) -> None:
-        """Note the hash of a file as it is now."""
-        table = {key: row for key, row in self._read().items() if os.path.exists(key)}
-        table[_key(path)] = (*_stamp(path), digest)
-        temporary = self.file.with_name(f"{self.file.name}.{os.getpid()}")
+        """Note the hash of a file as the file is now."""
+        table = self._read()
+        table[_FILES] = {key: row for key, row in table[_FILES].items() if os.path.exists(key)}
+        table[_FILES][_key(path)] = [*_stamp(path), digest]
+        self._write(table)
+
+    def source_of(self, digest: str) -> str | None:
+        """Return the SHA-256 of the file from which content of this hash was made here.
+
+        None if the content is from elsewhere.
+        """
+        row = self._read()[_CONVERTED].get(digest)
+        return str(row[0]) if row else None
+
+    def remember_source(self, digest: str, source: str) -> None:
+        """Note that content of the hash ``digest`` was made here from that of ``source``."""
+        table = self._read()
+        table[_CONVERTED][digest] = [source]
+        self._write(table)
+        if self.file is None:
+            logger.warning(
+                "What was converted cannot be remembered for the next run, which will convert "
+                "again: set XDG_CACHE_HOME to a folder that can be written"
+            )
+
+    def _write(self, table: dict[str, dict[str, list[object]]]) -> None:
+        self._own = table
+        if self.file is None:
+            return
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(table), encoding="utf-8")
-            temporary.replace(self.file)
-        except OSError as error:  # only a convenience is lost
+            write_text(self.file, json.dumps(table))
+        except OSError as error:
             logger.debug("%s: hashes cannot be remembered: %s", self.file, error)
+            self.file = None
 
-    def _read(self) -> dict[str, tuple[int, int, str]]:
+    def _read(self) -> dict[str, dict[str, list[object]]]:
+        if self.file is None:
+            return self._own
+        tables: dict[str, dict[str, list[object]]] = {_FILES: {}, _CONVERTED: {}}
         try:
-            table = json.loads(self.file.read_text(encoding="utf-8"))
-            return {str(key): (int(row[0]), int(row[1]), str(row[2])) for key, row in table.items()}
+            with open_regular(self.file) as file:
+                content = json.load(file)
+            for name, table in tables.items():
+                table.update({str(key): list(row) for key, row in content.get(name, {}).items()})
         except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, AttributeError, IndexError, TypeError) as error:
+            return self._own
+        except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
             logger.debug("%s: not readable, begun anew: %s", self.file, error)
-            return {}
+        return tables
 
 
 def _key(path: Path) -> str:
     return str(path.absolute())
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _stamp(path: Path) -> list[object]:
+    """What changes when a file's content does: size, both times of change, and inode."""
     status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]

@@ -233,7 +233,7 @@ def load_pickle(
         WeightsError: PyTorch is too old to be trusted with this, the file is of another form,
             damaged, or holds code.
     """
-    if not hasattr(source, "read"):
+    if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         with _opened(path) as file:
             return load_pickle(file, path, device=device)

@@ -15,15 +15,18 @@ The file holds a table ``[settings]`` and, if wanted, rows for the catalogue.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ..tables import TableError, build, read_toml
 from . import WeightsError
-from .catalogue import check_repo, read_toml
+from .catalogue import check_repo
+
+logger = logging.getLogger(__name__)
 
 _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
@@ -42,6 +45,10 @@ class Settings:
     """Whether weights not known to allow commercial use are hidden."""
     catalogue_file: Path | None = None
     """The user's file with further rows for the catalogue."""
+    strict: bool = True
+    """Whether a wrong file of the user is an error at once, not when weights are asked for."""
+    problem: str = ""
+    """What is wrong with the settings; then only bundled weights are used."""
 
     @classmethod
     def load(
@@ -50,79 +57,129 @@ class Settings:
         *,
         downloads: bool = True,
         environ: Mapping[str, str] | None = None,
+        strict: bool = True,
     ) -> Settings:
-        """Read the settings: what is given here comes before the environment, this before the file.
+        """Read the settings: arguments come before the environment, this before the file.
 
         Args:
             folders: further folders, searched first (ComfyUI's model folders, say).
             downloads: False forbids downloads, whatever else says.
             environ: the environment; by default that of the process.
+            strict: False keeps what is wrong for later, as ``problem``: for a program that must
+                start all the same, and tell it when weights are asked for.
 
         Raises:
-            WeightsError: the file or a variable is wrong; says which.
+            WeightsError: the file or a variable is wrong (only if ``strict``); says which.
         """
         env = os.environ if environ is None else environ
-        named = env.get("GFP_CATALOGUE")
-        file = Path(named) if named else config_folder(env) / "weights.toml"
-        there = file.is_file() or bool(named)  # a file that was named must be there
-        content = _file_settings(file) if there else {}
-        listed = [Path(part) for part in env.get("GFP_WEIGHTS_DIR", "").split(os.pathsep) if part]
-        if not listed:
-            listed = [Path(part).expanduser() for part in content.get("folders", [])]
-        searched = [*map(Path, folders), *listed, cache_folder(env) / "weights"]
-        repo = env.get("GFP_HUB_REPO", content.get("hub_repo", ""))
-        forbidden = _switch(env, "GFP_NO_DOWNLOAD", not content.get("downloads", True))
+        try:
+            return cls._read(folders, downloads, env, strict)
+        except WeightsError as error:
+            if strict:
+                raise
+            return cls(folders=_folders(folders, [], env), downloads=False, problem=str(error))
+
+    @classmethod
+    def _read(
+        cls,
+        folders: Sequence[str | os.PathLike[str]],
+        downloads: bool,
+        env: Mapping[str, str],
+        strict: bool,
+    ) -> Settings:
+        file = _settings_file(env)
+        content = _file_settings(file) if file is not None else FileSettings()
+        variable = env.get("GFP_WEIGHTS_DIR", "")
+        configured = [part for part in variable.split(os.pathsep) if part] or content.folders
+        configured = [os.path.expanduser(part) for part in configured]
+        repo = env.get("GFP_HUB_REPO", content.hub_repo)
+        forbidden = _switch(env, "GFP_NO_DOWNLOAD", not content.downloads)
         return cls(
-            folders=tuple(dict.fromkeys(searched)),
+            folders=_folders(folders, configured, env),
             hub_repo=check_repo("GFP_HUB_REPO", repo) if repo else "",
             downloads=downloads and not forbidden,
-            commercial_only=_switch(
-                env, "GFP_COMMERCIAL_ONLY", content.get("commercial_only", False)
-            ),
-            catalogue_file=file if there else None,
+            commercial_only=_switch(env, "GFP_COMMERCIAL_ONLY", content.commercial_only),
+            catalogue_file=file,
+            strict=strict,
         )
 
 
-def cache_folder(environ: Mapping[str, str] | None = None) -> Path:
-    """Where this package keeps what it can fetch again, by the custom of the platform."""
+@dataclass(frozen=True)
+class FileSettings:
+    """The table ``[settings]`` of the user's file."""
+
+    folders: tuple[str, ...] = ()
+    hub_repo: str = ""
+    downloads: bool = True
+    commercial_only: bool = False
+
+
+def _folders(
+    first: Sequence[str | os.PathLike[str]], configured: Sequence[str], env: Mapping[str, str]
+) -> tuple[Path, ...]:
+    cache = cache_folder(env)
+    last = [] if cache is None else [cache / "weights"]
+    homeless = [part for part in configured if part.startswith("~")]
+    if homeless:
+        logger.warning("%s: passed over, for there is no home folder", ", ".join(homeless))
+    paths = [Path(part) for part in configured if part not in homeless]
+    return tuple(dict.fromkeys([*map(Path, first), *paths, *last]))
+
+
+def _settings_file(env: Mapping[str, str]) -> Path | None:
+    """The user's file: the one named, which must be there, or that of the usual place if any."""
+    named = env.get("GFP_CATALOGUE")
+    if named:
+        return Path(named)
+    folder = config_folder(env)
+    file = None if folder is None else folder / "weights.toml"
+    return file if file is not None and os.path.isfile(file) else None
+
+
+def cache_folder(environ: Mapping[str, str] | None = None) -> Path | None:
+    """Give the folder for what can be fetched again, by the custom of the platform.
+
+    None for a user without a home folder, as in a container, unless a variable names one.
+    """
     return _platform_folder(
         os.environ if environ is None else environ,
         ("LOCALAPPDATA", "AppData/Local", "Library/Caches", "XDG_CACHE_HOME", ".cache"),
     )
 
 
-def config_folder(environ: Mapping[str, str] | None = None) -> Path:
-    """Where a user's own settings for this package are, by the custom of the platform."""
+def config_folder(environ: Mapping[str, str] | None = None) -> Path | None:
+    """Give the folder of a user's settings for this package, by the custom of the platform.
+
+    None for a user without a home folder, unless a variable names one.
+    """
     return _platform_folder(
         os.environ if environ is None else environ,
         ("APPDATA", "AppData/Roaming", "Library/Preferences", "XDG_CONFIG_HOME", ".config"),
     )
 
 
-def _platform_folder(env: Mapping[str, str], names: tuple[str, str, str, str, str]) -> Path:
+def _platform_folder(env: Mapping[str, str], names: tuple[str, str, str, str, str]) -> Path | None:
     windows, windows_default, mac, xdg, xdg_default = names
-    if sys.platform == "win32":
-        base = Path(env.get(windows) or Path.home() / windows_default)
-    elif sys.platform == "darwin" and not env.get(xdg):
-        base = Path.home() / mac
-    else:
-        base = Path(env.get(xdg) or Path.home() / xdg_default)
-    return base / "gfp"
+    variable, default = (
+        (windows, windows_default) if sys.platform == "win32" else (xdg, xdg_default)
+    )
+    if env.get(variable):
+        return Path(env[variable]) / "gfp"
+    if sys.platform == "darwin":
+        default = mac
+    try:
+        return Path.home() / default / "gfp"
+    except RuntimeError:  # a user without an entry and without HOME
+        return None
 
 
-def _file_settings(file: Path) -> dict[str, Any]:
-    table = read_toml(file).get("settings", {})
-    kinds = {"folders": list, "hub_repo": str, "downloads": bool, "commercial_only": bool}
-    if not isinstance(table, dict):
-        raise WeightsError(f"{file}: settings begin with a line [settings]")
-    for key, value in table.items():
-        if key not in kinds:
-            raise WeightsError(f"{file}: unknown setting {key!r}; there are {', '.join(kinds)}")
-        if not isinstance(value, kinds[key]):
-            raise WeightsError(f"{file}: setting {key!r} cannot be {value!r}")
-    if not all(isinstance(folder, str) for folder in table.get("folders", [])):
-        raise WeightsError(f"{file}: setting 'folders' must be a list of paths")
-    return table
+def _file_settings(file: Path) -> FileSettings:
+    try:
+        table = read_toml(file).get("settings", {})
+        return build(FileSettings, table, "settings", noun="setting")
+    except TableError as error:
+        where = "" if str(file) in str(error) else f"{file}: "
+        raise WeightsError(f"{where}{error}") from error
 
 
 def _switch(env: Mapping[str, str], name: str, default: bool) -> bool:

@@ -3,23 +3,30 @@
 The search goes from near to far: what is bundled, the user's model folders, the cache of
 huggingface_hub, and, if that is allowed, the sources of the catalogue. A file of another pack is
 found by its content, whatever its name, and used where it is.
+
+A hash is all that is believed: a file's is that of the official file, or that of a converted file
+which the catalogue has or which was made here (see `hashing.HashMemory`). What a file says of
+itself counts for nothing.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..io.atomic import commit
 from . import WeightsError
 from .catalogue import BUILT_IN, Catalogue, Entry, Source, read_catalogue
-from .download import check_space, download, is_offline, move_into_place
-from .files import is_regular, walk
+from .download import check_space, download, is_offline
+from .files import is_regular, open_regular, remove_foreign, walk
 from .hashing import HashMemory, sha256_of
 from .settings import Settings, cache_folder
 
@@ -30,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 STAGING = ".gfp-download"
 """Folder, in a folder of weights, for what is not complete yet."""
+_STALE = 7 * 86_400  # seconds without a change, after which no download goes on from a part file
+_HEADER_LIMIT = 100_000_000  # bytes, the limit of the safetensors format itself
 
 
 class Weights:
@@ -42,13 +51,25 @@ class Weights:
             settings: by default those of the environment and the user's file.
 
         Raises:
-            WeightsError: the settings or the user's catalogue are wrong.
+            WeightsError: the settings or the user's catalogue are wrong; with settings that are
+                not strict only when weights are asked for that are not bundled.
         """
         self.settings = Settings.load() if settings is None else settings
-        users = [self.settings.catalogue_file] if self.settings.catalogue_file else []
-        self.catalogue: Catalogue = read_catalogue(BUILT_IN, *users)
-        """All rows, whatever their terms."""
-        self.hashes = HashMemory(cache_folder() / "hashes.json")
+        self.problem = self.settings.problem
+        """What is wrong with the user's settings or catalogue; empty if nothing is."""
+        user_files = [self.settings.catalogue_file] if self.settings.catalogue_file else []
+        try:
+            self.catalogue: Catalogue = read_catalogue(BUILT_IN, *user_files)
+            """All rows, whatever their terms."""
+        except WeightsError as error:
+            if self.settings.strict:
+                raise
+            self.problem = str(error)
+            self.catalogue = read_catalogue(BUILT_IN)
+        if self.problem:
+            _report_once(self.problem)
+        cache = cache_folder()
+        self.hashes = HashMemory(None if cache is None else cache / "hashes.json")
 
     @property
     def offered(self) -> Catalogue:
@@ -56,27 +77,32 @@ class Weights:
         return self.catalogue.for_commerce() if self.settings.commercial_only else self.catalogue
 
     def find(self, name: str) -> Entry:
-        """The row of the catalogue called ``name``.
+        """Find the row of the catalogue called ``name``.
 
         Raises:
-            WeightsError: there is none, or the settings hide it.
+            WeightsError: there is none, the settings hide it, or they are wrong.
         """
         entry = self.catalogue.find(name)
+        if self.problem and not entry.bundled:
+            raise WeightsError(self.problem)
         if entry not in self.offered.entries:
-            left = [one.name for one in self.offered.entries if one.role == entry.role]
+            visible = [row.name for row in self.offered.entries if row.role == entry.role]
             raise WeightsError(
                 f"{entry.name} is hidden by the setting commercial_only: commercial use is "
-                f"{entry.commercial} ({entry.reason}); it leaves {', '.join(left) or 'none'}"
+                f"{entry.commercial} ({entry.reason}); it leaves {', '.join(visible) or 'none'}"
             )
         return entry
 
     def by_hash(self, digest: str) -> Entry | None:
-        """The row of the catalogue, hidden or not, whose file has this SHA-256; None if none has.
+        """Find the row of the catalogue, hidden or not, whose file has this SHA-256, if one has.
 
         The file may be the official one, the one converted from it, or a bundled one.
         """
+        source = self.hashes.source_of(digest)
         for entry in self.catalogue.entries:
             if digest in (entry.sha256, entry.converted_sha256):
+                return entry
+            if source is not None and source == entry.sha256:
                 return entry
             bundled = BUILT_IN.with_name(entry.file)
             if entry.bundled and bundled.is_file() and self.hashes.sha256_of(bundled) == digest:
@@ -84,7 +110,7 @@ class Weights:
         return None
 
     def locate(self, name: str) -> Path | None:
-        """Where a usable file of these weights lies on this machine; None if there is none.
+        """Find a usable file of these weights on this machine; None if there is none.
 
         Raises:
             WeightsError: the catalogue has no such row, or the settings hide it.
@@ -94,13 +120,13 @@ class Weights:
             path = BUILT_IN.with_name(entry.file)
             return path if path.is_file() else None
         for folder in self.settings.folders:
-            found = self._in_folder(entry, folder)
-            if found is not None:
-                return found
+            in_folder = self._in_folder(entry, folder)
+            if in_folder is not None:
+                return in_folder
         return self._in_hub_cache(entry)
 
     def get(self, name: str, *, progress: Progress | None = None) -> Path:
-        """A usable file of these weights, which is downloaded and converted if need be.
+        """Give a usable file of these weights, downloaded and converted if need be.
 
         Another process that fetches the same file is waited for.
 
@@ -112,19 +138,20 @@ class Weights:
             A safetensors file, an ONNX file, or a checkpoint of another pack.
 
         Raises:
-            WeightsError: they cannot be had; says why, and how to put the file in place by hand.
+            WeightsError: they are not available; says why, and how to put the file in place by
+                hand.
         """
         entry = self.find(name)
-        found = self.locate(entry.name)
-        if found is not None:
-            return found
+        path = self.locate(entry.name)
+        if path is not None:
+            return path
         try:
             return self._fetch(entry, progress)
         except WeightsError as error:
             raise WeightsError(f"{entry.name}: {error}\n{self.by_hand(entry)}") from error
 
     def convert(self, name: str) -> Path:
-        """A safetensors file of these weights: the one there is, or one made from what there is.
+        """Give a safetensors file of these weights: the one there is, or one made from theirs.
 
         Raises:
             WeightsError: the weights are not on this machine, or not of a kind that is converted.
@@ -145,33 +172,31 @@ class Weights:
         from .convert import convert
 
         check_space(folder / STAGING, source.stat().st_size)
-        converted = folder / STAGING / f"{entry.usable_file}.part"
+        converted = folder / STAGING / entry.usable_file
         convert(source, converted, entry)
-        move_into_place(converted, folder / entry.usable_file)
+        digest = sha256_of(converted)
+        commit(converted, folder / entry.usable_file)
+        if entry.sha256 is not None:
+            self.hashes.remember_source(digest, entry.sha256)
         return folder / entry.usable_file
 
     def verify(self, name: str) -> Path | None:
-        """Read a file again from end to end and check it: its bytes, and what it holds.
+        """Read a file again from end to end and check its bytes, and what they hold.
 
         Returns:
             The file; None if there is none on this machine.
 
         Raises:
-            WeightsError: it is damaged; says what to do.
+            WeightsError: the file is damaged, or another under that name; says what to do.
         """
         entry = self.find(name)
         path = self.locate(entry.name)
         if path is None:
+            self._refuse_others(entry)
             return None
-        remembered, digest = self.hashes.remembered(path), sha256_of(path)
-        wanted = entry.sha256
-        if entry.format == "pytorch" and path.name == entry.usable_file:
-            wanted = entry.converted_sha256 or remembered
-        if wanted not in (None, digest):
-            raise WeightsError(
-                f"{path}: damaged: its SHA-256 is {digest} instead of {wanted}; delete it, and "
-                f"get it again with: gfp weights get {entry.name}"
-            )
+        digest = sha256_of(path)
+        if not (entry.bundled or entry.sha256 is None or self._is_trusted(entry, digest)):
+            raise WeightsError(_damaged(entry, path, digest))
         if entry.format == "tfjs":
             from .loading import load_descriptor
 
@@ -184,35 +209,55 @@ class Weights:
         self.hashes.remember(path, digest)
         return path
 
+    def _refuse_others(self, entry: Entry) -> None:
+        """Speak of files that have the name of a row but not its content.
+
+        Raises:
+            WeightsError: there is one.
+        """
+        for folder in self.settings.folders:
+            for path in walk(folder):
+                if _has_name(path, (entry.usable_file, *entry.file_names)):
+                    raise WeightsError(_damaged(entry, path, self.hashes.sha256_of(path)))
+
+    def _is_trusted(self, entry: Entry, digest: str) -> bool:
+        """Whether content of this hash is the official file's, or was converted from that."""
+        if digest in (entry.sha256, entry.converted_sha256):
+            return True
+        return entry.sha256 is not None and self.hashes.source_of(digest) == entry.sha256
+
     def by_hand(self, entry: Entry) -> str:
-        """How to put a file in place by hand."""
+        """Say how to put a file in place by hand."""
         if entry.bundled:
             return "It comes with this package: install that again."
         hash_ = f"SHA-256 {entry.sha256}" if entry.sha256 else "its SHA-256 is not known"
         size = f", {entry.size} bytes" if entry.size else ""
-        places = "".join(f"\n  {_link(source)}" for source in entry.sources)
-        return (
-            f"By hand: download {entry.file} ({hash_}{size}) into the folder "
-            f"{self.settings.folders[0]}, from one of{places}"
-        )
+        links = "".join(f"\n  {_link(source)}" for source in entry.sources)
+        folders = self.settings.folders
+        folder = f"the folder {folders[0]}" if folders else "a folder named by GFP_WEIGHTS_DIR"
+        origin = f", from one of{links}" if links else f" ({entry.origin or 'no source is known'})"
+        return f"By hand: download {entry.file} ({hash_}{size}) into {folder}{origin}"
 
     def sources(self, entry: Entry) -> list[Source]:
-        """Where a file can be downloaded, in the order of trial."""
+        """List where a file can be downloaded, in the order of trial."""
         repo = self.settings.hub_repo
         own = [Source(repo=repo, path=entry.usable_file, converted=True)]
         return [*(own if repo and entry.format == "pytorch" else []), *entry.sources]
 
     def target_folder(self) -> Path:
-        """The first folder that can be written, which is made if it is missing.
+        """Give the first folder that can be written, made if it is missing.
 
         Raises:
             WeightsError: none can.
         """
         reasons = []
         for folder in self.settings.folders:
+            staging = folder / STAGING
             try:
-                (folder / STAGING).mkdir(parents=True, exist_ok=True)
-                if not os.access(folder / STAGING, os.W_OK, effective_ids=_EFFECTIVE):
+                staging.mkdir(parents=True, exist_ok=True)
+                if staging.is_symlink():
+                    raise OSError(None, f"{STAGING} in it is a link, which is not followed")
+                if not os.access(staging, os.W_OK, effective_ids=_EFFECTIVE):
                     raise PermissionError(None, "Permission denied")
             except OSError as error:
                 reasons.append(f"{folder}: {error.strerror or error}")
@@ -222,53 +267,63 @@ class Weights:
                 logger.warning("%s. Downloads go to %s instead.", "; ".join(reasons), folder)
             return folder
         raise WeightsError(
-            f"no folder of weights can be written ({'; '.join(reasons)}); name one in "
-            "GFP_WEIGHTS_DIR"
+            f"no folder of weights can be written ({'; '.join(reasons) or 'none is set'}); name "
+            "one in GFP_WEIGHTS_DIR"
         )
 
     def _in_folder(self, entry: Entry, folder: Path) -> Path | None:
-        converted = folder / entry.usable_file
-        if (
-            entry.format == "pytorch"
-            and is_regular(converted)
-            and self._is_converted(entry, converted)
-        ):
-            return converted
-        for path in walk(folder):
-            if self._is_original(entry, path):
-                return path
-        return None
+        paths = list(walk(folder))
+        if entry.format == "pytorch":
+            for path in paths:
+                if _has_name(path, (entry.usable_file,)) and self._is_converted(entry, path):
+                    return path
+        return next((path for path in paths if self._is_original(entry, path)), None)
 
     def _is_converted(self, entry: Entry, path: Path) -> bool:
         """Whether a file is this row's, made by the conversion here or downloaded as such."""
-        if read_metadata(path).get("source_sha256") == (entry.sha256 or "") or not entry.sha256:
+        if entry.sha256 is None:
+            _say_unverified(entry, path)
             return True
-        if entry.converted_sha256 and self.hashes.sha256_of(path) == entry.converted_sha256:
-            return True
-        logger.warning("%s was not made from %s: it is not used.", path, entry.file)
-        return False
+        digest = self._hash(path)
+        if digest is None:
+            return False
+        if not self._is_trusted(entry, digest):
+            logger.warning(
+                "%s is not used: that it was made from %s is not known here. Delete it, or, if you "
+                'trust where it comes from, write converted_sha256 = "%s" into a row %r of your '
+                "catalogue (docs/weights.md).",
+                *(path, entry.file, digest, entry.name),
+            )
+            return False
+        return True
 
     def _is_original(self, entry: Entry, path: Path) -> bool:
         """Whether a file is this row's, by size and hash; by its name where these are not known."""
-        named = path.name.casefold() in (name.casefold() for name in entry.file_names)
+        named = _has_name(path, entry.file_names)
         if entry.sha256 is None:
             if named:
-                logger.warning(
-                    "%s is used unverified: the hash of %s is not known.", path, entry.name
-                )
+                _say_unverified(entry, path)
             return named
         try:
             if not named and (entry.size is None or path.stat().st_size != entry.size):
                 return False
-            same = self.hashes.sha256_of(path) == entry.sha256
         except OSError as error:
             logger.warning("%s cannot be read: %s", path, error.strerror or error)
             return False
+        same = self._hash(path) == entry.sha256
         if named and not same:
             logger.warning(
                 "%s has the name but not the content of %s: it is not used.", path, entry.file
             )
         return same
+
+    def _hash(self, path: Path) -> str | None:
+        """The SHA-256 of a file; None, with a line in the log, if it cannot be read."""
+        try:
+            return self.hashes.sha256_of(path)
+        except OSError as error:
+            logger.warning("%s cannot be read: %s", path, error.strerror or error)
+            return None
 
     def _in_hub_cache(self, entry: Entry) -> Path | None:
         """A file that huggingface_hub downloaded for someone else."""
@@ -280,9 +335,9 @@ class Weights:
             cached = try_to_load_from_cache(
                 source.repo, source.path, revision=source.revision, repo_type=source.repo_type
             )
-            wanted = entry.converted_sha256 if source.converted else entry.sha256
-            if isinstance(cached, str) and wanted is not None:
-                if self.hashes.sha256_of(Path(cached)) == wanted:
+            expected = entry.converted_sha256 if source.converted else entry.sha256
+            if isinstance(cached, str) and expected is not None and is_regular(cached):
+                if self._hash(Path(cached)) == expected:
                     return Path(cached)
                 logger.debug("%s is another file than %s", cached, entry.file)
         return None
@@ -297,6 +352,7 @@ class Weights:
             raise WeightsError("not on this machine, and HF_HUB_OFFLINE forbids downloads")
         folder = self.target_folder()
         try:
+            _sweep(folder / STAGING)
             with _lock(folder / STAGING / f"{entry.name}.lock", progress):
                 # Another process may have fetched it while this one waited.
                 return self.locate(entry.name) or self._fetch_locked(entry, folder, progress)
@@ -314,25 +370,30 @@ class Weights:
         # the hash is wrong and it is downloaded anew.
         complete, source = download(entry, self.sources(entry), part, progress)
         if source.converted or entry.format != "pytorch":
-            move_into_place(complete, target)
+            commit(complete, target)
         else:
             self._convert(entry, complete, folder)
-        for other in (part(Source()), part(Source(converted=True))):
-            other.unlink(missing_ok=True)
+        for leftover in (part(Source()), part(Source(converted=True))):
+            leftover.unlink(missing_ok=True)
         self.hashes.remember(target, sha256_of(target))
         logger.info("%s is now in %s.", entry.name, target)
         return target
 
 
+@functools.cache
+def _report_once(problem: str) -> None:
+    logger.error("%s; until that is mended only bundled weights are used.", problem)
+
+
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file, without reading its tensors; empty if it has none.
+    """Read the metadata of a safetensors file without its tensors; empty if it has none.
 
     Also empty if the file is no safetensors file, which loading it will say.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            if length > 100_000_000:  # the format's own limit
+            if length > _HEADER_LIMIT:
                 return {}
             metadata = json.loads(file.read(length)).get("__metadata__", {})
         return {str(key): str(value) for key, value in metadata.items()}
@@ -342,6 +403,36 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 _EFFECTIVE = os.access in os.supports_effective_ids
+
+
+def _has_name(path: Path, names: tuple[str, ...]) -> bool:
+    return path.name.casefold() in {name.casefold() for name in names}
+
+
+def _say_unverified(entry: Entry, path: Path) -> None:
+    logger.warning("%s is used unverified: the hash of %s is not known.", path, entry.name)
+
+
+def _damaged(entry: Entry, path: Path, digest: str) -> str:
+    return (
+        f"{path}: damaged, or another file: its SHA-256 is {digest}, which is neither that of "
+        f"{entry.file} ({entry.sha256 or 'not known'}) nor of what was converted from it here; "
+        f"delete it, and get it again with: gfp weights get {entry.name}"
+    )
+
+
+def _sweep(staging: Path) -> None:
+    """Remove parts that no download has gone on from for a week.
+
+    What a killed conversion left is swept by `io.atomic`, at the next.
+    """
+    for path in staging.glob("*.part"):
+        try:
+            if time.time() - os.lstat(path).st_mtime > _STALE:
+                path.unlink()
+                logger.info("%s: left by an earlier run, removed", path)
+        except OSError as error:
+            logger.debug("%s: %s", path, error)
 
 
 def _link(source: Source) -> str:
@@ -359,6 +450,7 @@ def _lock(path: Path, progress: Progress | None) -> Iterator[None]:
     """Hold a lock between processes; the system frees it when a process dies."""
     from filelock import FileLock, Timeout
 
+    remove_foreign(path)  # a link would have another file emptied
     lock = FileLock(path)
     waited = False
     while True:

@@ -57,10 +57,10 @@ def test_values_can_be_changed():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("data.bach=2", "data has no key bach; it has size, batch"),
-        ("data.batch=2.5", "data.batch cannot be 2.5"),
-        ("data.batch=true", "data.batch cannot be True"),
-        ("run.precision=half", "run.precision must be one of float32"),
+        ("data.bach=2", "data has no key 'bach'; the nearest is 'batch'; there are size, batch"),
+        ("data.batch=2.5", "'data.batch' cannot be 2.5; it is a whole number"),
+        ("data.batch=true", "'data.batch' cannot be True"),
+        ("run.precision=half", "'run.precision' must be one of float32"),
         ("degradation.sigma=[3, 1]", "sigma must be a range"),
         ("degradation.motion=1.5", "motion is a chance"),
         ("loss.identity_distance=l3", "identity_distance must be one of"),
@@ -77,7 +77,7 @@ def test_recipe_files(tmp_path):
         load_recipe("nothing")
     file = tmp_path / "own.toml"
     file.write_text("about = 'x'\n[model]\nname = 'GFPGANLite'\n")
-    with pytest.raises(ValueError, match=r"own.toml: it lacks the key schedule"):
+    with pytest.raises(ValueError, match=r"own.toml: 'schedule' is missing"):
         load_recipe(file)
     file.write_text("about = ")
     with pytest.raises(ValueError, match="no TOML"):

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from huggingface_hub import constants, file_download
 
+from gfp_core.weights import download
 from gfp_core.weights.settings import Settings
 from gfp_core.weights.store import Weights
 
@@ -60,11 +61,11 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
             "HUGGINGFACE_CO_URL_TEMPLATE": served.address
             + "/{repo_id}/resolve/{revision}/{filename}",
             "HF_HUB_CACHE": str(tmp_path / "hf"),
-            "DOWNLOAD_CHUNK_SIZE": 1000,
             "HF_HUB_OFFLINE": False,
         }
         for name, value in values.items():
             set_constant(monkeypatch, name, value)
+        monkeypatch.setattr(download, "BLOCK", 1000)
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))

@@ -38,6 +38,11 @@ class LocalHub:
     block: int = 4096
     stall: bool = False
     """Send the head of an answer and then nothing."""
+    pauses: dict[str, float] = field(default_factory=dict)
+    blocks: dict[str, int] = field(default_factory=dict)
+    """`pause` and `block` of single paths."""
+    hide_length: bool = False
+    """Do not say how long a transfer is."""
     ranges: bool = True
     hide_hash: bool = False
     """Give an ETag that is not the file's hash, and no size."""
@@ -127,16 +132,24 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(206 if asked and hub.ranges else 200)
         if asked and hub.ranges:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(content) - start))
+        if hub.hide_length:
+            self.send_header("Connection", "close")
+        else:
+            self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
+        pause, block = hub.pauses.get(path, hub.pause), hub.blocks.get(path, hub.block)
         if hub.stall:
             hub.closed.wait(20)
         end = start + hub.cut_after.pop(0) if hub.cut_after else len(content)
-        for first in range(start, min(end, len(content)), hub.block):
-            self.wfile.write(content[first : min(first + hub.block, end)])
-            if hub.pause:
-                time.sleep(hub.pause)
-        if end < len(content):
+        for first in range(start, min(end, len(content)), block):
+            try:
+                self.wfile.write(content[first : min(first + block, end)])
+            except OSError:  # given up by the other side
+                self.close_connection = True
+                return
+            if pause:
+                time.sleep(pause)
+        if end < len(content) or hub.hide_length:
             self.close_connection = True
 
     # What publishing asks for: https://huggingface.co/docs/hub/api

@@ -96,10 +96,10 @@ def test_for_commerce_keeps_only_what_is_known_to_be_allowed() -> None:
         ("size = -1", "'size' must be a number of bytes"),
         ("size = true", "'size' must be a number of bytes"),
         ("size = 99999999999999", "'size' must be a number of bytes"),
-        ('commercial = "perhaps"', "'commercial' must be one of yes, no, unclear"),
+        ('commercial = "perhaps"', "'commercial' must be one of yes, no, unclear, not 'perhaps'"),
         ('reason = ""', "'reason' must be a line of text"),
         ('title = "a\\u001b[31m"', "'title' must be a line of text"),
-        ("hash = 1", "unknown field 'hash'"),
+        ("hash = 1", "there is no field 'hash'"),
     ],
 )
 def test_a_wrong_row_is_refused(line: str, message: str, tmp_path: Path) -> None:

@@ -376,7 +376,7 @@ def process(hub: Any, folder: Path, catalogue: Callable[..., Path], tmp_path: Pa
         "OMP_NUM_THREADS": "1",
     }
     code = (
-        "from huggingface_hub import constants; constants.DOWNLOAD_CHUNK_SIZE = 1000\n"
+        "from gfp_core.weights import download; download.BLOCK = 1000\n"
         "from gfp_core.weights.store import Weights; print(Weights().get('net'))"
     )
     started: list[subprocess.Popen[str]] = []
@@ -425,3 +425,77 @@ def test_killed_while_downloading(
     hub.requests.clear()
     check_works(weights(), folder, content)
     assert hub.transfers() == [f"bytes={left}-"]
+
+
+def slow(monkeypatch: pytest.MonkeyPatch, **limits: float) -> None:
+    for name, value in limits.items():
+        monkeypatch.setattr(f"gfp_core.weights.download.{name}", value)
+
+
+def test_a_source_that_drips_is_given_up_for_the_next(
+    weights: Make, hub: Any, folder: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow(monkeypatch, PATIENCE=0.3, MIN_RATE=10_000)
+    hub.files["fast/net.onnx"] = content
+    hub.pauses["/cdn/me/nets/net.onnx"] = 0.05
+    hub.block = 1
+    hub.blocks["/plain/fast/net.onnx"] = 40_000
+    fast = {"url": f"{hub.address}/plain/fast/net.onnx"}
+    begun = time.monotonic()
+    check_works(weights(sources=[{"repo": "me/nets", "path": "net.onnx"}, fast]), folder, content)
+    assert time.monotonic() - begun < 10
+    last = hub.transfers()[-1]
+    assert last is not None, "what came is gone on from"
+    assert 0 < int(last.removeprefix("bytes=").removesuffix("-")) < 100
+
+
+def test_slow_sources_are_named_if_there_is_no_other(
+    weights: Make, hub: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.pause, hub.block = 0.05, 1
+    slow(monkeypatch, PATIENCE=0.3, MIN_RATE=10_000)
+    check_failed(weights(), folder, "net.onnx at main: too slow (0.0 kB a second)")
+    slow(monkeypatch, PATIENCE=60, MAX_SECONDS=0.3)
+    check_failed(weights(), folder, "net.onnx at main: not done in 0 hours")
+
+
+def test_a_source_that_gives_a_byte_and_breaks_again_and_again_is_given_up(
+    weights: Make, hub: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.cut_after = [1] * 40_000
+    slow(monkeypatch, PATIENCE=0.5)
+    check_failed(weights(), folder, "too slow")
+
+
+def test_a_row_without_size_looks_at_free_space(
+    weights: Make, hub: Any, folder: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = [{"url": f"{hub.address}/plain/me/nets/net.onnx"}]
+    with monkeypatch.context() as full:
+        full.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=64 * 2**20 + 39_999))
+        check_failed(weights(size=None, sources=plain), folder, "the disk has 67 MB free")
+    assert staged(folder) == []
+    hub.hide_length = True
+    slow(monkeypatch, MAX_UNKNOWN=39_999)
+    check_failed(weights(size=None, sources=plain), folder, "more than 39999 bytes come")
+    slow(monkeypatch, MAX_UNKNOWN=40_000, _SPACE_EVERY=10_000)
+    calls: list[Path] = []
+    usage = SimpleNamespace(free=10**9)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: calls.append(path) or usage)
+    check_works(weights(size=None, sources=plain), folder, content)
+    assert len(calls) >= 4
+
+
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+def test_certificates_that_are_not_there_are_named(
+    name: str, weights: Make, hub: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get_session() -> None:  # as the HTTP client does when it is made
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setenv(name, "/nowhere/ca.pem")
+    monkeypatch.setattr("huggingface_hub.utils.get_session", get_session)
+    plain = [{"url": f"{hub.address}/plain/me/nets/net.onnx"}]
+    check_failed(
+        weights(sources=plain), folder, f"{name} names certificates that are not there (/nowhere/ca"
+    )

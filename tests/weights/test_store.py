@@ -129,10 +129,16 @@ def test_a_big_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert HashMemory(memory).sha256_of(path) == hashlib.sha256(b"2").hexdigest()
     assert len(read) == 2
     # A memory that is broken, or of a file that is gone, does no harm.
-    for text in ("{", "[]", '{"a": [1]}', '{"a": null}', json.dumps({"/gone": [1, 2, "x"]})):
+    for text in (
+        "{",
+        "[]",
+        '{"a": [1]}',
+        '{"files": null}',
+        json.dumps({"files": {"/gone": [1, 2, 3, 4, "x"]}}),
+    ):
         memory.write_text(text, encoding="utf-8")
         assert HashMemory(memory).sha256_of(path) == hashlib.sha256(b"2").hexdigest()
-    assert list(json.loads(memory.read_text(encoding="utf-8"))) == [str(path)]
+    assert list(json.loads(memory.read_text(encoding="utf-8"))["files"]) == [str(path)]
 
 
 def test_a_catalogue_with_a_path_in_it_is_refused_before_anything_is_written(
