@@ -244,6 +244,9 @@ def _check_reference(reference: Tensor | None, mode: ColorMode, count: int) -> N
     if reference is None:
         return
     check_frames(reference, name="reference")
+    broken = [i for i, picture in enumerate(reference) if not picture.isfinite().all()]
+    if broken:
+        raise ValueError(f"reference picture {broken[0]} holds NaN or infinite values")
     if count and reference.shape[0] not in (1, count):
         raise ValueError(
             f"{reference.shape[0]} reference pictures for {count} faces: give one, or one for each"

@@ -90,8 +90,8 @@ def resize_crops(faces: Faces, size: int) -> Faces:
             return crops
         if not len(crops):  # which interpolation refuses
             return crops.new_zeros(0, 3, size, size)
-        larger = F.interpolate(crops, (size, size), mode="bicubic", antialias=True)
-        return larger.clamp_(0.0, 1.0)
+        larger = F.interpolate(crops.float(), (size, size), mode="bicubic", antialias=True)
+        return larger.clamp_(0.0, 1.0).to(crops.dtype)
 
     return replace(
         faces,
@@ -110,4 +110,4 @@ def resize_masks(masks: Tensor, faces: Faces) -> Tensor:
     if held is None or not len(masks) or masks.shape[1:] == held.shape[2:]:
         return masks
     size = (held.shape[2], held.shape[3])
-    return F.interpolate(masks[:, None], size, mode="bilinear", antialias=True)[:, 0]
+    return F.interpolate(masks[:, None].float(), size, mode="bilinear", antialias=True)[:, 0]

@@ -323,11 +323,11 @@ def _check(
     check_frames(frames)
     if not 0 <= score <= 1:
         raise ValueError(f"score must be in [0, 1], not {score}")
-    if min_size < 0 or (max_size is not None and max_size < min_size):
+    if not (min_size >= 0 and (max_size is None or max_size >= min_size)):
         raise ValueError(f"sizes must be 0 <= min_size <= max_size, not {min_size}, {max_size}")
-    if long_side is not None and long_side < 1:
+    if long_side is not None and not long_side >= 1:
         raise ValueError(f"long_side must be at least 1 pixel, not {long_side}")
-    if not rotations or any(rotation not in (0, 90, 180, 270) for rotation in rotations):
+    if not len(rotations) or any(rotation not in (0, 90, 180, 270) for rotation in rotations):
         raise ValueError(f"rotations must be some of 0, 90, 180, 270, not {rotations}")
 
 

@@ -20,7 +20,7 @@ def draw_faces(image: NDArray[np.float32], faces: Sequence[Face]) -> NDArray[np.
 
     Args:
         image: (H, W, 3 or 4) float32 RGB or RGBA in [0, 1].
-        faces: the faces of this picture; the number is the place in this sequence, from 0.
+        faces: the faces of this picture; the number is the index in this sequence, from 0.
 
     Returns:
         A new picture of the same shape; pixels that nothing is drawn on are as they were.
@@ -40,21 +40,21 @@ def draw_faces(image: NDArray[np.float32], faces: Sequence[Face]) -> NDArray[np.
 def _draw_face(image: NDArray[np.uint8], face: Face, label: str) -> None:
     """Draw one face in place, in sizes that suit the face and the picture."""
     line = max(1, round(max(image.shape[:2]) / 900))
-    x1, y1, x2, y2 = (round(value) for value in face.box)
+    x1, y1, x2, y2 = (_pixel(value) for value in face.box)
     cv2.rectangle(image, (x1, y1), (x2, y2), (0, 255, 0), line, cv2.LINE_AA)
-    radius = max(1, round(max(face.width, face.height) / 60))
+    radius = max(1, round(max(x2 - x1, y2 - y1) / 60))
     for index, (x, y) in enumerate(face.landmarks):
         # Left points are red and right ones blue: a swapped or wrongly turned face shows.
-        colour = ((255, 40, 40), (40, 120, 255), (255, 255, 0))[(0, 1, 2, 0, 1)[index]]
-        cv2.circle(image, (round(float(x)), round(float(y))), radius, colour, -1, cv2.LINE_AA)
+        color = ((255, 40, 40), (40, 120, 255), (255, 255, 0))[(0, 1, 2, 0, 1)[index]]
+        cv2.circle(image, (_pixel(x), _pixel(y)), radius, color, -1, cv2.LINE_AA)
     text = f"{label}: {face.score:.2f}"
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.4 * max(1.0, line / 1.5)
     (width, height), below = cv2.getTextSize(text, font, scale, line)
     left = min(max(x1, 0), max(image.shape[1] - width, 0))
     bottom = max(y1, height + below)  # inside the picture where the box leaves it
     cv2.rectangle(image, (left, bottom - height - below), (left + width, bottom), (0, 90, 0), -1)
-    place = (left, bottom - below // 2)
-    cv2.putText(image, text, place, font, scale, (255, 255, 255), line, cv2.LINE_AA)
+    corner = (left, bottom - below // 2)
+    cv2.putText(image, text, corner, font, scale, (255, 255, 255), line, cv2.LINE_AA)
 
 
 def sheet(columns: Mapping[str, Tensor], pictures: Sequence[int], size: int = 256) -> Tensor:
@@ -88,3 +88,8 @@ def _label(text: str, width: int) -> Tensor:
     font = ImageFont.load_default(size=14)
     ImageDraw.Draw(picture).text((width / 2, 12), text, fill="black", font=font, anchor="mm")
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+
+
+def _pixel(value: float) -> int:
+    """Round a coordinate, kept within what OpenCV can draw; NaN becomes 0."""
+    return round(float(np.clip(np.nan_to_num(value), -32000, 32000)))

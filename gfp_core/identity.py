@@ -57,7 +57,7 @@ def compare(faces: Faces, embedder: FaceEmbedder, *, limit: float = LIMIT) -> Li
     Raises:
         ValueError: the faces are not restored, or the limit is not above 0.
     """
-    if limit <= 0:
+    if not limit > 0:
         raise ValueError(f"the limit of the identity guard must be above 0 degrees, not {limit}")
     if not len(faces):
         return Likeness(torch.empty(0), torch.empty(0))
@@ -87,12 +87,19 @@ def guard(faces: Faces, embedder: FaceEmbedder, *, limit: float = LIMIT) -> Face
 
 
 def take_back(faces: Faces, strengths: Tensor) -> Faces:
-    """Blend restored crops towards the input, by the strengths (N,) in [0, 1] of `compare`."""
+    """Blend restored crops towards the input, by the strengths (N,) in [0, 1] of `compare`.
+
+    Raises:
+        ValueError: a strength lies outside 0..1.
+    """
+    strengths = torch.as_tensor(strengths, dtype=torch.float32)
+    if not bool(((strengths >= 0) & (strengths <= 1)).all()):
+        raise ValueError(f"strengths must lie in 0..1, not {strengths.tolist()}")
     if faces.crops is None or faces.restored is None or bool((strengths == 1).all()):
         return faces
     restored, before = faces.restored.clone(), faces.crops.to(faces.restored.device)
     weak = (strengths < 1).nonzero().squeeze(1).to(restored.device)
-    share = strengths.to(restored.device)[weak].view(-1, 1, 1, 1)
+    share = strengths.to(restored)[weak].view(-1, 1, 1, 1)
     restored[weak] = before[weak] + share * (restored[weak] - before[weak])
     return replace(faces, restored=restored)
 

@@ -69,9 +69,16 @@ _CHIN = 0.75
 _HULL_MARGIN = 0.12
 
 
+def as_mask(mask: Mask | MaskShape | None) -> Mask:
+    """Return a `Mask` from one, from the name of its shape, or from None, the default."""
+    if mask is None:
+        return Mask()
+    return Mask(mask) if isinstance(mask, str) else mask
+
+
 def make_masks(
     faces: Faces,
-    mask: Mask | MaskShape = "ellipse",
+    mask: Mask | MaskShape | None = None,
     *,
     parser: FaceParser | None = None,
     progress: Progress | None = None,
@@ -95,7 +102,7 @@ def make_masks(
         ValueError: the faces are not aligned and restored as far as the mask looks at them; or the
             shape needs a parser and there is none.
     """
-    mask = Mask(mask) if isinstance(mask, str) else mask
+    mask = as_mask(mask)
     held = faces.crops if faces.crops is not None else faces.restored
     if held is None:
         if len(faces):
@@ -114,7 +121,7 @@ class CropMasks:
 
     def __init__(
         self,
-        mask: Mask | MaskShape | Tensor,
+        mask: Mask | MaskShape | Tensor | None,
         faces: Faces,
         size: int,
         labels: tuple[Tensor, Tensor] | None = None,
@@ -130,7 +137,7 @@ class CropMasks:
         Raises:
             ValueError: the shape needs a parser or is none, or the masks do not fit the crops.
         """
-        self.mask = Mask(mask) if isinstance(mask, str) else mask
+        self.mask = mask if isinstance(mask, Tensor) else as_mask(mask)
         self.faces, self.size, self.labels = faces, size, labels
         wanted = (len(faces), size, size)
         if isinstance(self.mask, Tensor) and len(faces) and self.mask.shape != wanted:

@@ -12,8 +12,8 @@ twice and their order does not matter. A pixel that no mask touches is the frame
 
 from __future__ import annotations
 
-import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -21,16 +21,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from .blend import banded, grain, kept_detail
 from .faces import Faces, Progress
 from .geometry import compose, invert, scaling, similarity_scale, transform, warp, warp_into
 from .masks import CropMasks, FrameMask
 from .options import Blend, Mask, MaskShape
-from .tensors import check_frames, clamp01, to_numpy
-
-logger = logging.getLogger(__name__)
+from .tensors import check_frames, clamp01, resize, to_numpy
 
 DEFAULT_BLEND = Blend()
 _BLOCK = 8  # side of a JPEG block
@@ -51,6 +48,8 @@ class _Patch:
     """(2, 3), from pixels of the box to pixels of the crop."""
     alpha: Tensor
     """(h, w) float32 in [0, 1]: the mask, times the strength and the frame's mask."""
+    outside: Tensor | None
+    """(3, h, w) bool: where the frame lay outside [0, 1] before; None: nowhere."""
     seen: Tensor
     """(3, h, w) float32 in [0, 1]."""
 
@@ -59,10 +58,10 @@ def paste(
     frames: Tensor,
     faces: Faces,
     *,
-    mask: Mask | MaskShape | Tensor = "ellipse",
+    mask: Mask | MaskShape | Tensor | None = None,
     frame_mask: Tensor | None = None,
-    blend: Blend = DEFAULT_BLEND,
-    strength: float | Tensor = 1.0,
+    blend: Blend | None = None,
+    strength: float | Sequence[float] | Tensor = 1.0,
     upscale: float = 1.0,
     background: Tensor | None = None,
     in_place: bool = False,
@@ -101,6 +100,7 @@ def paste(
     check_frames(frames, faces)
     restored, matrices = _check_restored(faces)
     masks = CropMasks(mask, faces, restored.shape[-1])
+    blend = DEFAULT_BLEND if blend is None else blend
     strengths = _strengths(strength, len(faces))
     image = _canvas(frames, upscale, background, in_place)
     covered = _zeros(image.shape[0], *image.shape[-2:])
@@ -132,10 +132,12 @@ def paste(
             done += 1
             if progress is not None:
                 progress(done, len(faces))
+        for patch in patches:  # after all sums, whose order must not matter
+            _clamp(image[frame], patch, covered[frame][patch.box])
     return image, covered.to(image.device)
 
 
-def face_mask(faces: Faces, *, mask: Mask | MaskShape | Tensor = "ellipse") -> Tensor:
+def face_mask(faces: Faces, *, mask: Mask | MaskShape | Tensor | None = None) -> Tensor:
     """Where `paste` would lay the faces at full strength.
 
     Args:
@@ -148,6 +150,8 @@ def face_mask(faces: Faces, *, mask: Mask | MaskShape | Tensor = "ellipse") -> T
     Raises:
         ValueError: the faces were not aligned, or their frames differ in size.
     """
+    if not faces.frame_sizes:
+        return _zeros(0, 1, 1)
     if len(set(faces.frame_sizes)) != 1:
         raise ValueError("frames of different sizes have no common mask")
     height, width = faces.frame_sizes[0]
@@ -165,10 +169,11 @@ def face_mask(faces: Faces, *, mask: Mask | MaskShape | Tensor = "ellipse") -> T
     return covered
 
 
-def _strengths(strength: float | Tensor, count: int) -> list[float]:
-    """One a face, in [0, 1]."""
-    many = isinstance(strength, Tensor) and strength.ndim == 1
-    values = strength.tolist() if isinstance(strength, Tensor) and many else [float(strength)]
+def _strengths(strength: float | Sequence[float] | Tensor, count: int) -> list[float]:
+    """Return a strength in [0, 1] for each face, from one for all or one a face."""
+    array = strength.tolist() if isinstance(strength, Tensor) else strength
+    many = np.ndim(array) == 1
+    values = [float(value) for value in np.atleast_1d(array)]
     if many and len(values) != count:
         raise ValueError(f"{len(values)} strengths for {count} faces")
     if not all(0 <= value <= 1 for value in values):
@@ -209,7 +214,7 @@ def _canvas(frames: Tensor, upscale: float, background: Tensor | None, in_place:
         if upscale == 1:
             return frames if in_place else frames.clone()
         height, width = (max(1, round(side * upscale)) for side in frames.shape[-2:])
-        return _resize(frames, height, width)
+        return resize(frames, height, width)
     if upscale != 1:
         raise ValueError("give upscale or background, not both: the background has its own size")
     check_frames(background, name="background")
@@ -217,24 +222,9 @@ def _canvas(frames: Tensor, upscale: float, background: Tensor | None, in_place:
         raise ValueError(f"{background.shape[0]} backgrounds for {frames.shape[0]} frames")
     background = background.to(frames.device, frames.dtype, copy=not in_place)
     if frames.shape[1] == 4 and background.shape[1] == 3:
-        alpha = _resize(frames[:, 3:], *background.shape[-2:])
+        alpha = resize(frames[:, 3:], *background.shape[-2:])
         background = torch.cat([background, alpha], dim=1)
     return background
-
-
-def _resize(image: Tensor, height: int, width: int) -> Tensor:
-    """Bicubic, filtered when it shrinks, and without extremes that were not there before."""
-    if image.shape[-2:] == (height, width):
-        return image.clone()
-    finite = image.isfinite()
-    if not finite.all():
-        logger.warning("resampling replaces NaN and infinite pixels by values in 0..1")
-        image = torch.where(finite, image, clamp01(image))
-    resized = F.interpolate(
-        image.float(), (height, width), mode="bicubic", align_corners=False, antialias=True
-    )
-    low, high = image.amin(dim=(2, 3), keepdim=True), image.amax(dim=(2, 3), keepdim=True)
-    return resized.to(image.dtype).clamp_(low, high)
 
 
 def _place(
@@ -259,8 +249,17 @@ def _place(
     back = np.column_stack([to_crop[:, :2], to_crop @ (*low, 1.0)])
     # A mask is soft: bilinear shows no difference, at a third of the time.
     alpha = torch.from_numpy(warp_into(box, mask, back, cv2.INTER_LINEAR))
-    seen = clamp01(image[(slice(3), *box)].float()).cpu()
-    return _Patch(index, frame, box, back, alpha, seen)
+    pixels = image[(slice(3), *box)]
+    outside = ((pixels < 0) | (pixels > 1)) & pixels.isfinite()
+    return _Patch(
+        index,
+        frame,
+        box,
+        back,
+        alpha,
+        outside if outside.any() else None,
+        seen=clamp01(pixels.float()).cpu(),
+    )
 
 
 def _change(
@@ -308,6 +307,20 @@ def _add(image: Tensor, patch: _Patch, change: Tensor, share: Tensor) -> None:
     if not region.sum().isfinite():
         _mend(region, patch, share)
     region += change.to(image.device, image.dtype)
+
+
+def _clamp(image: Tensor, patch: _Patch, covered: Tensor) -> None:
+    """Clamp the touched pixels of a box to [0, 1], in place, where the frame was within [0, 1].
+
+    Bands and grain may overshoot the range, values beyond which the frame held itself stay.
+    """
+    region = image[(slice(3), *patch.box)]
+    touched = (covered > 0).to(region.device)
+    overshot = ((region < 0) | (region > 1)) & touched
+    if patch.outside is not None:
+        overshot &= ~patch.outside
+    if overshot.any():
+        region[overshot] = region[overshot].clamp(0.0, 1.0)
 
 
 def _mend(region: Tensor, patch: _Patch, share: Tensor) -> None:

@@ -504,7 +504,7 @@ class FaceRestorer:
         size = _need(self.restorer, "restorer").size if size is None else size
         if faces.crops is not None and faces.crops.shape[-1] == size:
             return faces
-        return align(frames, faces, size, border=options.padding)
+        return align(frames, faces, size, padding=options.padding)
 
     def _strengths(
         self, frames: Tensor, faces: Faces, options: RestoreOptions
@@ -536,7 +536,7 @@ class FaceRestorer:
         for index in range(len(reference)):
             face = largest.of_frame(index)
             if len(face):
-                crop = align(reference, face, size, border=options.padding).crops
+                crop = align(reference, face, size, padding=options.padding).crops
                 assert crop is not None
                 alpha = torch.from_numpy(face_ellipse(size))[None, None]
             else:

@@ -195,7 +195,7 @@ class Restorer:
             logger.warning("%s has no fidelity to set: %g has no effect", self.name, fidelity)
         noise = {}
         if seed is not None:  # drawn on the CPU, so that it is the same on every device
-            generator = torch.Generator().manual_seed(seed)
+            generator = torch.Generator().manual_seed(int(seed))
             for name, stored in _noise_buffers(self.net).items():
                 noise[name] = torch.randn(stored.shape, generator=generator).to(stored)
         if self.engine == "openvino" and (exported := self._openvino(bool(options or noise))):

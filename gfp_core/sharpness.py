@@ -94,7 +94,7 @@ def auto_strength(frames: Tensor, faces: Faces, sharp: Tensor | None = None) -> 
         ValueError: as `face_sharpness`.
     """
     sharp = face_sharpness(frames, faces) if sharp is None else sharp
-    blur = 1.0 - (1.0 - _LEFT) * _step(sharp, *_SHARP)
+    blur = 1.0 - (1.0 - _LEFT) * _step(sharp.float(), *_SHARP)
     size = torch.tensor([min(face.width, face.height) for face in faces.faces])
     score = torch.tensor([face.score for face in faces.faces])
     shares = blur * _step(size, *_TINY) * (0.5 + 0.5 * _step(score, *_DOUBTFUL))

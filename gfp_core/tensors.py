@@ -5,15 +5,19 @@ Images are floating point RGB or RGBA, (B, 3 or 4, H, W), nominally in [0, 1].
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from .faces import Faces
+
+logger = logging.getLogger(__name__)
 
 
 def check_frames(frames: Tensor, faces: Faces | None = None, *, name: str = "frames") -> None:
@@ -62,6 +66,46 @@ def check_crops(crops: Tensor, name: str = "crops") -> None:
 def clamp01(image: Tensor) -> Tensor:
     """Clamp an image to [0, 1], as networks may see it; NaN becomes 0. A new tensor."""
     return torch.nan_to_num(image, nan=0.0, posinf=1.0, neginf=0.0).clamp_(0.0, 1.0)
+
+
+def resize(image: Tensor, height: int, width: int) -> Tensor:
+    """Resize images: bicubic, filtered where they shrink, without extremes that they had not.
+
+    Alpha is straight before and after, but colors are averaged by their alpha (premultiplied), so
+    that the invisible colors of transparent pixels do not bleed into a cut-out's outline.
+
+    Args:
+        image: (B, C, H, W) floating point; C = 4 is RGBA. NaN and infinite pixels become values in
+            [0, 1], which a log line says.
+        height: of the result.
+        width: of the result.
+
+    Returns:
+        (B, C, height, width) of the image's type, always new.
+    """
+    if image.shape[-2:] == (height, width):
+        return image.clone()
+    if not len(image):  # which interpolation refuses
+        return image.new_zeros(0, image.shape[1], height, width)
+    finite = image.isfinite()
+    if not finite.all():
+        logger.warning("resampling replaces NaN and infinite pixels by values in 0..1")
+        image = torch.where(finite, image, clamp01(image))
+    resized = _bicubic(image.float(), height, width)
+    if image.shape[1] == 4 and bool((image[:, 3] < 1).any()):
+        alpha = clamp01(image[:, 3:].float())
+        share = _bicubic(alpha, height, width)
+        colors = _bicubic(alpha * image[:, :3].float(), height, width) / share
+        # Where next to nothing is visible, the plain mean of the colors is as good as any.
+        resized[:, :3] = torch.where(share > 1 / 1024, colors, resized[:, :3])
+    low, high = image.amin(dim=(2, 3), keepdim=True), image.amax(dim=(2, 3), keepdim=True)
+    return resized.to(image.dtype).clamp_(low, high)
+
+
+def _bicubic(image: Tensor, height: int, width: int) -> Tensor:
+    return F.interpolate(
+        image, (height, width), mode="bicubic", align_corners=False, antialias=True
+    )
 
 
 def to_numpy(image: Tensor) -> NDArray[np.float32]:

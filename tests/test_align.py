@@ -199,7 +199,7 @@ def test_the_border_is_the_edge_of_the_frame() -> None:
     frame[..., 0] = 0.75
     faces = make_faces(placed(0.5, centre=(0, 150)), height=300, width=300)
     replicated, black = (
-        align(frame, faces, border=border).crops for border in ("replicate", "constant")
+        align(frame, faces, padding=border).crops for border in ("replicate", "constant")
     )
     assert replicated is not None
     assert black is not None
@@ -213,7 +213,7 @@ def test_reflected_border_is_that_of_the_whole_frame(centre: tuple[float, float]
     generator = torch.Generator().manual_seed(1)
     frame = torch.rand(1, 3, 300, 320, generator=generator)
     landmarks = placed(0.5, 0.4, centre)
-    near = align(frame, make_faces(landmarks, height=300, width=320), border="reflect").crops
+    near = align(frame, make_faces(landmarks, height=300, width=320), padding="reflect").crops
     padded = np.pad(frame[0].numpy(), ((0, 0), (290, 290), (290, 290)), mode="reflect")
     around = make_faces(landmarks + 290, height=880, width=900)
     far = align(torch.from_numpy(padded)[None], around).crops
@@ -253,14 +253,14 @@ def test_broken_and_bright_pixels_and_alpha_leave_a_sound_crop() -> None:
     [
         ((3, 512, 512), "replicate", "frames must be"),
         ((1, 1, 512, 512), "replicate", "frames must be"),
-        ((1, 3, 512, 512), "wrap", "border must be"),
+        ((1, 3, 512, 512), "wrap", "padding must be"),
         ((1, 3, 512, 500), "replicate", "belong to"),
         ((2, 3, 512, 512), "replicate", "belong to"),
     ],
 )
 def test_bad_arguments_are_named(shape: tuple[int, ...], border: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        align(torch.zeros(shape), make_faces(TEMPLATE, height=512, width=512), border=border)
+        align(torch.zeros(shape), make_faces(TEMPLATE, height=512, width=512), padding=border)
 
 
 def test_no_faces_give_no_crops() -> None:
@@ -284,7 +284,7 @@ def test_faces_anywhere_of_any_size_give_crops(
     frame = torch.full((1, 3, height, width), 0.6)
     faces = make_faces(placed(scale, angle, centre), height=height, width=width)
     try:
-        crops = align(frame, faces, 64, border=border).crops
+        crops = align(frame, faces, 64, padding=border).crops
     except ValueError as error:
         # Float32 landmarks a million pixels away may fall onto one point.
         assert "landmarks" in str(error)  # noqa: PT017

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gfp_core.align import align
-from gfp_core.blend import blockiness
+from gfp_core.blend import blockiness, grain
 from gfp_core.faces import Face, Faces
 from gfp_core.geometry import TEMPLATE
 from gfp_core.options import Blend, Mask
@@ -189,6 +189,17 @@ def test_grain_of_a_grey_photograph_is_grey() -> None:
     image, _ = paste(frame, faces, blend=Blend(grain=1.0))
     assert torch.equal(image[:, 0], image[:, 1])
     assert torch.equal(image[:, 0], image[:, 2])
+
+
+def test_grain_of_colors_alone_does_not_change_the_luma() -> None:
+    """Of Y = (R + 2 G + B) / 4; noise of a camera is often stronger in color than in luma."""
+    rng = np.random.default_rng(0)
+    red, blue = rng.normal(0, 0.05, (2, 200, 200))
+    seen = (0.5 + np.stack([red, -(red + blue) / 2, blue], axis=-1)).astype(np.float32)
+    made = grain(seen, np.full_like(seen, 0.5), seed=1)
+    luma = (made[..., 0] + 2 * made[..., 1] + made[..., 2]) / 4
+    assert float(made[..., 0].std()) == pytest.approx(0.05, rel=0.25)
+    assert float(luma.std()) < 0.05 * float(made[..., 0].std())
 
 
 def test_sharp_faces_are_left_alone_more() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gfp_core.colorspaces import linear_to_rgb, rgb_to_linear, rgb_to_oklab
-from gfp_core.enhance import balance, enhance
+from gfp_core.enhance import _stretched, balance, enhance
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +171,45 @@ def test_what_is_wrong_is_named(photo: Tensor) -> None:
     ]:
         with pytest.raises(ValueError, match=said):
             enhance(frames, strength)
+
+
+@pytest.mark.parametrize(
+    ("dark", "middle", "bright"), [(0.2, 0.5, 0.7), (0.3, 0.42, 0.5), (0.05, 0.3, 0.9)]
+)
+def test_the_range_of_lightness_is_widened_about_its_median(dark, middle, bright) -> None:
+    span = bright - dark
+    gain = min(1.6, 1 / span)
+    low = dark * (1 - gain * span) / (1 - span)
+
+    def stretch(*values: float) -> list[float]:
+        return _stretched(torch.tensor(values), dark, middle, bright).tolist()
+
+    assert stretch(dark, middle, bright) == pytest.approx(
+        [low, middle, low + gain * span], abs=1e-5
+    )
+    assert 0 <= low <= dark
+    assert bright <= low + gain * span <= 1 + 1e-6
+    # Beyond the range the curve goes on as a straight line, in it the curve rises everywhere.
+    assert stretch(dark - 0.05, bright + 0.05) == pytest.approx(
+        [low - gain * 0.05, low + gain * (span + 0.05)], abs=1e-5
+    )
+    inner = _stretched(torch.linspace(dark, bright, 50), dark, middle, bright)
+    assert bool((inner.diff() > 0).all())
+
+
+def test_the_curve_of_lightness_bends_no_further_than_its_limit() -> None:
+    """A median far from the middle of the range would turn the curve into a step."""
+    gain, span, low = 1.6, 0.5, 0.2 * (1 - 1.6 * 0.5) / 0.5
+    for middle, bend in ((0.69, 1.5), (0.21, 1 / 1.5)):
+        value = float(_stretched(torch.tensor(0.45), 0.2, middle, 0.7))
+        if bend == 1.5:
+            assert value >= low + gain * span * 0.5**1.5 - 1e-6
+        else:
+            assert value <= low + gain * span * 0.5 ** (1 / 1.5) + 1e-6
+
+
+def test_a_full_or_senseless_range_is_left_alone() -> None:
+    light = torch.linspace(0, 1, 20)
+    assert torch.equal(_stretched(light, 0.0, 0.5, 1.0), light)
+    assert torch.equal(_stretched(light, 0.4, 0.4, 0.6), light)
+    assert torch.equal(_stretched(light, 0.4, 0.7, 0.6), light)

@@ -15,7 +15,7 @@ from gfp_core.align import align
 from gfp_core.crops import faces_from_crops
 from gfp_core.faces import Face, Faces, Progress
 from gfp_core.geometry import TEMPLATE
-from gfp_core.masks import DEFAULT_PARTS, PARTS, make_masks
+from gfp_core.masks import DEFAULT_PARTS, PARTS, fade, make_masks
 from gfp_core.networks.parsing import FacePart
 from gfp_core.options import Mask
 from gfp_core.paste import face_mask, paste
@@ -302,3 +302,25 @@ def test_any_mask_lies_in_the_crop_and_in_its_outline(
         free = make_masks(restored_faces(), Mask(shape, feather, grow))[0]
         assert bool((soft <= free).all())
     assert torch.equal(soft, make_masks(restored_faces(), mask, parser=parser)[0])
+
+
+@pytest.mark.parametrize("feather", [0.0, 0.05, 0.3])
+def test_a_faded_shape_has_exactly_the_outline_of_the_shape(feather: float) -> None:
+    y, x = np.mgrid[:96, :96]
+    inside = ((x - 40) ** 2 + (y - 50) ** 2 < 30**2) | ((x > 80) & (y < 20))
+    faded = fade(inside, feather)
+    inside[[0, -1], :] = inside[:, [0, -1]] = False  # the crop's own border is never touched
+    np.testing.assert_array_equal(faded > 0, inside)
+    # The outermost pixels are one pixel deep: as much of the fade as belongs to that depth.
+    edge = inside & ~cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+    edge &= np.hypot(x - 40, y - 50) < 40
+    ramp = min(1 / max(1, feather * 96), 1)
+    assert float(faded[edge].min()) == pytest.approx(ramp**2 * (3 - 2 * ramp), rel=0.01)
+
+
+def test_a_grown_outline_moves_by_the_pixels_asked_for() -> None:
+    inside = np.zeros((100, 100), bool)
+    inside[40:60, 40:60] = True
+    for grow, (first, last) in ((0.0, (40, 59)), (0.05, (35, 64)), (-0.05, (45, 54))):
+        rows = np.flatnonzero(fade(inside, 0.0, grow)[:, 50])
+        assert (rows[0], rows[-1]) == (first, last), grow

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,8 @@ from torch.nn import functional as F
 from gfp_core import paste as paste_module
 from gfp_core.align import align
 from gfp_core.faces import Face, Faces
-from gfp_core.geometry import TEMPLATE
+from gfp_core.geometry import TEMPLATE, compose, scaling, warp_into
+from gfp_core.masks import CropMasks
 from gfp_core.options import Blend, Mask
 from gfp_core.paste import paste
 
@@ -373,3 +375,39 @@ def test_any_faces_anywhere_leave_the_rest_bit_identical(
     assert torch.equal(image[:, 3], frame[:, 3])
     untouched = (mask == 0)[:, None].expand_as(image)
     assert torch.equal(image[untouched], frame[untouched])
+
+
+@pytest.mark.parametrize("scale", [0.2, 0.45])
+@pytest.mark.parametrize("upscale", [1.0, 1.3])
+def test_the_box_of_a_face_holds_all_of_its_mask(scale: float, upscale: float) -> None:
+    """The mask is what resampling it over the whole frame would give."""
+    frame = noise(1, 3, 260, 300)
+    faces = painted(make_faces(frame, placed(scale, 0.4, (150.3, 128.6))), 0.9)
+    hard = Mask("box", feather=0.0)
+    image, mask = paste(frame, faces, mask=hard, upscale=upscale)
+    matrix = faces.faces[0].matrix
+    assert matrix is not None
+    back = compose(matrix, scaling(image.shape[2:], frame.shape[2:]))
+    whole = (slice(0, image.shape[2]), slice(0, image.shape[3]))
+    crop_mask = CropMasks(hard, faces, 128)[0]
+    expected = warp_into(whole, crop_mask, back, cv2.INTER_LINEAR)
+    assert (expected > 0).sum() > 1000
+    np.testing.assert_allclose(mask[0].numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"grain": 1.0}, {"multiband": False, "grain": 1.0}])
+def test_results_stay_within_the_range_where_the_frame_did(options: dict) -> None:
+    frame = (noise(1, 3, 200, 200) > 0.5).float() * 0.98
+    frame[:, :, 90:100, 90:100] = 1.5
+    frame[:, :, 100:110, 90:100] = -0.5
+    stripes = (torch.arange(128) // 3 % 2).float().expand(2, 3, 128, 128)
+    faces = make_faces(frame, placed(0.3, centre=(95, 100)), placed(0.3, centre=(115, 104)))
+    faces = replace(faces, restored=stripes)
+    image, mask = paste(frame, faces, blend=Blend(**options))
+    within = ((frame >= 0) & (frame <= 1)).expand_as(image)
+    assert float(mask.max()) == 1
+    assert image[within].min() >= 0
+    assert image[within].max() <= 1
+    assert image[:, :, 92:98, 92:98].max() > 1
+    assert image[:, :, 102:108, 92:98].min() < 0
+    assert torch.equal(image, paste(frame, faces.select([1, 0]), blend=Blend(**options))[0])

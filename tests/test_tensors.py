@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gfp_core.tensors import check_crops, check_frames, clamp01, to_numpy, to_uint8
+from gfp_core.tensors import check_crops, check_frames, clamp01, resize, to_numpy, to_uint8
 
 NAN, INF = float("nan"), float("inf")
 
@@ -53,3 +53,36 @@ def test_numpy_images_do_not_share_the_memory_of_the_tensor() -> None:
     array[:] = 1
     assert array.shape == (4, 5, 3)
     assert image.max() == 0
+
+
+def cut_out(dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """A disc of one color on transparent black, (1, 4, 64, 64)."""
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    disc = ((y - 31.5) ** 2 + (x - 31.5) ** 2 < 25**2).to(dtype)
+    return disc * torch.tensor([0.9, 0.8, 0.7, 1.0], dtype=dtype)[None, :, None, None]
+
+
+@pytest.mark.parametrize("size", [128, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_resized_cut_out_has_no_dark_fringe(size: int, dtype: torch.dtype) -> None:
+    image = cut_out(dtype)
+    before = image.clone()
+    resized = resize(image, size, size)
+    assert torch.equal(image, before)
+    assert resized.dtype == dtype
+    share = resized[:, 3:].float()
+    error = share * (resized[:, :3].float() - torch.tensor([0.9, 0.8, 0.7])[:, None, None])
+    assert float(error.abs().max()) < 1.5 / 255
+    assert int(((share > 0.1) & (share < 0.9)).sum()) > 20
+
+
+def test_an_opaque_image_is_resized_as_one_without_alpha() -> None:
+    image = torch.rand(1, 4, 20, 30)
+    image[:, 3] = 1
+    resized = resize(image, 33, 50)
+    assert torch.equal(resized[:, :3], resize(image[:, :3], 33, 50))
+    assert bool((resized[:, 3] == 1).all())
+
+
+def test_resizing_an_empty_batch() -> None:
+    assert resize(torch.zeros(0, 3, 8, 8), 5, 6).shape == (0, 3, 5, 6)
