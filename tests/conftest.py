@@ -1,5 +1,7 @@
 """What all tests share."""
 
+import ast
+import lzma
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +27,17 @@ def shared_dir() -> Path:
     if not (folder / "parity").is_dir():
         pytest.skip("needs the folder ../shared, or GFP_SHARED")
     return folder
+
+
+@pytest.fixture(scope="session")
+def official_keys() -> dict[str, dict[str, tuple[int, ...]]]:
+    """Shapes of the tensors of official checkpoints of full size, by network and by name."""
+    file = Path(__file__).parent / "parity" / "keys.tsv.xz"
+    networks: dict[str, dict[str, tuple[int, ...]]] = {}
+    for line in lzma.decompress(file.read_bytes()).decode().splitlines():
+        name, key, shape, _ = line.split("\t")
+        networks.setdefault(name, {})[key] = ast.literal_eval(shape)
+    return networks
 
 
 class FakeDetector:

@@ -14,6 +14,7 @@ from gfp_core.align import align
 from gfp_core.faces import Face, Faces
 from gfp_core.geometry import TEMPLATE, fit_similarity, invert, transform
 
+ALIGNMENTS = Path(__file__).parent / "parity" / "align.json"
 CORNERS = np.array([[0.0, 0], [511, 0], [0, 511], [511, 511]])
 
 
@@ -48,8 +49,8 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float(-10 * np.log10(np.mean((a - b) ** 2)))
 
 
-def test_fit_equals_the_reference(shared_dir: Path) -> None:
-    cases = json.loads((shared_dir / "parity" / "align.json").read_text())["cases"]
+def test_fit_equals_the_reference() -> None:
+    cases = json.loads(ALIGNMENTS.read_text())["cases"]
     for case in cases:
         if case["max_abs_difference_to_least_squares"] < 2e-3:
             fitted = fit_similarity(case["landmarks"])
@@ -57,8 +58,8 @@ def test_fit_equals_the_reference(shared_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["Blake_Lively_outlier", "Blake_Lively_edge"])
-def test_fit_with_an_outlier_is_as_good_as_the_reference(shared_dir: Path, name: str) -> None:
-    cases = json.loads((shared_dir / "parity" / "align.json").read_text())["cases"]
+def test_fit_with_an_outlier_is_as_good_as_the_reference(name: str) -> None:
+    cases = json.loads(ALIGNMENTS.read_text())["cases"]
     case = next(case for case in cases if case["case"] == name)
     error, reference = (
         np.linalg.norm(transform(np.array(matrix), case["landmarks"]) - TEMPLATE, axis=1)

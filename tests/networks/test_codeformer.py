@@ -1,4 +1,3 @@
-import ast
 import json
 import zlib
 from pathlib import Path
@@ -60,10 +59,10 @@ def face(size: int = 64) -> Tensor:
     return torch.from_numpy(numbers.astype(np.float32))
 
 
-def test_keys_and_shapes_of_the_full_size(shared_dir: Path) -> None:
-    listing = (shared_dir / "parity" / "keys" / "CodeFormer.txt").read_text()
-    lines = (line.split("\t") for line in listing.splitlines() if line.count("\t") == 2)
-    expected = {key: ast.literal_eval(shape) for key, shape, _ in lines}
+def test_keys_and_shapes_of_the_full_size(
+    official_keys: dict[str, dict[str, tuple[int, ...]]],
+) -> None:
+    expected = official_keys["CodeFormer"]
     with torch.device("meta"):
         made = CodeFormer()
         again = CodeFormer(**infer_hyperparameters(made.state_dict()))

@@ -1,4 +1,3 @@
-import ast
 import json
 from pathlib import Path
 
@@ -57,12 +56,13 @@ def test_equals_the_published_network(shared_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("size", RELEASES)
-def test_keys_and_shapes_of_the_releases(size: int, shared_dir: Path) -> None:
-    listing = (shared_dir / "parity" / "keys" / f"GPEN_{size}.txt").read_text()
-    lines = (line.split("\t") for line in listing.splitlines() if line.count("\t") == 2)
-    expected = {key: ast.literal_eval(shape) for key, shape, _ in lines}
+def test_keys_and_shapes_of_the_releases(
+    size: int, official_keys: dict[str, dict[str, tuple[int, ...]]]
+) -> None:
     state = release(size).state_dict()
-    assert {key: tuple(tensor.shape) for key, tensor in state.items()} == expected
+    assert {key: tuple(tensor.shape) for key, tensor in state.items()} == official_keys[
+        f"GPEN_{size}"
+    ]
     assert identify(state).name == "GPEN"
 
 

@@ -1,4 +1,3 @@
-import ast
 import re
 from pathlib import Path
 
@@ -95,25 +94,22 @@ def test_a_wrong_architecture() -> None:
         build(state_of(GFPGANClean), "GFPGANv1")
 
 
-def test_no_network_is_taken_for_another(shared_dir: Path) -> None:
-    for listing in sorted((shared_dir / "parity" / "keys").glob("*.txt")):
-        lines = (line.split("\t") for line in listing.read_text().splitlines())
-        state = {
-            line[0]: torch.empty(ast.literal_eval(line[1]), device="meta")
-            for line in lines
-            if len(line) == 3
-        }
+def test_no_network_is_taken_for_another(
+    official_keys: dict[str, dict[str, tuple[int, ...]]],
+) -> None:
+    for listing, shapes in official_keys.items():
+        state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
         rows = [row.name for row in ARCHITECTURES if all(key in state for key in row.signature)]
-        kind = re.match("GFPGAN|RestoreFormer|CodeFormer|GPEN|", listing.stem)
+        kind = re.match("GFPGAN|RestoreFormer|CodeFormer|GPEN|", listing)
         assert kind is not None
         if not kind[0]:
-            assert not rows, listing.stem
+            assert not rows, listing
         families = ("GFPGAN", "RestoreFormer", "HQDictionary", "CodeFormer", "GPEN")
         foreign = [name for name in families if name != kind[0]]
         if kind[0] == "RestoreFormer":
             foreign.remove("HQDictionary")  # the same names and shapes
-            assert identify(state).name == listing.stem
-        assert not any(row.startswith(name) for row in rows for name in foreign), listing.stem
+            assert identify(state).name == listing
+        assert not any(row.startswith(name) for row in rows for name in foreign), listing
 
 
 def test_the_published_tiny_networks(shared_dir: Path) -> None:

@@ -1,4 +1,3 @@
-import ast
 import json
 from pathlib import Path
 from typing import Any
@@ -39,12 +38,6 @@ def small(net: type[Codec], seed: int = 0, **arguments: Any) -> Any:
     return made.eval()
 
 
-def published(name: str, shared_dir: Path) -> dict[str, Tensor]:
-    listing = (shared_dir / "parity" / "keys" / f"{name}.txt").read_text()
-    lines = (line.split("\t") for line in listing.splitlines() if line.count("\t") == 2)
-    return {key: torch.empty(ast.literal_eval(shape), device="meta") for key, shape, _ in lines}
-
-
 @pytest.mark.parametrize("name", BOTH)
 def test_equals_the_published_network(name: str, shared_dir: Path) -> None:
     folder = shared_dir / "parity" / name
@@ -66,8 +59,11 @@ def test_equals_the_published_network(name: str, shared_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_keys_and_shapes_of_the_full_size(name: str, shared_dir: Path) -> None:
-    expected = published(name, shared_dir)
+def test_keys_and_shapes_of_the_full_size(
+    name: str, official_keys: dict[str, dict[str, tuple[int, ...]]]
+) -> None:
+    keys = official_keys[name].items()
+    expected = {key: torch.empty(shape, device="meta") for key, shape in keys}
     with torch.device("meta"):
         made = BOTH[name]()
     shapes = {key: tensor.shape for key, tensor in made.state_dict().items()}

@@ -1,0 +1,61 @@
+"""Small networks whose weights are the same on every machine, for outputs that are stored."""
+
+import zlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gfp_core.networks.gfpgan import GFPGANBilinear, GFPGANClean, GFPGANv1
+from gfp_core.networks.gpen import GPEN
+from gfp_core.networks.restoreformer import RestoreFormer, RestoreFormerPlusPlus
+
+SMALL_GFPGAN: dict[str, Any] = {"out_size": 32, "num_style_feat": 16, "narrow": 0.0625}
+SMALL_CODEC: dict[str, Any] = {
+    "n_embed": 64,
+    "embed_dim": 16,
+    "ch": 32,
+    "ch_mult": (1, 2, 1),
+    "num_res_blocks": 1,
+    "z_channels": 16,
+}
+NETWORKS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+    "GFPGANv1Clean": (GFPGANClean, {**SMALL_GFPGAN, "channel_multiplier": 2}),
+    "GFPGANv1": (GFPGANv1, SMALL_GFPGAN),
+    "GFPGANBilinear": (GFPGANBilinear, SMALL_GFPGAN),
+    "GPEN": (GPEN, {**SMALL_GFPGAN, "channel_multiplier": 2}),
+    "RestoreFormer": (RestoreFormer, SMALL_CODEC),
+    "RestoreFormerPlusPlus": (RestoreFormerPlusPlus, SMALL_CODEC),
+}
+EQUALIZED = ("GFPGANv1", "GFPGANBilinear", "GPEN")
+"""These scale their weights when they run: standard normal numbers are what they expect."""
+
+
+def network(name: str) -> nn.Module:
+    """A network of the table with weights that are drawn by each tensor's name."""
+    kind, arguments = NETWORKS[name]
+    net = kind(**arguments).eval()
+    state = {
+        key: _values(key, tensor, name in EQUALIZED)
+        for key, tensor in net.state_dict().items()
+        if "kernel" not in key  # of a filter: no weights
+    }
+    net.load_state_dict(state, strict=False)
+    return net
+
+
+def picture(side: int) -> Tensor:
+    """(1, 3, side, side) in [-1, 1], RGB: noise, and a slope that a network must not lose."""
+    noise = np.random.RandomState(7).uniform(-0.3, 0.3, (1, 3, side, side))
+    return torch.from_numpy((noise + np.linspace(-0.7, 0.7, side)).astype(np.float32))
+
+
+def _values(key: str, tensor: Tensor, equalized: bool) -> Tensor:
+    random = np.random.RandomState(zlib.crc32(key.encode()))
+    values = random.standard_normal(tuple(tensor.shape))
+    if tensor.ndim < 2:
+        values = values / 10 + key.endswith("weight")
+    elif not equalized and "noise" not in key and not key.endswith("embedding.weight"):
+        values /= np.prod(tensor.shape[1:]) ** 0.5
+    return torch.from_numpy(values.astype(np.float32))
