@@ -62,12 +62,6 @@ def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
     convert.add_argument(
         "--architecture", help="instead of the one identified (GFPGANBilinear, say)"
     )
-    publish = add("publish", "put converted weights into a repository of yours on the Hub", "+")
-    publish.add_argument("--repo", required=True, metavar="OWNER/NAME", help="made if missing")
-    publish.add_argument("--private", action="store_true", help="make it a private one")
-    publish.add_argument(
-        "--dry-run", action="store_true", help="print what would be put there, and stop"
-    )
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -86,7 +80,6 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         "where": _where,
         "inspect": _inspect,
         "convert": _convert,
-        "publish": _publish,
     }
     return actions[arguments.action](arguments, console, weights)
 
@@ -251,20 +244,6 @@ def _unknown(file: Path) -> Entry:
         commercial="unclear",
         reason="a file that the catalogue does not know",
     )
-
-
-def _publish(arguments: argparse.Namespace, console: Console, weights: Weights) -> int:
-    from ..weights.publish import card, catalogue_rows, prepare, publish
-
-    files = load(prepare, weights, arguments.names)
-    say(
-        card(files)
-        if arguments.dry_run
-        else load(publish, files, arguments.repo, arguments.private)
-    )
-    say("\nRows for the catalogue, so that these files are believed:\n")
-    say(catalogue_rows(files))
-    return OK
 
 
 def _each(items: Iterable[Any], work: Callable[[Any], None], console: Console) -> int:

@@ -124,13 +124,6 @@ def test_a_broken_file_does_not_stop_the_others(
     assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == ["good.safetensors"]
 
 
-def test_publish_shows_first_what_it_would_do(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["weights", "publish", "gfpgan-1.4", "--repo", "a/b", "--dry-run"]) == 2
-    assert "gfpgan-1.4 is not on this machine" in capsys.readouterr().err
-
-
 def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, unknown = tmp_path / "good.pth", tmp_path / "unknown.pth"
     state = GFPGANClean(**SMALL).state_dict()

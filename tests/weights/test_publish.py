@@ -12,8 +12,8 @@ from huggingface_hub import constants
 from gfp_core.networks import retinaface
 from gfp_core.weights import WeightsError
 from gfp_core.weights.catalogue import read_catalogue
-from gfp_core.weights.publish import card, catalogue_rows, prepare, publish
 from gfp_core.weights.store import Weights
+from scripts.publish_weights import card, catalogue_rows, main, prepare, publish
 
 
 @pytest.fixture
@@ -83,3 +83,23 @@ def test_what_is_refused(ours: Weights, hub: Any) -> None:
         prepare(ours, ["gfpgan-1.4"])
     with pytest.raises(WeightsError, match=r"hash of GFPGANv1\.pth is not known"):
         prepare(ours, ["gfpgan-1"])
+
+
+def test_the_script_shows_first_what_it_would_do(
+    ours: Weights,
+    hub: Any,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("GFP_CATALOGUE", str(tmp_path / "weights.toml"))
+    monkeypatch.setenv("GFP_WEIGHTS_DIR", str(folder))
+    hub.requests.clear()
+    assert main(["net", "--repo", "a/b", "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "Licence: MIT" in shown
+    assert 'converted_sha256 = "' in shown
+    assert hub.requests == []
+    assert main(["gfpgan-1.4", "--repo", "a/b", "--dry-run"]) == 1
+    assert "error: gfpgan-1.4 is not on this machine" in capsys.readouterr().err

@@ -155,7 +155,7 @@ def test_importing_downloads_nothing_and_needs_no_network(tmp_path: Path) -> Non
         "import socket, sys\n"
         "def refuse(*a, **k): raise AssertionError('network at import')\n"
         "socket.socket.connect = refuse\n"
-        "import gfp_core.weights.store, gfp_core.weights.publish\n"
+        "import gfp_core.weights.store, gfp_core.weights.resolve\n"
         "assert 'huggingface_hub' not in sys.modules and 'torch' not in sys.modules"
     )
     root = Path(__file__).resolve().parents[2]

@@ -1,15 +1,23 @@
-"""Putting converted weights into a repository on the Hub, with their terms."""
+"""Put converted weights into a repository on the Hub, with their terms.
+
+    HF_TOKEN=... python -m scripts.publish_weights gfpgan-1.4 --repo me/face-weights
+
+For whoever gives out converted files; the library only fetches them.
+"""
 
 from __future__ import annotations
 
+import argparse
+import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import WeightsError
-from .catalogue import Entry, check_repo
-from .hashing import sha256_of
-from .store import Weights
+from gfp_core.weights import WeightsError
+from gfp_core.weights.catalogue import Entry, check_repo
+from gfp_core.weights.hashing import sha256_of
+from gfp_core.weights.store import Weights
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ def publish(files: Sequence[Published], repo: str, private: bool = False) -> str
     contents: list[tuple[str, str | bytes]] = [
         ("README.md", card(files).encode()),
         ("catalogue.toml", catalogue_rows(files).encode()),
-        *((one.entry.usable_file, str(one.path)) for one in files),
+        *((file.entry.usable_file, str(file.path)) for file in files),
     ]
     try:
         api.create_repo(check_repo("repo", repo), private=private, exist_ok=True)
@@ -68,7 +76,7 @@ def publish(files: Sequence[Published], repo: str, private: bool = False) -> str
                 CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
                 for name, content in contents
             ],
-            commit_message="Add " + ", ".join(one.entry.name for one in files),
+            commit_message="Add " + ", ".join(file.entry.name for file in files),
         )
     except (HfHubHTTPError, OSError) as error:
         raise WeightsError(f"{repo}: the Hub does not take the files: {error}") from error
@@ -76,7 +84,7 @@ def publish(files: Sequence[Published], repo: str, private: bool = False) -> str
 
 
 def card(files: Sequence[Published]) -> str:
-    """The model card, in Markdown: what the files are, from where, and on what terms."""
+    """Write the model card, in Markdown: what the files are, from where, and on what terms."""
     head = (
         "---\nlicense: other\nlibrary_name: gfp-face-restoration\ntags: [face-restoration]\n---\n"
     )
@@ -86,11 +94,11 @@ def card(files: Sequence[Published]) -> str:
         "nothing was trained or changed. Each file keeps the terms of its source.\n\n"
     )
     parts = []
-    for one in files:
-        entry = one.entry
+    for file in files:
+        entry = file.entry
         parts.append(
             f"## {entry.title or entry.name}\n\n"
-            f"- File: `{entry.usable_file}`, {one.size} bytes, SHA-256 `{one.sha256}`\n"
+            f"- File: `{entry.usable_file}`, {file.size} bytes, SHA-256 `{file.sha256}`\n"
             f"- Architecture: {entry.architecture}\n"
             f"- Made from: `{entry.file}`, SHA-256 `{entry.sha256}`, {entry.origin}\n"
             f"- Licence: {entry.licence}\n"
@@ -100,9 +108,35 @@ def card(files: Sequence[Published]) -> str:
 
 
 def catalogue_rows(files: Sequence[Published]) -> str:
-    """Rows for a user's catalogue that pin the published files."""
+    """Write rows for a user's catalogue that pin the published files."""
     return "\n".join(
-        f'[[weights]]\nname = "{one.entry.name}"\nconverted_size = {one.size}\n'
-        f'converted_sha256 = "{one.sha256}"\n'
-        for one in files
+        f'[[weights]]\nname = "{file.entry.name}"\nconverted_size = {file.size}\n'
+        f'converted_sha256 = "{file.sha256}"\n'
+        for file in files
     )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Put converted weights on the Hub.")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="as in `gfp weights list`")
+    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="made if missing")
+    parser.add_argument("--private", action="store_true", help="make it a private one")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what would be put there, and stop"
+    )
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        files = prepare(Weights(), options.names)
+        print(card(files) if options.dry_run else publish(files, options.repo, options.private))
+    except WeightsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print("\nRows for the catalogue, so that these files are believed:\n")
+    print(catalogue_rows(files))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Programs for whoever looks after the project; no part of the library."""
