@@ -14,24 +14,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from PIL import Image
 from PIL.ImageFile import ImageFile
-from PIL.PngImagePlugin import PngImageFile, PngInfo
+from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from . import tiff, xmp
+from . import jpeg, png, tiff, xmp
 
 logger = logging.getLogger(__name__)
 
 RECORD_KEYWORD = "gfp restoration"
 """Keyword of the PNG text entry that holds the record of what was done."""
 
-_SEGMENT_BYTES = 65_500  # of a JPEG segment, less its name and length
-_PHOTOSHOP_MARK = b"Photoshop 3.0\0"
+_SEGMENT_BYTES = 65_500  # of a JPEG segment, less its name (of XMP: 29 bytes) and length
+XMP_KEYWORD = "XML:com.adobe.xmp"
+"""Keyword of the PNG text entry that holds the XMP packet."""
+
 _PNG_COLOUR = (b"cICP", b"cHRM", b"gAMA", b"sRGB")
 # Held in fields of their own; the raw EXIF would also turn the picture once more.
 _PNG_OTHER_TEXT = (
     RECORD_KEYWORD,
-    "XML:com.adobe.xmp",
+    XMP_KEYWORD,
     "Raw profile type exif",
     "Raw profile type APP1",
 )
@@ -46,20 +49,35 @@ class Metadata:
     icc_profile: bytes = b""
     """The colour profile of the pixels."""
     xmp: bytes = b""
-    """The XMP packet in UTF-8, without our record."""
+    """The XMP packet in UTF-8, without our record and without promises of data behind a JPEG."""
+    extended_xmp: bytes = b""
+    """What did not fit in the packet; JPEG's alone."""
+    extended_xmp_digest: bytes = b""
+    """By which the packet names the extension."""
     photoshop: bytes = b""
     """Image resources (``8BIM``), IPTC captions among them."""
     dpi: tuple[float, float] | None = None
     """Dots per inch in x and y."""
     text: tuple[tuple[str, str], ...] = ()
-    """Text entries: keyword and text; a JPEG's comment has the keyword ``Comment``."""
+    """Text entries: keyword and text; JPEG's comments have the keyword ``Comment``, and bytes in
+    them that are not UTF-8 are surrogates (``surrogateescape``)."""
     png_colour: tuple[tuple[bytes, bytes], ...] = ()
     """PNG's chunks of gamma, primaries and coding points: name and content."""
     record: str = ""
     """What was done to the picture, as `images.write_image` was told; empty where unknown."""
 
-    def fitting(self, *, grey: bool) -> Metadata:
-        """Without a profile that does not fit the pixels to be written, grey or RGB."""
+    def fitting(self, *, grey: bool, size: tuple[int, int]) -> Metadata:
+        """Make the metadata true of the pixels to be written.
+
+        A profile of another color model is left out; tags of the size are set to it.
+
+        Args:
+            grey: the pixels are written without color.
+            size: width and height.
+        """
+        self = replace(
+            self, exif=tiff.set_size(self.exif, *size), xmp=xmp.set_size(self.xmp, *size)
+        )
         space = self.icc_profile[16:20]
         if space == b"CMYK" or (space == b"GRAY" and not grey):
             logger.warning(
@@ -70,40 +88,100 @@ class Metadata:
         return self
 
 
-def read_metadata(image: ImageFile, chunks: Mapping[bytes, list[bytes]]) -> tuple[Metadata, int]:
-    """The metadata of a PNG, JPEG, WebP or BMP file, and its orientation in 1..8.
+def read_metadata(
+    image: ImageFile,
+    chunks: Mapping[bytes, list[bytes]] | None = None,
+    structure: jpeg.Structure | None = None,
+) -> tuple[Metadata, int]:
+    """Read the metadata of any picture but TIFF, and its orientation in 1..8.
 
     Args:
         image: as opened by Pillow.
-        chunks: a PNG's chunks, from `png.read_chunks`; else empty.
+        chunks: a PNG's chunks, from `png.read_chunks`.
+        structure: a JPEG's parts, from `jpeg.read_structure`.
     """
-    text: list[tuple[str, str]] = []
-    record: str | None = None
-    if isinstance(image, PngImageFile):
-        record = image.text.get(RECORD_KEYWORD)
-        text = [item for item in image.text.items() if item[0] not in _PNG_OTHER_TEXT]
-    elif comment := image.info.get("comment"):
-        text = [("Comment", comment.decode("utf-8", "replace"))]
-    exif, orientation = _upright_exif(image)
-    packet, orientation_of_xmp = xmp.set_upright(xmp.to_utf8(image.info.get("xmp") or b""))
-    packet, record_of_xmp = xmp.remove_record(packet)
+    if chunks is not None:
+        return _read_png_metadata(chunks)
+    info = image.info
+    exif, orientation = _upright_exif(image, info.get("exif") or b"")
+    packet, record, orientation_of_xmp = _read_xmp(info.get("xmp") or b"")
+    metadata = Metadata(
+        exif=exif, icc_profile=info.get("icc_profile") or b"", xmp=packet, record=record
+    )
     orientation = orientation or orientation_of_xmp or 1
-    resources = [
-        block[len(_PHOTOSHOP_MARK) :]
-        for name, block in getattr(image, "applist", ())
-        if name == "APP13" and block.startswith(_PHOTOSHOP_MARK)
-    ]
+    metadata = replace(metadata, dpi=_dpi(info.get("dpi"), swapped=orientation > 4))
+    if structure is not None:
+        return _add_segments(metadata, structure), orientation
+    packet = xmp.drop_promises(packet, extended=True)[0]
+    if comment := info.get("comment"):
+        metadata = replace(metadata, text=(("Comment", _comment(comment)),))
+    return replace(metadata, xmp=packet), orientation
+
+
+def _read_png_metadata(chunks: Mapping[bytes, list[bytes]]) -> tuple[Metadata, int]:
+    entries = png.read_text(chunks)
+    texts = dict(entries)
+    exif = chunks.get(b"eXIf", [b""])[0]
+    for keyword in ("Raw profile type exif", "Raw profile type APP1"):
+        exif = exif or _raw_profile(texts.get(keyword, ""))
+    exif, orientation = _upright_exif(None, exif)
+    packet, record, orientation_of_xmp = _read_xmp(texts.get(XMP_KEYWORD, ""))
+    orientation = orientation or orientation_of_xmp or 1
     metadata = Metadata(
         exif=exif,
-        icc_profile=image.info.get("icc_profile") or b"",
-        xmp=packet,
-        photoshop=b"".join(resources),
-        dpi=_dpi(image.info.get("dpi"), swapped=orientation > 4),
-        text=tuple(text),
+        icc_profile=png.read_profile(chunks),
+        xmp=xmp.drop_promises(packet, extended=True)[0],
+        dpi=_dpi(png.read_dpi(chunks), swapped=orientation > 4),
+        text=tuple(entry for entry in entries if entry[0] not in _PNG_OTHER_TEXT),
         png_colour=tuple((name, chunks[name][0]) for name in _PNG_COLOUR if name in chunks),
-        record=record or record_of_xmp or "",
+        record=texts.get(RECORD_KEYWORD) or record,
     )
     return metadata, orientation
+
+
+def _add_segments(metadata: Metadata, structure: jpeg.Structure) -> Metadata:
+    """Add what a JPEG's segments say, and remove what its XMP promises behind the picture."""
+    extended, digest = jpeg.join_extended_xmp(structure.contents(jpeg.APP1, jpeg.EXTENDED_XMP))
+    packet, removed = xmp.drop_promises(metadata.xmp, extended=not extended)
+    if removed:
+        logger.info("XMP no longer says %s: its data are not kept", ", ".join(sorted(set(removed))))
+    return replace(
+        metadata,
+        xmp=packet,
+        extended_xmp=extended,
+        extended_xmp_digest=digest,
+        photoshop=b"".join(structure.contents(jpeg.APP13, jpeg.PHOTOSHOP)),
+        text=tuple(("Comment", _comment(text)) for text in structure.contents(jpeg.COMMENT)),
+    )
+
+
+def _comment(text: bytes) -> str:
+    """A comment as text; bytes that are not UTF-8 become surrogates, and the same bytes again."""
+    return text.decode("utf-8", "surrogateescape")
+
+
+def _readable(text: str) -> str:
+    """A comment for formats that hold Unicode: what was not UTF-8 was Latin-1, by custom."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogateescape").decode("latin-1")
+    return text
+
+
+def _raw_profile(text: str) -> bytes:
+    """A block that ImageMagick keeps as hexadecimal text: name, length, digits."""
+    try:
+        return bytes.fromhex("".join(text.split("\n")[3:]))
+    except ValueError:
+        return b""
+
+
+def _read_xmp(packet: bytes | str) -> tuple[bytes, str, int | None]:
+    """The upright packet without our record, the record, and the orientation it said."""
+    upright, orientation = xmp.set_upright(xmp.to_utf8(packet))
+    upright, record = xmp.remove_record(upright)
+    return upright, record or "", orientation
 
 
 def read_tiff_metadata(data: bytes, tags: ImageFileDirectory_v2, *, swapped: bool) -> Metadata:
@@ -118,35 +196,38 @@ def read_tiff_metadata(data: bytes, tags: ImageFileDirectory_v2, *, swapped: boo
     dpi = None
     if scale is not None and 282 in tags and 283 in tags:
         dpi = _dpi((tags[282] * scale, tags[283] * scale), swapped=swapped)
-    packet = xmp.set_upright(xmp.to_utf8(_block(tags.get(tiff.XMP))))[0]
-    packet, record = xmp.remove_record(packet)
+    packet, record, _ = _read_xmp(_block(tags.get(tiff.XMP)))
     return Metadata(
         exif=tiff.exif_of(data),
         icc_profile=_block(tags.get(tiff.ICC)),
-        xmp=packet,
+        xmp=xmp.drop_promises(packet, extended=True)[0],
         photoshop=_block(tags.get(tiff.PHOTOSHOP)),
         dpi=dpi,
-        record=record or "",
+        record=record,
     )
 
 
-def packet_with_record(metadata: Metadata, *, limit: int | None = None) -> bytes:
+def packet_with_record(
+    metadata: Metadata, *, limit: int | None = None, extended: bool = False
+) -> bytes:
     """Merge the record into the XMP packet; without, and logged, where that is impossible.
 
     Args:
         metadata: what to write.
         limit: the most bytes that the format holds.
+        extended: the format holds extended XMP.
     """
+    original = metadata.xmp if extended else _without_extension(metadata)
     if not metadata.record:
-        return metadata.xmp
+        return original
     try:
-        packet = xmp.add_record(metadata.xmp, metadata.record)
+        packet = xmp.add_record(original, metadata.record)
     except ValueError as error:
         logger.warning("the record of what was done is left out: %s", error)
-        return metadata.xmp
-    if limit is not None and len(packet) > limit >= len(metadata.xmp):
+        return original
+    if limit is not None and len(packet) > limit >= len(original):
         logger.warning("the record of what was done is left out: no room beside the XMP")
-        return metadata.xmp
+        return original
     return packet
 
 
@@ -164,20 +245,42 @@ def save_options(metadata: Metadata, kind: str) -> dict[str, Any]:
     if kind == "PNG":
         options["pnginfo"] = _png_info(metadata)
         return options
-    packet = packet_with_record(metadata, limit=_SEGMENT_BYTES if kind == "JPEG" else None)
+    jpeg_limit = _SEGMENT_BYTES if kind == "JPEG" else None
+    packet = packet_with_record(metadata, limit=jpeg_limit, extended=kind == "JPEG")
     if packet:
         options["xmp"] = packet
     if kind == "JPEG":
-        if comment := dict(metadata.text).get("Comment"):
-            options["comment"] = comment.encode()
-        if metadata.photoshop:
-            block = _PHOTOSHOP_MARK + metadata.photoshop
-            options["extra"] = struct.pack(">2sH", b"\xff\xed", len(block) + 2) + block
-        for name in ("exif", "xmp", "comment", "extra"):
+        for name in ("exif", "xmp"):
             if len(options.get(name, b"")) > _SEGMENT_BYTES:
                 logger.warning("JPEG has no room for %d bytes of %s", len(options[name]), name)
                 del options[name]
+        options["extra"] = _jpeg_segments(metadata)
     return options
+
+
+def _jpeg_segments(metadata: Metadata) -> bytes:
+    """Extended XMP, image resources and comments, as segments that Pillow writes as they are."""
+    segments = [jpeg.photoshop_segments(metadata.photoshop)]
+    if metadata.extended_xmp:
+        segments.append(
+            jpeg.extended_xmp_segments(metadata.extended_xmp, metadata.extended_xmp_digest)
+        )
+    for keyword, text in metadata.text:
+        content = text.encode("utf-8", "surrogateescape")
+        if keyword == "Comment":
+            if len(content) > jpeg.SEGMENT_BYTES:
+                logger.warning("JPEG has no room for %d bytes of comment", len(content))
+            else:
+                segments.append(jpeg.segment(jpeg.COMMENT, content))
+    return b"".join(segments)
+
+
+def _without_extension(metadata: Metadata) -> bytes:
+    """The XMP packet for formats that hold no extended XMP."""
+    if not metadata.extended_xmp:
+        return metadata.xmp
+    logger.warning("%d bytes of extended XMP are left out", len(metadata.extended_xmp))
+    return xmp.drop_promises(metadata.xmp, extended=True)[0]
 
 
 def _png_info(metadata: Metadata) -> PngInfo:
@@ -187,28 +290,38 @@ def _png_info(metadata: Metadata) -> PngInfo:
         if not (name == b"sRGB" and metadata.icc_profile):
             info.add(name, content)
     for keyword, text in metadata.text:
-        info.add_text(keyword, text)
+        info.add_text(keyword, _readable(text).replace("\0", ""))
     if metadata.record:
         info.add_itxt(RECORD_KEYWORD, metadata.record)
-    if metadata.xmp:
-        info.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode("utf-8", "replace"))
+    packet = _without_extension(metadata)
+    if packet:
+        info.add_itxt(XMP_KEYWORD, packet.decode("utf-8", "replace"))
     return info
 
 
-def _upright_exif(image: ImageFile) -> tuple[bytes, int | None]:
-    """The EXIF block, and the orientation that it said in 1..8."""
+def _upright_exif(image: ImageFile | None, block: bytes) -> tuple[bytes, int | None]:
+    """The EXIF block without prefix, and the orientation in 1..8 that it said.
+
+    Args:
+        image: asked where there is no block: some formats say the orientation elsewhere.
+        block: the block with or without prefix, or empty.
+    """
     try:
-        found = image.getexif()
-        orientation = found.get(tiff.ORIENTATION)
-        block = image.info.get("exif") or (found.tobytes() if len(found) else b"")
+        exif = Image.Exif()
+        if block:
+            exif.load(block)
+        elif image is not None:
+            exif = image.getexif()
+            block = exif.tobytes() if len(exif) else b""
+        orientation = exif.get(tiff.ORIENTATION)
         block = re.sub(rb"^(Exif\0\0)+", b"", block)
         if block:
             block = tiff.turn_upright(block, single=True)[0]
     except (KeyError, OSError, SyntaxError, TypeError, ValueError, struct.error) as error:
         logger.warning("the EXIF block is damaged (%s): it is left out", error)
         return b"", None
-    known = isinstance(orientation, int) and 1 <= orientation <= 8
-    return block, orientation if known else None
+    valid = isinstance(orientation, int) and 1 <= orientation <= 8
+    return block, orientation if valid else None
 
 
 def _dpi(dpi: Any, *, swapped: bool) -> tuple[float, float] | None:

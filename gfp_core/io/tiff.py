@@ -8,6 +8,7 @@ layout is that of the TIFF 6.0 specification with Adobe's Deflate (Photoshop tec
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from typing import Any
@@ -28,7 +29,15 @@ XMP, PHOTOSHOP, ICC = 700, 34377, 34675
 DESCRIPTIVE = frozenset(
     {269, 270, 271, 272, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096)}
 )
+LAB = 8
+"""The color model CIE L*a*b* (tag 262)."""
+
 _STRIP_BYTES = 1 << 20
+_ROWS = 64
+
+
+class UnusualTiffError(ValueError):
+    """A TIFF of a kind that is not read; the message begins with the kind."""
 
 
 def turn_upright(data: bytes, *, single: bool = False) -> tuple[bytes, int]:
@@ -51,17 +60,51 @@ def turn_upright(data: bytes, *, single: bool = False) -> tuple[bytes, int]:
     (start,) = struct.unpack_from(order + offset_format, data, 8 if big else 4)
     (count,) = struct.unpack_from(order + count_format, data, start)
     start += struct.calcsize(count_format)
-    changed, orientation = bytearray(data), 1
+    changes, orientation = [], 1
     for entry in range(start, start + count * entry_bytes, entry_bytes):
         tag, kind = struct.unpack_from(order + "HH", data, entry)
         if tag == ORIENTATION and kind in (3, 4):
             value_format, at = order + ("H" if kind == 3 else "I"), entry + entry_bytes
             at -= struct.calcsize(offset_format)
             (orientation,) = struct.unpack_from(value_format, data, at)
-            struct.pack_into(value_format, changed, at, 1)
+            changes.append((value_format, at, 1))
     if single:
-        struct.pack_into(order + offset_format, changed, start + count * entry_bytes, 0)
-    return bytes(changed), orientation if 1 <= orientation <= 8 else 1
+        changes.append((order + offset_format, start + count * entry_bytes, 0))
+    if single or orientation != 1:  # else without a copy of a large file
+        changed = bytearray(data)
+        for value_format, at, value in changes:
+            struct.pack_into(value_format, changed, at, value)
+        data = bytes(changed)
+    return data, orientation if 1 <= orientation <= 8 else 1
+
+
+def set_size(block: bytes, width: int, height: int) -> bytes:
+    """Set the tags of an EXIF block that say the picture's size, where there are any.
+
+    Args:
+        block: an EXIF block without its prefix.
+        width: of the picture in pixels.
+        height: of the picture in pixels.
+
+    Returns:
+        A changed copy, or the block itself where it is damaged.
+    """
+    sizes = {256: width, 257: height, 0xA002: width, 0xA003: height}
+    changed = bytearray(block)
+    try:
+        order = {b"II": "<", b"MM": ">"}[block[:2]]
+        starts = [struct.unpack_from(order + "I", block, 4)[0]]
+        for start in starts:
+            (count,) = struct.unpack_from(order + "H", block, start)
+            for entry in range(start + 2, start + 2 + 12 * count, 12):
+                tag, kind, values = struct.unpack_from(order + "HHI", block, entry)
+                if tag == EXIF_IFD and len(starts) == 1:
+                    starts.append(struct.unpack_from(order + "I", block, entry + 8)[0])
+                elif tag in sizes and kind in (3, 4) and values == 1:
+                    struct.pack_into(order + "HHII", changed, entry, tag, 4, 1, sizes[tag])
+    except (KeyError, struct.error):
+        return block
+    return bytes(changed)
 
 
 def first_directory(data: bytes) -> ImageFileDirectory_v2:
@@ -93,36 +136,149 @@ def exif_of(data: bytes) -> bytes:
     return exif.tobytes()[6:] if len(exif) else b""
 
 
+def raw_kind(data: bytes, tags: ImageFileDirectory_v2) -> str:
+    """Name a camera's raw file, whose first page is only a small preview; empty for others."""
+    if 50706 in tags:
+        return "a DNG raw file"
+    if data[8:10] == b"CR":
+        return "a camera's raw file (CR2)"
+    return "a camera's raw file" if tags.get(254, 0) & 1 and 330 in tags else ""
+
+
+def is_plain_deep(tags: ImageFileDirectory_v2) -> bool:
+    """Whether `decode_deep` reads a TIFF of more than 8 bits."""
+    kind = set(tags.get(258, (1,))), set(tags.get(339, (1,)))
+    samples = tags.get(277, 1)
+    return (
+        kind in (({16}, {1}), ({32}, {3}), ({64}, {3}))
+        and (tags.get(262, 1), samples) in ((0, 1), (1, 1), (2, 3), (2, 4))
+        and (samples == 1 or tags.get(284, 1) == 1)
+    )
+
+
 def decode_deep(data: bytes, tags: ImageFileDirectory_v2) -> NDArray[Any]:
     """Read the samples of a TIFF of 16-bit whole or 32- or 64-bit float numbers.
 
     Args:
         data: the file, its orientation set to 1.
-        tags: its first directory.
+        tags: its first directory, for which `is_plain_deep` is true.
 
     Returns:
         (H, W) or (H, W, C) uint16, float32 or float64, RGB or RGBA with straight alpha.
 
     Raises:
-        ValueError: a layout that is not read here; says which.
+        ValueError: the samples cannot be decoded.
     """
     bits, samples = set(tags.get(258, (1,))), tags.get(277, 1)
-    kind = set(tags.get(339, (1,)))
-    photometric, extra = tags.get(262, 1), tags.get(338, ())
-    if (bits, kind) not in (({16}, {1}), ({32}, {3}), ({64}, {3})):
-        raise ValueError(f"its samples are of an unusual kind ({sorted(bits)} bits)")
-    if (photometric, samples) not in ((0, 1), (1, 1), (2, 3), (2, 4)):
-        raise ValueError(f"{samples} channels of more than 8 bits in this colour model")
-    if samples > 1 and tags.get(284, 1) != 1:
-        raise ValueError("its channels of more than 8 bits are stored one after the other")
     pixels = decode_with_opencv(data)
     if pixels.dtype.itemsize * 8 not in bits or (pixels.ndim == 3) != (samples > 1):
         raise ValueError("its samples were not read at their full depth")
-    if photometric == 0:
-        pixels = (65535 if bits == {16} else 1) - pixels
-    if extra[:1] == (1,):  # premultiplied
-        pixels = _unmultiply(pixels)
+    return _finish(pixels, tags)
+
+
+def decode_with_tifffile(
+    data: bytes, tags: ImageFileDirectory_v2, path: str | os.PathLike[str]
+) -> NDArray[Any]:
+    """Read the samples of a TIFF of a kind that Pillow and OpenCV do not read.
+
+    Args:
+        data: the file, its orientation set to 1.
+        tags: its first directory.
+        path: for messages.
+
+    Returns:
+        (H, W), or (H, W, C) with C 2 (gray and alpha), 3 or 4 (straight alpha), uint8, uint16 or
+        float32. Lab is uint8, with signed a and b.
+
+    Raises:
+        UnusualTiffError: tifffile is not installed, or does not read this kind either.
+    """
+    kind = _describe(tags)
+    try:
+        import tifffile
+    except ImportError:
+        raise UnusualTiffError(
+            f"{kind}: pip install gfp-face-restoration[tiff] to read it, or save it as RGB of 8 "
+            "or 16 bits"
+        ) from None
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            page = file.pages[0]
+            pixels = page.asarray()
+            if page.axes.startswith("S"):
+                pixels = np.moveaxis(pixels, 0, -1)
+    except Exception as error:  # of a decoder: nearly everything
+        raise UnusualTiffError(
+            f"{kind}, which cannot be read ({error}); save it as RGB of 8 or 16 bits"
+        ) from error
+    color = 1 if tags.get(262, 1) in (0, 1) else 3
+    if (
+        tags.get(262, 1) not in (0, 1, 2, LAB)
+        or pixels.ndim not in (2, 3)
+        or (color == 3 and (pixels.ndim == 2 or pixels.shape[2] < 3))
+    ):
+        raise UnusualTiffError(f"{kind}, which is not read; save it as RGB of 8 or 16 bits")
+    bits, lab = max(tags.get(258, (1,))), tags.get(262) == LAB
+    pixels = _standard_type(np.ascontiguousarray(pixels), bits, kind, lab=lab)
+    if pixels.ndim == 3:
+        extra = tags.get(338, ())
+        alpha = [color + i for i, meaning in enumerate(extra) if meaning in (1, 2)][:1]
+        pixels = np.ascontiguousarray(pixels[..., [*range(color), *alpha]])
+        if not alpha and color == 1:
+            pixels = pixels[..., 0]
+    return pixels if lab else _finish(pixels, tags)
+
+
+def _standard_type(pixels: NDArray[Any], bits: int, kind: str, *, lab: bool) -> NDArray[Any]:
+    """Samples as uint8, uint16 or float32."""
+    if lab and pixels.dtype.itemsize == 2:  # L from 0 to 65535; a and b signed, of 1/256
+        lightness = np.rint(pixels[..., :1].view(np.uint16) / 257)
+        colors = np.clip(np.rint(pixels[..., 1:3].view(np.int16) / 256), -128, 127)
+        return np.concatenate([lightness, colors.astype(np.int8).view(np.uint8)], 2).astype("u1")
+    if pixels.dtype.kind == "f":
+        return pixels.astype(np.float32)
+    if pixels.dtype == np.bool_:
+        return pixels.astype(np.uint8) * np.uint8(255)
+    if pixels.dtype.kind != "u":
+        raise UnusualTiffError(f"{kind}, which is not read; save it as RGB of 8 or 16 bits")
+    if bits in (8, 16):
+        return pixels
+    if bits < 8:
+        return np.rint(pixels * (255 / (2**bits - 1))).astype(np.uint8)
+    if bits < 16:
+        return np.rint(pixels * (65535 / (2**bits - 1))).astype(np.uint16)
+    return (pixels / (2.0**bits - 1)).astype(np.float32)
+
+
+def _finish(pixels: NDArray[Any], tags: ImageFileDirectory_v2) -> NDArray[Any]:
+    """Samples as the tags mean them: black is 0, alpha is straight, other channels are gone."""
+    if tags.get(262, 1) == 0:  # white is 0
+        whole = pixels.dtype.kind == "u"
+        color = pixels if pixels.ndim == 2 else pixels[..., :1]
+        np.subtract(np.iinfo(pixels.dtype).max if whole else 1, color, out=color)
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        meanings = [meaning for meaning in tags.get(338, ()) if meaning in (1, 2)]
+        if meanings[:1] == [1]:
+            pixels = _unmultiply(pixels)
     return pixels
+
+
+def _describe(tags: ImageFileDirectory_v2) -> str:
+    """The kind of a TIFF in words."""
+    models = {
+        0: "gray", 1: "gray", 2: "RGB", 3: "a palette", 4: "a mask", 5: "CMYK", 6: "YCbCr",
+        8: "Lab", 9: "ICC Lab", 10: "ITU Lab", 32803: "a color filter array", 34892: "raw samples",
+        32844: "LogL", 32845: "LogLuv",
+    }  # fmt: skip
+    bits, samples = sorted(set(tags.get(258, (1,)))), tags.get(277, 1)
+    number = {2: "signed ", 3: "float ", 5: "complex ", 6: "complex "}.get(
+        max(tags.get(339, (1,))), ""
+    )
+    planes = " in planes" if samples > 1 and tags.get(284, 1) == 2 else ""
+    return (
+        f"a TIFF of {models.get(tags.get(262, 1), 'an unknown color model')} with {samples} "
+        f"channel{'s' * (samples > 1)} of {' and '.join(map(str, bits))} {number}bits{planes}"
+    )
 
 
 def decode_with_opencv(data: bytes) -> NDArray[Any]:
@@ -134,8 +290,10 @@ def decode_with_opencv(data: bytes) -> NDArray[Any]:
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise ValueError("the pixels cannot be decoded")
-    if pixels.ndim == 3 and pixels.shape[2] >= 3:
-        pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
+    if pixels.ndim == 3 and pixels.shape[2] >= 3:  # exchanged in place: it may be large
+        blue = pixels[..., 0].copy()
+        pixels[..., 0] = pixels[..., 2]
+        pixels[..., 2] = blue
     return pixels
 
 
@@ -212,12 +370,15 @@ def _without_offsets(nested: dict[int, Any]) -> dict[int, Any]:
 
 
 def _unmultiply(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Straight from premultiplied RGBA; where alpha is 0 the colour is kept as it is."""
-    alpha = pixels[..., 3:].astype(np.float64)
-    colour = np.divide(
-        pixels[..., :3], alpha, out=np.zeros((*pixels.shape[:2], 3)), where=alpha > 0
-    )
-    if pixels.dtype.kind == "u":
-        colour = np.rint(np.minimum(colour, 1) * 65535)
-    colour = np.where(alpha > 0, colour, pixels[..., :3])
-    return np.concatenate([colour, pixels[..., 3:]], axis=2).astype(pixels.dtype)
+    """Straight from premultiplied alpha, the last channel; where it is 0 the color is kept."""
+    result = pixels.copy()
+    for first in range(0, len(pixels), _ROWS):  # in float64, some rows at a time
+        rows = result[first : first + _ROWS]
+        alpha = rows[..., -1:].astype(np.float64)
+        color = np.divide(
+            rows[..., :-1], alpha, out=np.zeros(rows[..., :-1].shape), where=alpha > 0
+        )
+        if pixels.dtype.kind == "u":
+            color = np.rint(np.minimum(color, 1) * np.iinfo(pixels.dtype).max)
+        np.copyto(rows[..., :-1], color, where=alpha > 0, casting="unsafe")
+    return result

@@ -11,6 +11,15 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape, unescape
 
 NAMESPACE = "https://github.com/gfp-face-restoration/gfp-face-restoration/ns/1.0/"
+_PROMISES = {
+    "http://ns.google.com/photos/1.0/camera/": r"(?:MotionPhoto|MicroVideo)\w*",
+    "http://ns.google.com/photos/1.0/container/": r"\w+",
+    "http://ns.google.com/photos/dd/1.0/device/": r"\w+",
+    "http://ns.google.com/photos/1.0/depthmap/": r"\w+",
+    "http://ns.adobe.com/hdr-gain-map/1.0/": r"\w+",
+    "http://ns.apple.com/HDRGainMap/1.0/": r"\w+",
+}
+_EXTENDED = {"http://ns.adobe.com/xmp/note/": "HasExtendedXMP"}
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _LINE_ENDS = {"\r": "&#13;"}  # XML would read a plain one as \n
 _QUOTES = {"&quot;": '"', "&apos;": "'", "&#10;": "\n", "&#xA;": "\n", "&#9;": "\t", "&#13;": "\r"}
@@ -41,6 +50,47 @@ def set_upright(packet: bytes) -> tuple[bytes, int | None]:
     pattern = rb"(tiff:Orientation(?:\s*=\s*[\"']|>))([1-8])"
     match = re.search(pattern, packet)
     return re.sub(pattern, rb"\g<1>1", packet), int(match[2]) if match else None
+
+
+def set_size(packet: bytes, width: int, height: int) -> bytes:
+    """Set the properties that say the picture's size in pixels, where there are any."""
+    for names, side in (
+        (rb"exif:PixelXDimension|tiff:ImageWidth", width),
+        (rb"exif:PixelYDimension|tiff:ImageLength", height),
+    ):
+        pattern = rb"((?:" + names + rb")(?:\s*=\s*[\"']|>)\s*)\d+"
+        packet = re.sub(pattern, rb"\g<1>%d" % side, packet)
+    return packet
+
+
+def drop_promises(packet: bytes, *, extended: bool) -> tuple[bytes, list[str]]:
+    """Remove what a packet says about data behind the picture, which are not kept.
+
+    These are the video of a motion photo, gain maps, depth maps and the parts of a container.
+
+    Args:
+        packet: UTF-8 XMP.
+        extended: also remove the link to extended XMP.
+
+    Returns:
+        The packet, and the names of the properties that were removed.
+    """
+    text, removed = packet.decode("utf-8", "surrogateescape"), []
+    promises = {**_PROMISES, **(_EXTENDED if extended else {})}
+    for namespace, names in promises.items():
+        if namespace not in text:
+            continue
+        uri = re.escape(namespace)
+        for prefix in sorted(set(re.findall(rf"xmlns:([\w.-]+)\s*=\s*[\"']{uri}[\"']", text))):
+            name = rf"(?P<name>{re.escape(prefix)}:(?:{names}))"
+            for pattern in (
+                rf"<{name}(?:\s[^<>]*)?/>",
+                rf"<{name}(?:\s[^<>]*)?>.*?</(?P=name)\s*>",
+                rf"\s{name}\s*=\s*(?P<quote>[\"']).*?(?P=quote)",
+            ):
+                removed += [match["name"] for match in re.finditer(pattern, text, re.DOTALL)]
+                text = re.sub(pattern, "", text, flags=re.DOTALL)
+    return text.encode("utf-8", "surrogateescape"), removed
 
 
 def add_record(packet: bytes, record: str) -> bytes:

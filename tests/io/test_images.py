@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
-from gfp_core.io import images, tiff
+from gfp_core.io import memory, reading, tiff
 from gfp_core.io.images import (
     ImageError,
     Picture,
@@ -247,7 +247,7 @@ def test_cmyk_becomes_rgb(tmp_path, suffix, profile, monkeypatch):
             used.append((image.mode, outputMode))
             return image.convert("RGB")
 
-        monkeypatch.setattr(images.ImageCms, "profileToProfile", convert)
+        monkeypatch.setattr(reading.ImageCms, "profileToProfile", convert)
     image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
     image.save(tmp_path / f"a{suffix}", icc_profile=SRGB if profile else None)
     picture = read_image(tmp_path / f"a{suffix}")
@@ -505,10 +505,10 @@ def test_a_device_does_not_block(tmp_path, monkeypatch):
 def test_unreadable(tmp_path, monkeypatch):
     photo(tmp_path / "a.png")
 
-    def refuse(self: Path) -> bytes:
+    def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(memory, "open_regular", refuse)
     with pytest.raises(ImageError, match=r"a\.png cannot be read \(Permission denied\)"):
         read_image(tmp_path / "a.png")
 
