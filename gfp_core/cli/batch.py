@@ -162,11 +162,17 @@ class Batch(Generic[Item, Result]):
         writer: ThreadPoolExecutor,
         summary: Summary,
     ) -> None:
+        from ..io.picture import NotEnoughMemoryError
+
         written: Future[None] | None = None
         steps = self._steps
         reading = [reader.submit(self._do, 0, job, steps.read) for job in jobs[:1]]
         for number, job in enumerate(jobs):
             outcome: Any = reading.pop().result()
+            if isinstance(outcome, NotEnoughMemoryError) and number:
+                if written is not None:  # read ahead, beside two other pictures: now alone
+                    written.result()
+                outcome = self._do(number, job, steps.read)
             for following in jobs[number + 1 : number + 2]:
                 reading.append(reader.submit(self._do, number + 1, following, steps.read))
             bar.set_description_str(f"{number + 1}/{len(jobs)} {printable_name(job.source.name)}")

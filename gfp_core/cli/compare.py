@@ -91,7 +91,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     faces = find_faces(detector, picture, options, lambda *_: None)
     frames = to_frames(picture)
     done = load(compare, lambda size: align(frames, faces, size), settings)
-    load(write_image, arguments.output, from_frames(comparison_sheet(done)[None]))
+    sheet = picture.derived(from_frames(comparison_sheet(done)[None]).pixels)
+    load(write_image, arguments.output, sheet)
     say(comparison_table(done))
     return OK
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,7 +118,7 @@ def _draw(picture: Picture, faces: Faces, target: Path) -> None:
     from ..io.images import write_image
 
     make_folder(target.parent)
-    write_image(target, replace(picture, pixels=draw_faces(picture.pixels, faces.faces)))
+    write_image(target, picture.derived(draw_faces(picture.pixels, faces.faces)))
 
 
 def _entry(

@@ -18,6 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..io.formats import FALLBACK_SUFFIX, READABLE_SUFFIXES, SUFFIXES
+
 _MAX_NAME = 255  # bytes of a file's name; so it is on the usual file systems
 _FILE_ENDINGS = (".avif", ".heic", ".heif", ".jxl", ".jp2", ".exr", ".hdr", ".dng", ".raw", ".cr2")
 # Beside those that mimetypes knows: an output with such an ending is meant to be a file.
@@ -130,15 +132,14 @@ def plan(
         inputs: files and folders.
         output: the output folder; or, for a single input file, a file with the ending of a
             picture. None where no output is wanted.
-        suffix: ending of the outputs, with the dot; by default that of the inputs.
+        suffix: ending of the outputs, with the dot; by default that of the inputs, or PNG where
+            the inputs' format is read but not written.
         reserved: names of folders below the output that are used for something else.
 
     Raises:
         UsageError: an output would take the place of an input or of another output, or nothing
             is there to do.
     """
-    from ..io.images import SUFFIXES
-
     folder = None if output is None else path_of(output)
     if folder is not None and output is not None and _means_a_file(output, folder, inputs):
         return Plan([_single(inputs, folder, suffix)], is_single=True)
@@ -146,8 +147,11 @@ def plan(
     jobs: dict[str, Job] = {}
     for source_root in inputs:
         for source, name in _files(source_root, folder, planned):
-            if suffix is not None and SUFFIXES.get(name.suffix.lower()) != SUFFIXES[suffix]:
+            ending = name.suffix.lower()
+            if suffix is not None and SUFFIXES.get(ending) != SUFFIXES[suffix]:
                 name = name.with_suffix(suffix)
+            elif ending in READABLE_SUFFIXES and ending not in SUFFIXES:
+                name = extended(name, FALLBACK_SUFFIX)  # "a.gif.png": "a.png" may be there too
             jobs.setdefault(os.path.abspath(source), Job(source, folder or Path(), name))
     planned.jobs = list(jobs.values())
     if not jobs and not planned.problems:
@@ -218,8 +222,6 @@ def _means_a_file(text: str, output: Path, inputs: Sequence[Path]) -> bool:
     Raises:
         UsageError: a file is meant, of a format that is not written.
     """
-    from ..io.images import SUFFIXES
-
     if output.is_dir() or text.endswith(("/", os.sep)):
         return False
     ending = output.suffix.lower()
@@ -235,8 +237,6 @@ def _means_a_file(text: str, output: Path, inputs: Sequence[Path]) -> bool:
 
 
 def _single(inputs: Sequence[Path], output: Path, suffix: str | None) -> Job:
-    from ..io.images import SUFFIXES
-
     if len(inputs) > 1 or inputs[0].is_dir():
         raise UsageError(f"{output} is one file; give a folder as output for several pictures")
     if suffix is not None and SUFFIXES[suffix] != SUFFIXES[output.suffix.lower()]:
@@ -248,8 +248,6 @@ def _single(inputs: Sequence[Path], output: Path, suffix: str | None) -> Job:
 
 def _files(root: Path, output: Path | None, planned: Plan) -> Iterator[tuple[Path, Path]]:
     """The files that an input stands for, and their paths below the output folder."""
-    from ..io.images import SUFFIXES
-
     if not root.is_dir():
         yield root, Path(root.name)
         return
@@ -271,7 +269,7 @@ def _files(root: Path, output: Path | None, planned: Plan) -> Iterator[tuple[Pat
         planned.linked_folders += [folder / name for name in below if (folder / name).is_symlink()]
         for name in sorted(name for name in names if not name.startswith(".")):
             ending = Path(name).suffix.lower()
-            if ending in SUFFIXES:
+            if ending in READABLE_SUFFIXES:
                 yield folder / name, (folder / name).relative_to(root)
             else:
                 planned.passed_over[ending or "without an ending"] += 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -199,11 +198,13 @@ class _Run:
 
     def read(self, job: Job) -> Picture | None:
         """Read a picture; None if it is finished."""
-        from ..io.images import read_image
+        from ..io.images import check_memory, read_header, read_image
 
         if not self.arguments.overwrite and self._is_finished(job):
             self._skipped.add(job.source)
             return None
+        needed = read_header(job.source).restore_bytes(self.options.upscale)
+        check_memory(job.source, needed, "restored")
         picture = read_image(job.source)
         _check_output(job, picture, self.options.upscale)
         return picture
@@ -232,7 +233,7 @@ class _Run:
         picture, result = done
         restored = from_frames(result.frames, picture)
         if self.arguments.save_crops:
-            _save_crops(result.faces, job.beside(CROPS))
+            _save_crops(picture, result.faces, job.beside(CROPS))
         if self.arguments.compare:
             _save_comparison(picture, restored, job.beside(COMPARE))
         make_folder(job.target.parent)
@@ -293,7 +294,7 @@ def _check_output(job: Job, picture: Picture, upscale: float) -> None:
         )
 
 
-def _save_crops(faces: Faces, path: Path) -> None:
+def _save_crops(picture: Picture, faces: Faces, path: Path) -> None:
     from ..io.images import from_frames, write_image
 
     for name, crops in (("input", faces.crops), ("restored", faces.restored)):
@@ -301,18 +302,16 @@ def _save_crops(faces: Faces, path: Path) -> None:
             return
         make_folder(path.parent)
         for number in range(len(faces)):
-            crop = from_frames(crops[number : number + 1])
+            crop = picture.derived(from_frames(crops[number : number + 1]).pixels)
             write_image(extended(path, f".face{number}.{name}.png"), crop)
 
 
 def _save_comparison(before: Picture, after: Picture, path: Path) -> None:
-    import cv2
     import numpy as np
 
-    from ..io.images import write_image
+    from ..io.images import from_frames, to_frames, write_image
+    from ..tensors import resize
 
-    left: Any = before.pixels
-    if left.shape[:2] != after.pixels.shape[:2]:
-        left = cv2.resize(left, (after.width, after.height), interpolation=cv2.INTER_CUBIC)
+    left = from_frames(resize(to_frames(before), after.height, after.width)).pixels
     make_folder(path.parent)
-    write_image(path, replace(after, pixels=np.concatenate([left, after.pixels], axis=1)))
+    write_image(path, after.derived(np.concatenate([left, after.pixels], axis=1)))

@@ -18,6 +18,7 @@ from gfp_core.cli.batch import Batch, Steps
 from gfp_core.cli.console import Console
 from gfp_core.cli.exit_codes import CannotStart
 from gfp_core.cli.paths import Job
+from gfp_core.io.picture import NotEnoughMemoryError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SECONDS = 20  # within which whoever waits for another thread gives up
@@ -68,6 +69,28 @@ def test_the_next_is_read_and_the_last_written_meanwhile():
     summary = Batch(Console(quiet=True), Steps(read, work, write)).run(jobs(4))
     assert (summary.with_faces, summary.failed) == (4, {})
     assert most[0] <= 3
+
+
+def test_a_picture_without_room_beside_others_is_read_again_alone():
+    attempts, in_memory = [], set()
+
+    def read(job: Job) -> int:
+        attempts.append(number_of(job))
+        if in_memory or (number_of(job) == 1 and attempts.count(1) == 1):
+            raise NotEnoughMemoryError(f"{job.source} needs more memory than is free")
+        return number_of(job)
+
+    def work(job: Job, item: int, progress: object) -> int:
+        in_memory.add(item)
+        return item
+
+    def write(job: Job, item: int) -> int:
+        in_memory.remove(item)
+        return 1
+
+    summary = Batch(Console(quiet=True), Steps(read, work, write)).run(jobs(3))
+    assert (summary.with_faces, summary.failed) == (3, {})
+    assert attempts.count(1) == 2
 
 
 def test_messages_come_by_file_and_in_order(capsys):

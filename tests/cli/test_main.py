@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageCms
 
 from gfp_core import identity, pipeline
 from gfp_core.cli import main
 from gfp_core.cli.exit_codes import STOPPED
 from gfp_core.cli.restore import FORMATS
+from gfp_core.io import memory
 from gfp_core.io.images import Picture, read_image, write_image
 from gfp_core.options import RestoreOptions
 
@@ -344,6 +345,56 @@ def test_crops_and_comparison(tmp_path, loads):
     assert (tmp_path / "out" / "compare" / "b.png").exists()
 
 
+def test_derived_pictures_keep_profile_and_resolution(tmp_path, loads):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    source = photo(tmp_path / "a.tif", icc_profile=profile, dpi=(300, 300))
+    arguments = (source, "-o", tmp_path / "out")
+    assert run("restore", *arguments, "--save-crops", "--compare") == 0
+    assert run("detect", source, "-o", tmp_path / "drawn") == 0
+    for name in (
+        "out/crops/a.tif.face0.input.png",
+        "out/crops/a.tif.face0.restored.png",
+        "out/compare/a.tif",
+        "drawn/a.tif",
+    ):
+        metadata = read_image(tmp_path / name).metadata
+        assert metadata.icc_profile == profile, name
+        assert metadata.dpi == pytest.approx((300, 300), abs=0.02), name
+
+
+def test_a_cut_out_has_no_fringe_in_the_comparison(tmp_path, loads):
+    samples = np.zeros((64, 64, 4), np.uint8)
+    samples[16:48, 16:48] = (230, 200, 180, 255)
+    Image.fromarray(samples).save(tmp_path / "a.png")
+    arguments = ("restore", tmp_path / "a.png", "-o", tmp_path / "out", "--upscale", "2")
+    assert run(*arguments, "--compare") == 0
+    left = read_image(tmp_path / "out" / "compare" / "a.png").pixels[:, :128]
+    visible = left[..., 3] > 0.02
+    np.testing.assert_allclose(left[visible, :3] * 255, [[230, 200, 180]] * visible.sum(), atol=2)
+
+
+def test_pictures_of_formats_that_are_not_written_become_png(tmp_path, loads):
+    photo(tmp_path / "in" / "a.gif")
+    photo(tmp_path / "in" / "a.png")
+    assert run("restore", tmp_path / "in", "-o", tmp_path / "out") == 0
+    assert files(tmp_path / "out") == ["a.gif.png", "a.png"]
+    assert run("restore", tmp_path / "in", "-o", tmp_path / "jpg", "--format", "jpg") == 2
+    os.remove(tmp_path / "in" / "a.png")
+    assert run("restore", tmp_path / "in", "-o", tmp_path / "jpg", "--format", "jpg") == 0
+    assert files(tmp_path / "jpg") == ["a.jpg"]
+
+
+def test_a_picture_without_room_in_memory_does_not_end_the_run(
+    tmp_path, loads, monkeypatch, capsys
+):
+    photo(tmp_path / "in" / "a.png", size=(1200, 1000))
+    photo(tmp_path / "in" / "b.png")
+    monkeypatch.setattr(memory, "available_bytes", lambda: 20_000_000)
+    assert run("restore", tmp_path / "in", "-o", tmp_path / "out") == 1
+    assert files(tmp_path / "out") == ["b.png"]
+    assert "a.png needs about 0.1 GB of memory to be restored" in capsys.readouterr().err
+
+
 def test_folders_for_crops_are_not_mixed_with_results(tmp_path, loads, capsys):
     photo(tmp_path / "in" / "crops" / "a.png")
     arguments = ("restore", tmp_path / "in", "-o", tmp_path / "out")
@@ -543,7 +594,7 @@ def test_a_full_disk_ends_the_run(tmp_path, loads, capsys, monkeypatch, fake_res
     monkeypatch.setattr(os, "fsync", fail)
     assert run("restore", tmp_path / "in", "-o", tmp_path / "out") == STOPPED
     said = capsys.readouterr().err
-    assert "0.png cannot be written (No space left on device)" in said
+    assert "0.png cannot be written: the disk is full" in said
     assert "The disk is full, and the run stopped: 0 of 5 files are done." in said
     assert len(fake_restorer.restorer.fidelities) <= 3
     assert files(tmp_path / "out") == []
