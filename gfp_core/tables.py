@@ -113,10 +113,10 @@ def _value(kind: Any, value: Any, where: str, noun: str) -> Any:
         if field.default is field.default_factory is required and name not in value:
             raise TableError(f"{where + ': ' if where else ''}{name!r} is missing")
     values = {}
-    for key, part in value.items():
+    for key, item in value.items():
         path = f"{where}.{key}".lstrip(".")
         check = fields[key].metadata.get(_CHECK)
-        values[key] = check(key, part) if check else _value(hints[key], part, path, noun)
+        values[key] = check(key, item) if check else _value(hints[key], item, path, noun)
     return cast(Any, kind)(**values)
 
 
@@ -130,7 +130,7 @@ def _simple(kind: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         repeated = len(arguments) == 2 and arguments[1] is Ellipsis
         if isinstance(value, list) and (repeated or len(value) == len(arguments)):
-            return tuple(_value(arguments[0], part, where, "key") for part in value)
+            return tuple(_value(arguments[0], item, where, "key") for item in value)
     elif origin in (typing.Union, types.UnionType):
         kinds = [kind for kind in arguments if kind is not type(None)]
         return None if value is None else _simple(kinds[0], value, where)

@@ -2,4 +2,4 @@
 
 
 class WeightsError(ValueError):
-    """A weight file cannot be had or used; the message names it and says what to do."""
+    """A weight file is not available or unusable; the message names it and says what to do."""

@@ -27,13 +27,13 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 def check_repo(field: str, value: Any) -> str:
-    """A repository's name, OWNER/NAME.
+    """Check the name of a repository, OWNER/NAME.
 
     Raises:
-        WeightsError: it is none.
+        WeightsError: the value is none.
     """
-    part = r"[A-Za-z0-9](?:[\w.-]*\w)?"
-    if not isinstance(value, str) or not re.fullmatch(f"{part}/{part}", value, re.ASCII):
+    segment = r"[A-Za-z0-9](?:[\w.-]*\w)?"
+    if not isinstance(value, str) or not re.fullmatch(f"{segment}/{segment}", value, re.ASCII):
         raise WeightsError(f"{field!r} must be a repository OWNER/NAME, not {value!r}")
     return value
 
@@ -45,7 +45,7 @@ def _text(field: str, value: Any) -> str:
 
 
 def _file_name(field: str, value: Any) -> str:
-    """A bare file name that leads nowhere else, on any system."""
+    """Check a bare file name, which leads nowhere else, on any system."""
     allowed = isinstance(value, str) and re.fullmatch(r"[\w+][\w+. -]*", value, re.ASCII)
     if not allowed or value[-1] in ". " or _RESERVED.fullmatch(value):
         raise WeightsError(
@@ -55,9 +55,9 @@ def _file_name(field: str, value: Any) -> str:
 
 
 def _hub_path(field: str, value: Any) -> str:
-    """A path inside a repository: file names joined by ``/``."""
-    for part in _text(field, value).split("/"):
-        _file_name(field, part)
+    """Check a path inside a repository: file names joined by ``/``."""
+    for name in _text(field, value).split("/"):
+        _file_name(field, name)
     return str(value)
 
 
@@ -82,7 +82,7 @@ def _size(field: str, value: Any) -> int:
 def _names(field: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise WeightsError(f"{field!r} must be a list of file names, not {value!r}")
-    return tuple(_file_name(field, one) for one in value)
+    return tuple(_file_name(field, name) for name in value)
 
 
 @dataclass(frozen=True)
@@ -148,18 +148,18 @@ class Entry:
 
     @property
     def usable_file(self) -> str:
-        """Name of the file that is used in the end: the converted one, where it is converted."""
+        """Name the file that is used in the end: the converted one, where it is converted."""
         return f"{self.name}.safetensors" if self.format == "pytorch" else self.file
 
     @property
     def file_names(self) -> tuple[str, ...]:
-        """Names under which the official file may lie in a folder."""
+        """List the names under which the official file may lie in a folder."""
         return (self.file, *self.aliases)
 
     def is_called(self, name: str) -> bool:
-        """Whether ``name`` means this row: its name, or a file name with or without the ending."""
-        known = [self.name, *self.file_names, *(Path(file).stem for file in self.file_names)]
-        return name.casefold() in {one.casefold() for one in known}
+        """Tell whether ``name`` means this row: its name, or a file's, with or without ending."""
+        names = [self.name, *self.file_names, *(Path(file).stem for file in self.file_names)]
+        return name.casefold() in set(map(str.casefold, names))
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Catalogue:
     entries: tuple[Entry, ...]
 
     def find(self, name: str) -> Entry:
-        """The row called ``name``; its own name comes before any file's.
+        """Find the row called ``name``; its own name comes before any file's.
 
         Raises:
             WeightsError: there is none; lists those there are.
@@ -178,11 +178,11 @@ class Catalogue:
         for entry in exact or self.entries:
             if entry.is_called(name):
                 return entry
-        known = ", ".join(entry.name for entry in self.entries)
-        raise WeightsError(f"the catalogue has no weights called {name!r}; it has {known}")
+        names = ", ".join(entry.name for entry in self.entries)
+        raise WeightsError(f"the catalogue has no weights called {name!r}; it has {names}")
 
     def for_commerce(self) -> Catalogue:
-        """Only the rows whose commercial use is known to be allowed."""
+        """Keep only the rows whose commercial use is known to be allowed."""
         return Catalogue(tuple(entry for entry in self.entries if entry.commercial == "yes"))
 
 

@@ -84,13 +84,13 @@ def check_architecture(state: Mapping[str, Tensor], name: str | None, source: Pa
         a log line says.
 
     Raises:
-        WeightsError: it is not, or it is none that is known.
+        WeightsError: the tensors are not, or fit no architecture.
     """
     from ..networks import parsing, registry, retinaface
     from ..networks.recognition import recognise
 
-    known = {row.name for row in registry.ARCHITECTURES}
-    if name is not None and name not in known.union(retinaface.NAMES, parsing.NAMES):
+    architectures = {row.name for row in registry.ARCHITECTURES}
+    if name is not None and name not in architectures.union(retinaface.NAMES, parsing.NAMES):
         logger.warning(
             "%s: this version has no network %s to check the tensors against; they are "
             "converted as they are.",

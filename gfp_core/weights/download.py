@@ -72,7 +72,7 @@ class _Spoiled(_Unusable):
 def download(
     entry: Entry,
     sources: Sequence[Source],
-    part: Callable[[Source], Path],
+    part_path: Callable[[Source], Path],
     progress: Progress | None = None,
 ) -> tuple[Path, Source]:
     """Download a file from the first source that gives it.
@@ -82,7 +82,7 @@ def download(
     Args:
         entry: the file.
         sources: where to look, in order.
-        part: gives the path of the part file for what a source holds.
+        part_path: gives the path of the part file for what a source holds.
         progress: called with (bytes done, bytes in all); may raise to cancel.
 
     Returns:
@@ -97,7 +97,7 @@ def download(
         if sha256 is None:
             failures.append(f"{source}: not asked, for the hash of what it holds is not known")
             continue
-        path = part(source)
+        path = part_path(source)
         remove_foreign(path)
         if _is_complete(path, size, sha256):
             return path, source
@@ -136,11 +136,11 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 def _is_complete(path: Path, size: int | None, sha256: str) -> bool:
-    """Whether a part file of an earlier run is whole; one that cannot be right is removed."""
+    """Tell whether a part file of an earlier run is whole; one that cannot be right is removed."""
     if not path.exists():
         return False
-    part_size = path.stat().st_size
-    if size is not None and part_size < size:
+    size_so_far = path.stat().st_size
+    if size is not None and size_so_far < size:
         return False
     if sha256_of(path) == sha256:
         return True
@@ -190,7 +190,7 @@ def _transfer(
 
 
 def _address(source: Source, sha256: str) -> tuple[str, dict[str, str], int | None]:
-    """Address of a source's file, the headers to ask with, and its size if that is metadata.
+    """Give a source's address, the headers to ask with, and the size if the source says it.
 
     Raises:
         _Unusable: it is not there, or is another file.
@@ -249,9 +249,9 @@ def _fetch(url: str, receiver: _Receiver, done: int, headers: dict[str, str]) ->
 
 @contextmanager
 def _responding(url: str, headers: dict[str, str]) -> Iterator[tuple[Any, Iterator[bytes]]]:
-    """An answer and its bytes as they come, from huggingface_hub's session, whatever kind it is.
+    """Open an answer, and its bytes as they come, from huggingface_hub's session.
 
-    It is of httpx or its successor, before version 1 of requests.
+    That is of httpx or its successor, before version 1 of requests.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
@@ -269,7 +269,7 @@ def _responding(url: str, headers: dict[str, str]) -> Iterator[tuple[Any, Iterat
 
 
 def _bar(url: str, done: int, size: int | None) -> Any:
-    """The progress bar of huggingface_hub, on a terminal and unless that is told not to show it."""
+    """Make the progress bar of huggingface_hub, shown on terminals unless that forbids it."""
     from huggingface_hub.utils import are_progress_bars_disabled, tqdm
 
     quiet = sys.stderr is None or are_progress_bars_disabled()
@@ -378,12 +378,12 @@ class _Receiver:
 
 
 def _is_passing(error: Exception) -> bool:
-    """Whether an error is of the connection, so that the transfer may go on."""
+    """Tell whether an error is of the connection, so that the transfer may go on."""
     return _status(error) is None and _BROKEN.search(_kinds([error])) is not None
 
 
 def _kinds(chain: Sequence[BaseException]) -> str:
-    """The names of the classes of errors: huggingface_hub has changed its HTTP client twice."""
+    """Name the classes of errors: huggingface_hub has changed its HTTP client twice."""
     return " ".join(base.__name__ for error in chain for base in type(error).__mro__)
 
 
@@ -392,7 +392,7 @@ def _status(error: BaseException) -> int | None:
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong, in a line for people."""
+    """Say what went wrong, in a line for people."""
     chain = [error]
     while (cause := chain[-1].__cause__) is not None and cause not in chain:
         chain.append(cause)
@@ -421,7 +421,7 @@ def _reason(error: BaseException) -> str:
 
 
 def is_offline() -> bool:
-    """Whether huggingface_hub has been told to stay offline (HF_HUB_OFFLINE)."""
+    """Tell whether huggingface_hub has been told to stay offline (HF_HUB_OFFLINE)."""
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)

@@ -17,7 +17,7 @@ ENDINGS = frozenset({".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".onnx"})
 
 
 def is_regular(path: str | os.PathLike[str]) -> bool:
-    """Whether a path leads to a regular file: no folder, FIFO, socket or device.
+    """Tell whether a path leads to a regular file: no folder, FIFO, socket or device.
 
     Links are followed. What cannot be looked at (a name too long, no permission) is none.
     """

@@ -105,7 +105,7 @@ def describe(head: bytes) -> str:
 
 
 def size_limit(size: int) -> int:
-    """Bytes that the content of a file of ``size`` bytes may have."""
+    """Limit the bytes that the content of a file of ``size`` bytes may have."""
     return max(_GROWTH * size, _ALWAYS_ALLOWED)
 
 
@@ -166,6 +166,6 @@ def _clean(name: str) -> str:
 
 
 def _quote(text: bytes) -> str:
-    """The beginning of a text in one line; empty if it is none."""
+    """Quote the beginning of a text in one line; empty for what is no text."""
     line = text[:120].split(b"\n")[0].decode("utf-8", "ignore").strip()
     return line[:80] if len(line) >= 8 and line.isprintable() else ""

@@ -17,7 +17,7 @@ from .store import Weights
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found out about a file."""
+    """What a file is, as `inspect` finds out."""
 
     file: str
     bytes: int
@@ -55,7 +55,7 @@ class Inspection:
     metadata: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields, ready for JSON."""
+        """Give all fields, ready for JSON."""
         return asdict(self)
 
 
@@ -82,7 +82,7 @@ def inspect(path: str | os.PathLike[str], weights: Weights | None = None) -> Ins
     entry = weights.by_hash(digest)
     by_hash = path.suffix.lower() == ".onnx" or (entry is not None and entry.format == "tfjs")
     checkpoint = None if by_hash else read_checkpoint(path)
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "file": str(path),
         "bytes": size,
         "sha256": digest,
@@ -91,13 +91,13 @@ def inspect(path: str | os.PathLike[str], weights: Weights | None = None) -> Ins
         "commercial": f"{entry.commercial}: {entry.reason}" if entry else "unclear",
     }
     if checkpoint is None:
-        return Inspection(**found, **_by_hash(entry))
+        return Inspection(**fields, **_by_hash(entry))
     metadata = checkpoint.metadata
     if entry is None:
-        found["licence"] = metadata.get("licence", found["licence"])
-        found["commercial"] = metadata.get("commercial_use", found["commercial"])
-    told = entry.architecture if entry else metadata.get("architecture")
-    return Inspection(**found, **_packing(checkpoint), **_meaning(checkpoint, told))
+        fields["licence"] = metadata.get("licence", fields["licence"])
+        fields["commercial"] = metadata.get("commercial_use", fields["commercial"])
+    claimed = entry.architecture if entry else metadata.get("architecture")
+    return Inspection(**fields, **_packing(checkpoint), **_meaning(checkpoint, claimed))
 
 
 def _by_hash(entry: Entry | None) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _packing(checkpoint: Checkpoint) -> dict[str, Any]:
         "format": checkpoint.format,
         "wrappers": checkpoint.wrappers,
         "prefixes": checkpoint.prefixes,
-        "left_out": checkpoint.left_out,
+        "left_out": checkpoint.unused,
         "tensors": len(checkpoint.state),
         "numbers": sum(tensor.numel() for tensor in checkpoint.state.values()),
         "dtypes": checkpoint.dtypes,
@@ -123,35 +123,35 @@ def _packing(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _meaning(checkpoint: Checkpoint, told: str | None) -> dict[str, Any]:
-    """What the tensors are.
+def _meaning(checkpoint: Checkpoint, claimed: str | None) -> dict[str, Any]:
+    """Tell what the tensors are.
 
     Args:
         checkpoint: the file.
-        told: what the catalogue or the file's metadata say it is. Only the tensors are believed,
+        claimed: what the catalogue or the file's metadata say it is. Only the tensors are believed,
             except where they leave a choice.
     """
     try:
-        found = recognise(checkpoint.state)
-        if told in found.twins:
-            found = recognise(checkpoint.state, told)
+        match = recognise(checkpoint.state)
+        if claimed in match.twins:
+            match = recognise(checkpoint.state, claimed)
     except Unrecognised as error:
         return _foreign(checkpoint, str(error))
     except ValueError as error:
         return {"reason": str(error)}
     return {
-        "role": found.role,
-        "architecture": found.architecture,
-        "reason": found.reason,
-        "hyperparameters": found.hyperparameters,
-        "size": found.size,
-        "takes": found.takes,
-        "parameters": found.parameters,
+        "role": match.role,
+        "architecture": match.architecture,
+        "reason": match.reason,
+        "hyperparameters": match.hyperparameters,
+        "size": match.size,
+        "takes": match.takes,
+        "parameters": match.parameters,
     }
 
 
 def _foreign(checkpoint: Checkpoint, unknown: str) -> dict[str, Any]:
-    """What the tensors are if they are those of no network of this package, and why they are."""
+    """Tell what tensors are that no network of this package has, and how one can tell."""
     try:
         net = spandrel_adapter.from_state_dict(checkpoint.state)
     except (ImportError, ValueError) as error:

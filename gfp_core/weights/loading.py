@@ -104,7 +104,7 @@ def load_network(path: str | os.PathLike[str], architecture: str | None = None) 
 def _load_foreign(
     state: dict[str, Tensor], path: str | os.PathLike[str], unknown: ValueError
 ) -> nn.Module:
-    """A network that is none of this package's.
+    """Load a network that is none of this package's.
 
     Raises:
         WeightsError: it is none of spandrel's either; says ``unknown`` and why.
@@ -165,7 +165,7 @@ class Checkpoint:
     """Keys under which the state dict was found in the file, the outermost first."""
     prefixes: tuple[str, ...]
     """What was taken from the front of the tensors' names."""
-    left_out: int
+    unused: int
     """Number of tensors in the file that are none of the network's."""
     dtypes: dict[str, int]
     """Number of tensors in the file of each type."""
@@ -294,9 +294,9 @@ _STAND_INS: dict[str, tuple[Any, str]] = {
         "collections.defaultdict",
         *(f"builtins.{kind}" for kind in ("bool", "dict", "float", "int", "list", "str", "tuple")),
         *(
-            f"numpy.{core}.multiarray.{part}"
+            f"numpy.{core}.multiarray.{name}"
             for core in ("core", "_core")
-            for part in ("scalar", "_reconstruct")
+            for name in ("scalar", "_reconstruct")
         ),
         "numpy.dtype",
         "numpy.ndarray",
@@ -334,7 +334,7 @@ _STAND_INS: dict[str, tuple[Any, str]] = {
 
 
 def _global_in(error: BaseException) -> str:
-    """Full name of what a pickle asks for and may not have; empty if the error is another."""
+    """Give the full name of what a pickle asks for and may not have; else an empty text."""
     match = re.search(r"GLOBAL ([\w.]+)", str(error))
     if match is None:
         return ""
@@ -343,7 +343,7 @@ def _global_in(error: BaseException) -> str:
 
 
 def _torch_version() -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    return tuple(int(number) for number in re.findall(r"\d+", torch.__version__)[:2])
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -370,7 +370,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _unwrap(content: object) -> tuple[object, tuple[str, ...]]:
-    """What is inside the wrappers, and these; few at most, for a pickle may contain itself.
+    """Take off the wrappers, and name these; few at most, for a pickle may contain itself.
 
     A wrapper of an unknown name is taken if nothing else in the file holds tensors.
     """
@@ -389,7 +389,7 @@ def _unwrap(content: object) -> tuple[object, tuple[str, ...]]:
 
 
 def _holds_tensors(content: object, depth: int = 0) -> bool:
-    """Whether a mapping is a state dict or wraps one."""
+    """Tell whether a mapping is a state dict or wraps one."""
     if not isinstance(content, Mapping) or depth > 2:
         return False
     values = content.values()
@@ -400,12 +400,12 @@ def _holds_tensors(content: object, depth: int = 0) -> bool:
 
 
 def _check(content: object, path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """All entries as finite dense tensors, floating-point ones as float32; and the types seen."""
+    """Check all entries: finite dense tensors, as float32 if floating-point; count their types."""
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path}: holds a {type(content).__name__}, not a state dict")
     if not content:
         raise WeightsError(f"{path}: holds no tensors")
-    state, not_finite, held = {}, [], 0
+    state, not_finite, total = {}, [], 0
     dtypes: Counter[str] = Counter()
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
@@ -416,8 +416,8 @@ def _check(content: object, path: Path) -> tuple[dict[str, Tensor], dict[str, in
         if value.layout != torch.strided or value.is_quantized or value.is_complex():
             raise WeightsError(f"{path}: tensor '{key}' is sparse, quantised or complex")
         # Views let a small file claim any size; this is before a copy makes it true.
-        held += value.numel() * max(value.element_size(), 4)
-        if held > forms.size_limit(path.stat().st_size):
+        total += value.numel() * max(value.element_size(), 4)
+        if total > forms.size_limit(path.stat().st_size):
             raise WeightsError(f"{path}: its tensors are far larger than the file, at {key!r}")
         dtypes[str(value.dtype).removeprefix("torch.")] += 1
         if value.is_floating_point():
@@ -433,7 +433,7 @@ def _check(content: object, path: Path) -> tuple[dict[str, Tensor], dict[str, in
 
 
 def _several(content: Mapping[Any, Any]) -> str:
-    """What to do with a file that holds more than one state dict; empty if it does not."""
+    """Say what to do with a file that holds more than one state dict; empty if it does not."""
     inner = [str(key)[:40] for key, value in content.items() if _holds_tensors(value)]
     if len(inner) < 2:
         return ""
@@ -443,7 +443,7 @@ def _several(content: Mapping[Any, Any]) -> str:
 def _without_prefixes(
     state: dict[str, Tensor], path: Path
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Bare names, and what was taken from their front.
+    """Take off what stands before the bare names, and list it.
 
     ``module.`` is data-parallel training's, ``_orig_mod.`` that of torch.compile, ``vqvae.`` that
     of RestoreFormer; a wrapper's name may have become one. Any other common beginning, such as
@@ -469,24 +469,24 @@ def _without_prefixes(
 
 
 def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with a prefix, without it."""
+    """Select the tensors whose names begin with a prefix, without it."""
     return {
         key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)
     }
 
 
 def _network_prefix(state: dict[str, Tensor]) -> str:
-    """The first part of names under which a network of this package is; empty if there is none."""
+    """Find the first part of names under which a network of this package is; else an empty text."""
     if _is_network(state):
         return ""
-    parts = {part: None for key in state if "." in key and (part := key.split(".")[0])}
-    order = [*WRAPPERS, *sorted(part for part in parts if part not in WRAPPERS)]
-    for part in (part for part in order if part in parts):
-        inner = _below(state, f"{part}.")
+    roots = {key.split(".")[0] for key in state if "." in key}
+    order = [*WRAPPERS, *sorted(roots.difference(WRAPPERS))]
+    for root in (root for root in order if root in roots):
+        inner = _below(state, f"{root}.")
         while prefix := _common_prefix(inner):
             inner = _below(inner, prefix)
         if _is_network(inner):
-            return f"{part}."
+            return f"{root}."
     return ""
 
 

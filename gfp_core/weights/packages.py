@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 
 def find_package(name: str, advice: str) -> Path:
-    """Folder of an installed package, found without importing it.
+    """Find the folder of an installed package, without importing the package.
 
     Raises:
         FileNotFoundError: not installed; the message ends with ``advice``.
@@ -23,7 +23,7 @@ def find_package(name: str, advice: str) -> Path:
 
 
 def read_member(source: str | Path, member: str, advice: str) -> BinaryIO:
-    """One file of a package, opened for reading, with its whole content in memory.
+    """Open a file of a package for reading, with its whole content in memory.
 
     Args:
         source: a wheel or zip, a tar archive (``.tgz``), a folder that holds ``member`` or its

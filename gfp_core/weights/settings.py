@@ -90,8 +90,8 @@ class Settings:
         file = _settings_file(env)
         content = _file_settings(file) if file is not None else FileSettings()
         variable = env.get("GFP_WEIGHTS_DIR", "")
-        configured = [part for part in variable.split(os.pathsep) if part] or content.folders
-        configured = [os.path.expanduser(part) for part in configured]
+        configured = list(filter(None, variable.split(os.pathsep))) or content.folders
+        configured = [os.path.expanduser(path) for path in configured]
         repo = env.get("GFP_HUB_REPO", content.hub_repo)
         forbidden = _switch(env, "GFP_NO_DOWNLOAD", not content.downloads)
         return cls(
@@ -119,15 +119,15 @@ def _folders(
 ) -> tuple[Path, ...]:
     cache = cache_folder(env)
     last = [] if cache is None else [cache / "weights"]
-    homeless = [part for part in configured if part.startswith("~")]
+    homeless = [path for path in configured if path.startswith("~")]
     if homeless:
         logger.warning("%s: passed over, for there is no home folder", ", ".join(homeless))
-    paths = [Path(part) for part in configured if part not in homeless]
+    paths = [Path(path) for path in configured if path not in homeless]
     return tuple(dict.fromkeys([*map(Path, first), *paths, *last]))
 
 
 def _settings_file(env: Mapping[str, str]) -> Path | None:
-    """The user's file: the one named, which must be there, or that of the usual place if any."""
+    """Find the user's file: the one named, which must be there, or else the usual one."""
     named = env.get("GFP_CATALOGUE")
     if named:
         return Path(named)

@@ -362,18 +362,18 @@ class Weights:
     def _fetch_locked(self, entry: Entry, folder: Path, progress: Progress | None) -> Path:
         staging, target = folder / STAGING, folder / entry.usable_file
 
-        def part(source: Source) -> Path:
+        def part_path(source: Source) -> Path:
             kind = ".converted" if source.converted else ""
             return staging / f"{entry.name}{kind}.part"
 
         # A part of this name may be of other weights, if the user's catalogue has changed; then
         # the hash is wrong and it is downloaded anew.
-        complete, source = download(entry, self.sources(entry), part, progress)
+        complete, source = download(entry, self.sources(entry), part_path, progress)
         if source.converted or entry.format != "pytorch":
             commit(complete, target)
         else:
             self._convert(entry, complete, folder)
-        for leftover in (part(Source()), part(Source(converted=True))):
+        for leftover in (part_path(Source()), part_path(Source(converted=True))):
             leftover.unlink(missing_ok=True)
         self.hashes.remember(target, sha256_of(target))
         logger.info("%s is now in %s.", entry.name, target)

@@ -14,6 +14,7 @@ import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,7 +104,7 @@ def _official_key(name: str) -> str:
     return f"{module}.{layer}"
 
 
-def _array(tensor: dict[int, list]) -> tuple[bytes, Tensor]:
+def _array(tensor: dict[int, list[Any]]) -> tuple[bytes, Tensor]:
     """Name and values of an ONNX tensor.
 
     Raises:
@@ -115,9 +116,9 @@ def _array(tensor: dict[int, list]) -> tuple[bytes, Tensor]:
     return tensor[_TENSOR_NAME][0], torch.from_numpy(values.reshape(tensor[_TENSOR_DIMS]))
 
 
-def _message(data: bytes) -> dict[int, list]:
+def _message(data: bytes) -> dict[int, list[Any]]:
     """The fields of a Protocol Buffers message: number -> values, in order."""
-    fields: dict[int, list] = {}
+    fields: dict[int, list[Any]] = {}
     for number, value in _fields(data):
         fields.setdefault(number, []).append(value)
     return fields
