@@ -210,6 +210,7 @@ def test_no_checkpoint(content: bytes, reason: str, tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("write", [write_zip, write_legacy])
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
 def test_no_state_dict(
     content: object, reason: str, write: Callable[[object, Path], None], tmp_path: Path
 ) -> None:

@@ -34,6 +34,9 @@ def ours(weights: Callable[..., Weights], folder: Path) -> Weights:
     )
 
 
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # of the HTTP client below huggingface_hub
 def test_published_to_the_local_hub_and_downloaded_from_there(
     ours: Weights, hub: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
