@@ -25,9 +25,9 @@ from torch import Tensor
 
 from gfp_core.align import align
 from gfp_core.color import apply_color
+from gfp_core.color.enhance import enhance
 from gfp_core.compare import Setting, compare, comparison_sheet
 from gfp_core.draw import draw_faces
-from gfp_core.enhance import enhance
 from gfp_core.faces import Faces
 from gfp_core.io.images import read_image
 from gfp_core.masks import make_masks

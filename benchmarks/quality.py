@@ -23,7 +23,8 @@ from torch.nn import functional as F
 
 from gfp_core.align import align
 from gfp_core.color import apply_color
-from gfp_core.colorspaces import (
+from gfp_core.color.enhance import enhance
+from gfp_core.color.spaces import (
     linear_to_rgb,
     oklab_to_rgb,
     rgb_to_lab,
@@ -32,7 +33,6 @@ from gfp_core.colorspaces import (
 )
 from gfp_core.crops import exchange_crops, faces_from_crops
 from gfp_core.degradation import degrade
-from gfp_core.enhance import enhance
 from gfp_core.faces import Face, Faces
 from gfp_core.geometry import face_ellipse
 from gfp_core.io.images import read_image, to_frames
@@ -141,11 +141,13 @@ def color(bench: Bench) -> None:
         paper = torch.tensor([[0.95, 0.86, 0.68], [1.0, 1.0, 1.0]][seed % 2]).view(1, 3, 1, 1)
         print_ = bench.model.restorer.restore(replace(faces, crops=grey * paper))
         colors = replace(print_, crops=print_.restored, restored=shifted.restored)
-        painted = apply_color(colors, "lightness", grey="off").restored
+        painted = apply_color(colors, "lightness", keep_monochrome="off").restored
         toned = replace(print_, restored=painted)
         guard += [("input", grey * paper), ("restorer", painted)]
         guard += [("auto", apply_color(toned).restored)]
-        guard += [("auto, --grey off", apply_color(toned, grey="off").restored)]
+        guard += [
+            ("auto, --keep-monochrome off", apply_color(toned, keep_monochrome="off").restored)
+        ]
         if seed == 0:
             cold = shift(clean.crops, torch.tensor([0.75, 0.95, 1.15]), torch.ones(1)).clamp(0, 1)
             ellipse = torch.from_numpy(face_ellipse(cold.shape[-1])).float()[None, None]

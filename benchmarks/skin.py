@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gfp_core.colorspaces import rgb_to_lab
+from gfp_core.color.spaces import rgb_to_lab
 from gfp_core.degradation import degrade_with_seed
 from gfp_core.networks.fast import fast_form
 from gfp_core.pipeline import find_model

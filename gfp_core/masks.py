@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .colorspaces import rgb_to_lab
+from .color.spaces import rgb_to_lab
 from .faces import Face, Faces, Progress
 from .geometry import face_ellipse, invert, scaling, smoothstep, transform, warp_into
 from .networks.parsing import CLASSES, FacePart

@@ -421,7 +421,7 @@ class FaceRestorer:
             faces,
             options.color.mode,
             strength=options.color.strength,
-            grey=options.color.keep_monochrome,
+            keep_monochrome=options.color.keep_monochrome,
             reference=reference,
             smoothing=0.0 if faces.tracks is None else options.video.color_smoothing,
         )

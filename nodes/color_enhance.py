@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..gfp_core.color import apply_color
-from ..gfp_core.enhance import enhance
+from ..gfp_core.color.enhance import enhance
 from ..gfp_core.options import ColorMode, KeepMonochrome
 from . import host, inputs
 
@@ -103,7 +103,7 @@ class GFPColorEnhance(io.ComfyNode):
                 faces.faces,
                 mode,
                 strength=strength,
-                grey=grey,
+                keep_monochrome=grey,
                 reference=None if reference is None else host.to_frames(reference),
                 smoothing=smoothing,
             )

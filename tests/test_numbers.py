@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from gfp_core.align import align
 from gfp_core.color import apply_color
+from gfp_core.color.enhance import enhance
 from gfp_core.crops import exchange_crops, faces_from_crops, resize_crops, resize_masks
 from gfp_core.draw import draw_faces
-from gfp_core.enhance import enhance
 from gfp_core.faces import Face, Faces
 from gfp_core.geometry import TEMPLATE
 from gfp_core.identity import compare, take_back

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gfp_core.colorspaces import linear_to_rgb, rgb_to_linear, rgb_to_oklab
-from gfp_core.enhance import _stretched, balance, enhance
+from gfp_core.color.enhance import balance, enhance, stretch
+from gfp_core.color.spaces import linear_to_rgb, rgb_to_linear, rgb_to_oklab
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,29 @@ def test_a_dull_picture_gains_contrast_and_colour(photo: Tensor) -> None:
     lightness = rgb_to_oklab(only)[:, 0] - rgb_to_oklab(before)[:, 0]
     assert lightness.abs().max() < 1e-3
     assert mean_chroma(only) > 1.15 * mean_chroma(before)
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        ((0.3, 0.45, 0.7), (0.18, 0.45, 0.82)),  # 1.6 times as wide; 0.3 : 0.3 is free as before
+        ((0.1, 0.35, 0.6), (0.04, 0.35, 0.84)),  # 0.1 : 0.4 is free
+        ((0.1, 0.5, 0.9), (0.0, 0.5, 1.0)),  # no wider than 0..1
+        ((0.0, 0.5, 1.0), (0.0, 0.5, 1.0)),
+        ((0.4, 0.4, 0.5), (0.4, 0.4, 0.5)),
+        ((0.3, 0.31, 0.7), (0.18, 0.18 + 0.64 * 0.025 ** (2 / 3), 0.82)),  # as far as it bends
+        ((0.3, 0.69, 0.7), (0.18, 0.18 + 0.64 * 0.975**1.5, 0.82)),
+    ],
+)
+def test_the_range_is_stretched_about_its_middle(levels: tuple, expected: tuple) -> None:
+    light = torch.tensor(levels, dtype=torch.float64)
+    np.testing.assert_allclose(stretch(light, *levels).numpy(), expected, atol=1e-9)
+
+
+def test_beyond_the_range_the_stretch_goes_on_straight() -> None:
+    light = torch.tensor([0.2, 0.25, 0.75, 0.8], dtype=torch.float64)
+    stretched = stretch(light, 0.3, 0.45, 0.7)
+    np.testing.assert_allclose(stretched.numpy(), [0.02, 0.1, 0.9, 0.98], atol=1e-9)
 
 
 def test_colourful_pictures_keep_their_saturation() -> None:
@@ -171,45 +194,3 @@ def test_what_is_wrong_is_named(photo: Tensor) -> None:
     ]:
         with pytest.raises(ValueError, match=said):
             enhance(frames, strength)
-
-
-@pytest.mark.parametrize(
-    ("dark", "middle", "bright"), [(0.2, 0.5, 0.7), (0.3, 0.42, 0.5), (0.05, 0.3, 0.9)]
-)
-def test_the_range_of_lightness_is_widened_about_its_median(dark, middle, bright) -> None:
-    span = bright - dark
-    gain = min(1.6, 1 / span)
-    low = dark * (1 - gain * span) / (1 - span)
-
-    def stretch(*values: float) -> list[float]:
-        return _stretched(torch.tensor(values), dark, middle, bright).tolist()
-
-    assert stretch(dark, middle, bright) == pytest.approx(
-        [low, middle, low + gain * span], abs=1e-5
-    )
-    assert 0 <= low <= dark
-    assert bright <= low + gain * span <= 1 + 1e-6
-    # Beyond the range the curve goes on as a straight line, in it the curve rises everywhere.
-    assert stretch(dark - 0.05, bright + 0.05) == pytest.approx(
-        [low - gain * 0.05, low + gain * (span + 0.05)], abs=1e-5
-    )
-    inner = _stretched(torch.linspace(dark, bright, 50), dark, middle, bright)
-    assert bool((inner.diff() > 0).all())
-
-
-def test_the_curve_of_lightness_bends_no_further_than_its_limit() -> None:
-    """A median far from the middle of the range would turn the curve into a step."""
-    gain, span, low = 1.6, 0.5, 0.2 * (1 - 1.6 * 0.5) / 0.5
-    for middle, bend in ((0.69, 1.5), (0.21, 1 / 1.5)):
-        value = float(_stretched(torch.tensor(0.45), 0.2, middle, 0.7))
-        if bend == 1.5:
-            assert value >= low + gain * span * 0.5**1.5 - 1e-6
-        else:
-            assert value <= low + gain * span * 0.5 ** (1 / 1.5) + 1e-6
-
-
-def test_a_full_or_senseless_range_is_left_alone() -> None:
-    light = torch.linspace(0, 1, 20)
-    assert torch.equal(_stretched(light, 0.0, 0.5, 1.0), light)
-    assert torch.equal(_stretched(light, 0.4, 0.4, 0.6), light)
-    assert torch.equal(_stretched(light, 0.4, 0.7, 0.6), light)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from gfp_core.align import align
-from gfp_core.color import apply_color, is_grey
-from gfp_core.colorspaces import rgb_to_lab
+from gfp_core.color import apply_color, is_monochrome
+from gfp_core.color.spaces import rgb_to_lab
 from gfp_core.faces import Face, Faces
 from gfp_core.geometry import TEMPLATE
 from gfp_core.options import ColorMode
@@ -79,25 +79,25 @@ def make_faces(crops: Tensor, restored: Tensor) -> Faces:
 )
 def test_a_colour_portrait_is_not_grey(portrait: Tensor, light: tuple, quality: int) -> None:
     lit = portrait * torch.tensor(light, dtype=torch.float32).view(1, 3, 1, 1)
-    assert is_grey(jpeg(lit, quality)).tolist() == [False]
+    assert is_monochrome(jpeg(lit, quality)).tolist() == [False]
 
 
 @pytest.mark.parametrize("tone", [grey, sepia, yellowed, cyanotype])
 @pytest.mark.parametrize("quality", [None, 90, 50, 30])
 def test_monochrome_portraits_are_grey(portrait: Tensor, tone, quality: int | None) -> None:
     crops = tone(portrait)
-    assert is_grey(crops if quality is None else jpeg(crops, quality)).tolist() == [True]
+    assert is_monochrome(crops if quality is None else jpeg(crops, quality)).tolist() == [True]
 
 
 def test_chroma_noise_does_not_make_a_scan_colour(portrait: Tensor) -> None:
     noise = torch.randn(portrait.shape, generator=torch.Generator().manual_seed(0))
-    assert is_grey((grey(portrait) + 0.08 * noise).clamp(0, 1)).tolist() == [True]
+    assert is_monochrome((grey(portrait) + 0.08 * noise).clamp(0, 1)).tolist() == [True]
 
 
 def test_uniform_and_small_crops_have_an_answer() -> None:
     crops = torch.stack([torch.zeros(3, 32, 32), torch.ones(3, 32, 32)])
-    assert is_grey(crops).tolist() == [True, True]
-    assert is_grey(torch.zeros(0, 3, 32, 32)).shape == (0,)
+    assert is_monochrome(crops).tolist() == [True, True]
+    assert is_monochrome(torch.zeros(0, 3, 32, 32)).shape == (0,)
 
 
 def test_london_portraits(shared_dir: Path) -> None:
@@ -113,9 +113,9 @@ def test_london_portraits(shared_dir: Path) -> None:
         placed = [left + turn * (point - template[0]) for point in template]
         crops.append(crop_of(image, np.array([(p.real, p.imag) for p in placed])))
     batch = torch.cat(crops)
-    assert not is_grey(batch).any()
-    assert is_grey(grey(batch)).all()
-    assert is_grey(jpeg(sepia(batch), 50)).all()
+    assert not is_monochrome(batch).any()
+    assert is_monochrome(grey(batch)).all()
+    assert is_monochrome(jpeg(sepia(batch), 50)).all()
 
 
 def test_grey_photographs_stay_grey(portrait: Tensor) -> None:
@@ -231,7 +231,9 @@ def test_low_frequencies_come_without_a_halo(portrait: Tensor) -> None:
     restored = original.clone()
     restored[:, 0, :, :128] += 0.08
     restored[:, 2, :, 128:] += 0.08
-    colored = apply_color(make_faces(original, restored), "low_frequency", grey="off").restored
+    colored = apply_color(
+        make_faces(original, restored), "low_frequency", keep_monochrome="off"
+    ).restored
     assert colored is not None
     error = (rgb_to_lab(colored) - rgb_to_lab(original)).norm(dim=1)[0]
     before = (rgb_to_lab(restored) - rgb_to_lab(original)).norm(dim=1)[0]
@@ -324,17 +326,21 @@ def test_strength_goes_from_the_restorer_to_the_correction(portrait: Tensor) -> 
 
 def test_the_guard_can_be_forced_and_switched_off(portrait: Tensor) -> None:
     black_and_white = make_faces(grey(soft(portrait)), soft(portrait))
-    off = apply_color(black_and_white, "mean_std", grey="off").restored
+    off = apply_color(black_and_white, "mean_std", keep_monochrome="off").restored
     kept = apply_color(black_and_white, "restorer").restored
     assert kept is not None
     assert torch.equal(kept, soft(portrait))
     assert off is not None
-    forced = apply_color(make_faces(portrait, soft(portrait)), "restorer", grey="on").restored
+    forced = apply_color(
+        make_faces(portrait, soft(portrait)), "restorer", keep_monochrome="on"
+    ).restored
     taken = apply_color(make_faces(portrait, soft(portrait)), "input").restored
     assert forced is not None
     assert taken is not None
     assert torch.equal(forced, taken)
-    low = apply_color(make_faces(portrait, grey(portrait)), "lightness", grey="off").restored
+    low = apply_color(
+        make_faces(portrait, grey(portrait)), "lightness", keep_monochrome="off"
+    ).restored
     assert low is not None
     assert (low.amax(dim=1) - low.amin(dim=1)).max() < 0.01  # the restorer had no colour
 
@@ -400,7 +406,7 @@ def test_what_is_missing_is_named(portrait: Tensor) -> None:
         apply_color(make_faces(portrait, portrait[..., :256, :256]))
     assert len(apply_color(Faces((), ((512, 512),)))) == 0
     for options, said in [
-        ({"grey": "sepia"}, "grey must be"),
+        ({"keep_monochrome": "sepia"}, "keep_monochrome must be"),
         ({"strength": 1.5}, "strength must lie"),
         ({"smoothing": -0.1}, "smoothing must lie"),
         ({"mode": "reference"}, "needs a reference"),

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gfp_core.colorspaces import lab_to_rgb, oklab_to_rgb, rgb_to_lab, rgb_to_oklab
+from gfp_core.color.spaces import lab_to_rgb, oklab_to_rgb, rgb_to_lab, rgb_to_oklab
 
 
 def test_lab_is_that_of_the_standard() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gfp_core.filters import guided_filter
+from gfp_core.color.filters import guided_filter
 
 
 def by_definition(picture: np.ndarray, guide: np.ndarray, radius: int, eps: float) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Colour: whose colours a restored face keeps, the restorer's or the photograph's.
+"""Color: whose colors a restored face keeps, the restorer's or the photograph's.
 
-Restorers shift colours a little, and paint skin tones over grey photographs. A restored face can
-take the statistics of the photograph's colours inside the face, their low frequencies, or its
+Restorers shift colors a little, and paint skin tones over gray photographs. A restored face can
+take the statistics of the photograph's colors inside the face, their low frequencies, or its
 chroma, pixel by pixel.
 """
 
@@ -15,17 +15,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .colorspaces import lab_to_rgb, rgb_to_lab
+from ..faces import Faces
+from ..options import ColorMode, KeepMonochrome
+from ..tensors import check_frames
+from ..track import number, smooth_over_time
 from .enhance import enhance
-from .faces import Faces
 from .filters import guided_filter
-from .options import ColorMode, KeepMonochrome
-from .tensors import check_frames
-from .track import number, smooth_over_time
+from .spaces import lab_to_rgb, rgb_to_lab
 from .transfer import (
     Statistics,
     apply_map,
-    colour_statistics,
+    color_statistics,
     face_weights,
     mean_and_deviation,
     monge_kantorovitch,
@@ -44,14 +44,14 @@ _LOW_EPS = 100.0
 # Crops are judged at this size, in the rows and columns the mean face fills. The tint of a pixel
 # is the mean over those that come next to it by lightness; what is left is averaged over small
 # blocks, which noise and compression do not survive but lips and cheeks do. The limit was set on
-# 334 portraits: the least colourful had 1.7, sepia prints after JPEG of quality 30 at most 1.5.
-_GREY_SIZE = 128
-_GREY_ROWS, _GREY_COLUMNS = slice(24, 120), slice(24, 104)
-_GREY_NEIGHBOURS = 301
-_GREY_BLOCK = 8
-_GREY_LIMIT = 1.65
+# 334 portraits: the least colorful had 1.7, sepia prints after JPEG of quality 30 at most 1.5.
+_MONO_SIZE = 128
+_MONO_ROWS, _MONO_COLUMNS = slice(24, 120), slice(24, 104)
+_MONO_NEIGHBOURS = 301
+_MONO_BLOCK = 8
+_MONO_LIMIT = 1.65
 # Chroma differences shrink with exposure; they are judged as if the mean L* of the face were this.
-_GREY_LIGHTNESS, _GREY_DARKEST = 60.0, 10.0
+_MONO_LIGHTNESS, _MONO_DARKEST = 60.0, 10.0
 
 
 def apply_color(
@@ -59,44 +59,44 @@ def apply_color(
     mode: ColorMode = "auto",
     *,
     strength: float = 1.0,
-    grey: KeepMonochrome = "auto",
+    keep_monochrome: KeepMonochrome = "auto",
     reference: Tensor | None = None,
     smoothing: float = 0.0,
 ) -> Faces:
-    """Gives every restored face the colours it should have.
+    """Give every restored face the colors it should have.
 
     The modes:
 
-    - "restorer": its colours as they are.
-    - "auto": the same as "match", the best on degraded portraits: colours come back to those of
+    - "restorer": its colors as they are.
+    - "auto": the same as "match", the best on degraded portraits: colors come back to those of
       the photograph however the restorer shifts them, without its noise and blocks.
     - "match": an affine map of RGB gives the restored face the mean and covariance that the input
       has on the ellipse about the mean face (linear Monge-Kantorovitch; Pitié & Kokaram 2007).
     - "mean_std": the same with mean and deviation of each channel of Lab (Reinhard et al. 2001).
     - "low_frequency": Lab of the restored face plus the smoothed difference to the input's, place
       by place. Smoothing is a guided filter (He et al. 2013) along the restored lightness, so
-      that colours do not bleed over edges as halos. Also brings back the input's uneven light.
+      that colors do not bleed over edges as halos. Also brings back the input's uneven light.
     - "input": the restorer's L* with the input's a* and b*: exact, with its noise and blocks.
-    - "lightness": the input's L* with the restorer's a* and b*, to colour or clean a face only.
-    - "reference": as "match", to the colours of another picture.
+    - "lightness": the input's L* with the restorer's a* and b*, to color or clean a face only.
+    - "reference": as "match", to the colors of another picture.
     - "enhance": contrast and saturation by `enhance`. No white balance: a face by itself is not
-      grey on average, in no light.
+      gray on average, in no light.
 
     Statistics are of means over blocks of 1/16 of the crop, which noise, JPEG artefacts and blur
     hardly touch.
 
     Args:
         faces: aligned and restored faces.
-        mode: whose colours the faces take.
-        strength: share of the correction, from 0 (the restorer's colours) to 1.
-        grey: "auto": a face whose crop `is_grey` (black and white, sepia, yellowed) keeps the
-            input's chroma as in "input", in every mode but "restorer", and before "enhance". "on":
-            every face does, in all modes. "off": none.
+        mode: whose colors the faces take.
+        strength: share of the correction, from 0 (the restorer's colors) to 1.
+        keep_monochrome: "auto": a face whose crop `is_monochrome` (black and white, sepia,
+            yellowed) keeps the input's chroma as in "input", in every mode but "restorer", and
+            before "enhance". "on": every face does, in all modes. "off": none.
         reference: (1 or N, 3 or 4, H, W) float RGB or RGBA in [0, 1], for "reference": one picture
             for all faces, or one for each in their order. All of it counts, and pixels with alpha
-            as much as their alpha: give a cut-out face for the colours of a face.
+            as much as their alpha: give a cut-out face for the colors of a face.
         smoothing: for frames of a video in order: share of the past, from 0 to 1, in the
-            statistics of "match", "mean_std" and "reference" and in the judgement of grey, see
+            statistics of "match", "mean_std" and "reference" and in the judgement of gray, see
             `track.smooth_over_time`. Faces without tracks are numbered first (`track.number`).
 
     Returns:
@@ -108,49 +108,44 @@ def apply_color(
             restored crops of one size, or a reference that is missing, not asked for or of
             another shape.
     """
-    for name, value, choices in (("mode", mode, ColorMode), ("grey", grey, KeepMonochrome)):
-        if value not in get_args(choices):
-            raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, not {value!r}")
+    if mode not in get_args(ColorMode):
+        raise ValueError(f"mode must be one of {', '.join(get_args(ColorMode))}, not {mode!r}")
+    if keep_monochrome not in get_args(KeepMonochrome):
+        raise ValueError(
+            f"keep_monochrome must be one of {', '.join(get_args(KeepMonochrome))}, not "
+            f"{keep_monochrome!r}"
+        )
     for name, share in (("strength", strength), ("smoothing", smoothing)):
         if not 0 <= share <= 1:
             raise ValueError(f"{name} must lie in 0..1, not {share}")
     _check_reference(reference, mode, len(faces))
-    if not len(faces) or strength == 0 or (mode == "restorer" and grey != "on"):
+    if not len(faces) or strength == 0 or (mode == "restorer" and keep_monochrome != "on"):
         return faces
     crops, restored = _check_crops(faces)
     if smoothing and faces.tracks is None:
         faces = number(faces)
 
-    if grey == "auto":
-        spread = {"tint": _tint_spread(crops)}
-        if smoothing:
-            spread, faces = smooth_over_time(faces, spread, smoothing)
-        guarded = spread["tint"] < _GREY_LIMIT
-    else:
-        guarded = torch.full((len(faces),), grey == "on")
-    if guarded.any() and grey == "auto":
-        logger.info("%d of %d faces are monochrome and stay so.", int(guarded.sum()), len(faces))
-    chosen = guarded.to(restored.device)[:, None, None, None]
-    kept = torch.where(chosen, _mixed(restored, crops), restored) if guarded.any() else restored
+    monochrome, faces = _monochrome(faces, crops, keep_monochrome, smoothing)
+    toned = torch.where(monochrome, _mixed(restored, crops), restored)
     if mode == "enhance":
-        colored = enhance(kept, white_balance=False)
+        colored = enhance(toned, white_balance=False)
     elif mode == "restorer":
-        colored = kept
+        colored = toned
     elif mode in _BY_STATISTICS:
         # Also where all faces are monochrome: the statistics count for the frames that follow.
         corrected, faces = _matched(faces, restored, crops, mode, reference, smoothing)
-        colored = torch.where(chosen, kept, corrected)
+        colored = torch.where(monochrome, toned, corrected)
     else:
-        colored = torch.where(chosen, kept, _corrected(restored, crops, mode))
+        colored = torch.where(monochrome, toned, _corrected(restored, crops, mode))
     colored = restored.lerp(colored.clamp(0.0, 1.0), strength)
     return replace(faces, restored=colored.to(faces.restored))
 
 
-def is_grey(crops: Tensor) -> Tensor:
-    """Which crops are monochrome: grey, or toned in one tint like sepia or yellowed prints.
+def is_monochrome(crops: Tensor) -> Tensor:
+    """Tell which crops are monochrome: gray, or toned in one tint like sepia or yellowed prints.
 
     In a monochrome picture the chroma is a function of the lightness alone. Skin, lips, eyes and
-    hair of a colour portrait differ in chroma at the same lightness.
+    hair of a color portrait differ in chroma at the same lightness.
 
     Args:
         crops: (N, 3, S, S) RGB in [0, 1], aligned faces.
@@ -158,25 +153,43 @@ def is_grey(crops: Tensor) -> Tensor:
     Returns:
         (N,) bool on the CPU.
     """
-    return _tint_spread(crops) < _GREY_LIMIT
+    return _tint_spread(crops) < _MONO_LIMIT
+
+
+def _monochrome(
+    faces: Faces, crops: Tensor, keep_monochrome: KeepMonochrome, smoothing: float
+) -> tuple[Tensor, Faces]:
+    """Which faces keep the chroma of the input, (N, 1, 1, 1) bool; and the faces, with tracks."""
+    if keep_monochrome != "auto":
+        chroma_stays = torch.full((len(faces),), keep_monochrome == "on")
+    else:
+        spread = {"tint": _tint_spread(crops)}
+        if smoothing:
+            spread, faces = smooth_over_time(faces, spread, smoothing)
+        chroma_stays = spread["tint"] < _MONO_LIMIT
+        if chroma_stays.any():
+            logger.info(
+                "%d of %d faces are monochrome and stay so.", int(chroma_stays.sum()), len(faces)
+            )
+    return chroma_stays.to(crops.device)[:, None, None, None], faces
 
 
 def _tint_spread(crops: Tensor) -> Tensor:
-    """(N,) on the CPU: how far the chroma of crops is from a function of their lightness."""
-    small = F.interpolate(crops.detach().float(), (_GREY_SIZE, _GREY_SIZE), mode="area")
-    lab = rgb_to_lab(small[:, :, _GREY_ROWS, _GREY_COLUMNS])
+    """Measure how far the chroma of crops is from a function of their lightness: (N,), CPU."""
+    small = F.interpolate(crops.detach().float(), (_MONO_SIZE, _MONO_SIZE), mode="area")
+    lab = rgb_to_lab(small[:, :, _MONO_ROWS, _MONO_COLUMNS])
     light, chroma = lab[:, 0].flatten(1), lab[:, 1:].flatten(2)  # [N, P], [N, 2, P]
     order = light.argsort(dim=1, stable=True)[:, None].expand_as(chroma)
     ranked = chroma.gather(2, order)
-    tint = F.avg_pool1d(ranked, _GREY_NEIGHBOURS, 1, _GREY_NEIGHBOURS // 2, count_include_pad=False)
+    tint = F.avg_pool1d(ranked, _MONO_NEIGHBOURS, 1, _MONO_NEIGHBOURS // 2, count_include_pad=False)
     rest = torch.zeros_like(chroma).scatter(2, order, ranked - tint).view_as(lab[:, 1:])
-    spread = F.avg_pool2d(rest, _GREY_BLOCK).square().sum(dim=1).mean(dim=(1, 2)).sqrt()
-    exposure = light.mean(dim=1).clamp(min=_GREY_DARKEST) / _GREY_LIGHTNESS
+    spread = F.avg_pool2d(rest, _MONO_BLOCK).square().sum(dim=1).mean(dim=(1, 2)).sqrt()
+    exposure = light.mean(dim=1).clamp(min=_MONO_DARKEST) / _MONO_LIGHTNESS
     return (spread / exposure).cpu()
 
 
 def _corrected(restored: Tensor, crops: Tensor, mode: ColorMode) -> Tensor:
-    """Restored crops (N, 3, S, S) with other colours, pixel by pixel; may reach beyond [0, 1]."""
+    """Restored crops (N, 3, S, S) with other colors, pixel by pixel; may reach beyond [0, 1]."""
     if mode == "input":
         return _mixed(restored, crops)
     if mode == "lightness":
@@ -196,12 +209,13 @@ def _matched(
     lab = mode == "mean_std"
     space = rgb_to_lab if lab else None
     ellipse = face_weights(restored.shape[-1])
-    source = colour_statistics(restored, ellipse, space)
+    source = color_statistics(restored, ellipse, space)
     if reference is None:
-        target = colour_statistics(crops, ellipse, space)
+        target = color_statistics(crops, ellipse, space)
     else:
+        reference = reference.float()
         alpha = reference[:, 3:] if reference.shape[1] == 4 else torch.ones_like(reference[:, :1])
-        target = colour_statistics(reference[:, :3].float(), alpha.float(), space)
+        target = color_statistics(reference[:, :3], alpha, space)
     if smoothing:
         values = {
             f"{mode} {side} {moment}": getattr(statistics, moment).expand(

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 def guided_filter(
     picture: Tensor, guide: Tensor, radius: int, eps: float, *, shrink: int = 1
 ) -> Tensor:
-    """Smooths a picture inside the areas that its guide shows, and not over the guide's edges.
+    """Smooth a picture inside the areas that its guide shows, and not over the guide's edges.
 
     In every window the result is a linear function of the guide (K. He, J. Sun and X. Tang,
     "Guided image filtering", PAMI 2013, equations 5, 6 and 8). Where a window is cut by the

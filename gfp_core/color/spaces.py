@@ -1,4 +1,4 @@
-"""Colour spaces: sRGB, CIE Lab and OKLab, on batches of pictures.
+"""Color spaces: sRGB, CIE Lab and OKLab, on batches of pictures.
 
 CIE Lab is that of CIE 15:2018 with the D65 white of IEC 61966-2-1 (sRGB). OKLab is that of
 B. Ottosson, "A perceptual color space for image processing", 2020. In both, equal channels have
@@ -22,7 +22,7 @@ _XYZ_FROM_RGB = torch.tensor(
     ],
     dtype=torch.float64,
 )
-# Relative to its white, so that grey has a* = b* = 0.
+# Relative to its white, so that gray has a* = b* = 0.
 _XYZ_FROM_RGB /= _XYZ_FROM_RGB.sum(dim=1, keepdim=True)
 _RGB_FROM_XYZ = torch.linalg.inv(_XYZ_FROM_RGB)
 _DELTA = 6 / 29
@@ -44,7 +44,7 @@ _OKLAB_FROM_ROOTS = torch.tensor(
     ],
     dtype=torch.float64,
 )
-# The published digits give white an L of 0.99999999 and grey a chroma of 4e-8.
+# The published digits give white an L of 0.99999999 and gray a chroma of 4e-8.
 _CONES_FROM_RGB /= _CONES_FROM_RGB.sum(dim=1, keepdim=True)
 _OKLAB_FROM_ROOTS[0] /= _OKLAB_FROM_ROOTS[0].sum()
 _OKLAB_FROM_ROOTS[1:] -= _OKLAB_FROM_ROOTS[1:].mean(dim=1, keepdim=True)
@@ -73,7 +73,7 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
-    """Lab (N, 3, H, W) to sRGB of the same shape; outside [0, 1] where sRGB lacks the colour."""
+    """Lab (N, 3, H, W) to sRGB of the same shape; outside [0, 1] where sRGB lacks the color."""
     light, a, b = lab.unbind(dim=1)
     y = (light + 16) / 116
     f = torch.stack([y + a / 500, y, y - b / 200], dim=1)
@@ -88,7 +88,7 @@ def rgb_to_oklab(rgb: Tensor) -> Tensor:
 
 
 def oklab_to_rgb(oklab: Tensor) -> Tensor:
-    """OKLab (N, 3, H, W) to sRGB of the same shape; outside [0, 1] where sRGB lacks the colour."""
+    """OKLab (N, 3, H, W) to sRGB of the same shape; outside [0, 1] where sRGB lacks the color."""
     return linear_to_rgb(_mixed(_RGB_FROM_CONES, _mixed(_ROOTS_FROM_OKLAB, oklab) ** 3))
 
 

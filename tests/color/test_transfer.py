@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
-from gfp_core.transfer import (
+from gfp_core.color.transfer import (
     Statistics,
-    colour_statistics,
+    color_statistics,
     face_weights,
     mean_and_deviation,
     monge_kantorovitch,
@@ -51,14 +51,14 @@ def test_contrast_does_not_explode_where_there_is_none() -> None:
 def test_statistics_are_those_of_blocks_inside_the_weights() -> None:
     pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     weights = face_weights(64)
-    found = colour_statistics(pictures, weights)
+    found = color_statistics(pictures, weights)
     outside = pictures + 5 * (1 - weights)
-    torch.testing.assert_close(colour_statistics(outside, weights).mean, found.mean)
+    torch.testing.assert_close(color_statistics(outside, weights).mean, found.mean)
     share = weights[0, 0].numpy().reshape(16, 4, 16, 4).mean(axis=(1, 3)).ravel()
     for i, picture in enumerate((pictures * weights).double().numpy()):
         blocks = picture.reshape(3, 16, 4, 16, 4).mean(axis=(2, 4)).reshape(3, -1)
-        colours = blocks[:, share > 0] / share[share > 0]
-        mean = np.average(colours, axis=1, weights=share[share > 0])
-        covariance = np.cov(colours, aweights=share[share > 0], ddof=0)
+        colors = blocks[:, share > 0] / share[share > 0]
+        mean = np.average(colors, axis=1, weights=share[share > 0])
+        covariance = np.cov(colors, aweights=share[share > 0], ddof=0)
         np.testing.assert_allclose(found.mean[i].numpy(), mean, atol=1e-6)
         np.testing.assert_allclose(found.covariance[i].numpy(), covariance, atol=1e-7)
