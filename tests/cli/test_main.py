@@ -17,12 +17,19 @@ from PIL import ExifTags, Image, ImageCms
 from gfp_core import identity, pipeline
 from gfp_core.cli import main
 from gfp_core.cli.exit_codes import STOPPED
+from gfp_core.cli.finished import MANIFEST
 from gfp_core.cli.restore import FORMATS
 from gfp_core.io import memory
 from gfp_core.io.images import Picture, read_image, write_image
 from gfp_core.options import RestoreOptions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch) -> None:
+    """Hashes of files are remembered in a folder of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture
@@ -55,7 +62,9 @@ def photo(path: Path, face: bool = True, size=(80, 96), mode: str = "RGB", **opt
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """All files below a folder but what notes which results are finished."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return sorted(str(path.relative_to(folder)) for path in found)
 
 
 def run(*arguments: object) -> int:
@@ -168,11 +177,15 @@ def test_folder_keeps_its_tree(tmp_path, loads):
 def test_the_model_is_loaded_once_and_late(tmp_path, loads):
     for name in ("a.png", "b.png"):
         photo(tmp_path / "in" / name)
-    arguments = ("restore", tmp_path / "in", "-o", tmp_path / "out", "--model", "m.pth")
-    assert run(*arguments, "--detector", "d", "--device", "cpu") == 0
+    model, detector = tmp_path / "m.pth", tmp_path / "d.pth"
+    model.write_bytes(b"model")
+    detector.write_bytes(b"detector")
+    arguments = ("restore", tmp_path / "in", "-o", tmp_path / "out", "--model", model)
+    arguments += ("--detector", detector)
+    assert run(*arguments, "--device", "cpu") == 0
     expected = {"parser": None, "embedder": None, "device": "cpu"}
     expected |= {"engine": "auto", "precision": "auto"}
-    assert loads == [("m.pth", "d", expected)]
+    assert loads == [(str(model), str(detector), expected)]
     assert run(*arguments) == 0
     (tmp_path / "bad.png").touch()
     assert run("restore", tmp_path / "bad.png", "-o", tmp_path / "out") == 1
@@ -563,7 +576,7 @@ def test_huge_picture(tmp_path, loads):
 
 def test_larger_than_may_be_written(tmp_path, loads, capsys, monkeypatch):
     source = photo(tmp_path / "a.png")
-    monkeypatch.setattr("gfp_core.io.images.MAX_PIXELS", 50_000)
+    monkeypatch.setattr("gfp_core.cli.restoring.MAX_PIXELS", 50_000)
     assert run("restore", source, "-o", tmp_path / "out", "--upscale", "4") == 1
     assert "smaller --upscale" in capsys.readouterr().err
     assert loads == []
@@ -790,9 +803,10 @@ def test_choices_reach_the_restorer(tmp_path, loads, fake_restorer, fake_embedde
     Image.new("L", (80, 96), 255).save(tmp_path / "region.png")
     choice = ["--order", "left-to-right", "--which", "first 2", "--min-size", 5, "--turned"]
     choice += ["--max-size", 500, "--region", tmp_path / "region.png", "--max-sharpness", 1]
-    choice += ["--person", source, "--identity", "--embedder", "e.bin"]
+    (tmp_path / "e.bin").write_bytes(b"embedder")
+    choice += ["--person", source, "--identity", "--embedder", tmp_path / "e.bin"]
     assert run("restore", source, "-o", tmp_path / "out", *choice) == 0
-    assert loads[0][-1]["embedder"] == "e.bin"
+    assert loads[0][-1]["embedder"] == str(tmp_path / "e.bin")
     (call,) = calls
     assert call["options"] == RestoreOptions.of(
         order="left to right",
@@ -802,7 +816,7 @@ def test_choices_reach_the_restorer(tmp_path, loads, fake_restorer, fake_embedde
         max_sharpness=1,
         rotations=(0, 90, 180, 270),
         identity_limit=identity.LIMIT,
-        embedder="e.bin",
+        embedder=str(tmp_path / "e.bin"),
     )
     assert call["extra"].region.shape == (1, 96, 80)
     assert call["extra"].people.shape == (1, 3)

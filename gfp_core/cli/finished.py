@@ -1,0 +1,403 @@
+"""Which results of earlier runs are finished, and which are made again: by what made them.
+
+A result counts as finished if it is whole and was made of the same picture, with the same options
+and the same networks. What made it stands in its own record (`io.images.read_record`) and, for a
+folder of results, in a small file there, a line a result: pictures that were copied as they are, or
+written without a record, have no other place for it. Without that file records alone count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..options import RECORD_TABLE, RestoreOptions, options_of
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from ..weights.catalogue import Role
+    from ..weights.store import Weights
+    from .paths import Job
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = ".gfp-restore.jsonl"
+"""Name of the file in the output folder."""
+RESULT = "result"
+"""The one output that is always made."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes a result, beside the picture."""
+
+    options: str
+    """Fingerprint of the options, and of the other pictures that came with them."""
+    networks: str
+    """Fingerprint of the weights."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What made a result, and its files as they were then."""
+
+    source: tuple[int, ...]
+    """Size and time of change of the picture, and of what belongs to it alone."""
+    recipe: Recipe
+    kinds: tuple[str, ...]
+    """Which outputs were made: `RESULT` and others."""
+    files: Mapping[str, tuple[int, int]]
+    """Sizes and times of change of the outputs, by their paths below the output folder."""
+
+
+@dataclass(frozen=True)
+class Todo:
+    """What of a job's outputs is to be made."""
+
+    kinds: frozenset[str]
+    reason: str = ""
+    """Why it is made again; empty for the first time."""
+
+
+class Results:
+    """The results in an output folder, and what made them."""
+
+    def __init__(self, folder: Path, recipe: Recipe, *, manifest: bool = True) -> None:
+        """Read what is known of a folder.
+
+        Args:
+            folder: of the results.
+            recipe: of this run.
+            manifest: whether results are noted in a file there.
+        """
+        self.recipe = recipe
+        self._folder = folder
+        self._file = folder / MANIFEST if manifest else None
+        self._entries: dict[str, Entry] = {}
+        self._needs_line_feed = False
+        self._warned = False
+        if self._file is not None:
+            self._read(self._file)
+
+    def todo(self, job: Job, kinds: frozenset[str], beside: Iterable[Path] = ()) -> Todo:
+        """What of a job is not finished.
+
+        Args:
+            job: the picture and its result.
+            kinds: which outputs are wanted.
+            beside: other files that belong to this picture alone.
+
+        Raises:
+            ValueError: a file has the result's name, and what made it is not known.
+        """
+        if not os.path.lexists(job.target):
+            return Todo(kinds)
+        if not job.target.is_file():
+            raise ValueError(f"{job.target} is a folder or a device; rename it, or the input")
+        entry = self._entries.get(job.name.as_posix())
+        if entry is None:
+            return self._todo_by_record(job, kinds)
+        if entry.source != stamps_of([job.source, *beside]):
+            return Todo(kinds, "the picture is another than before")
+        if reason := _difference(entry.recipe, self.recipe):
+            return Todo(kinds, reason)
+        if not self._is_whole(entry, job.target):
+            return Todo(kinds, f"{job.target} is damaged")
+        missing = {
+            kind for kind in kinds if kind not in entry.kinds or not self._is_there(entry, kind)
+        }
+        return Todo(frozenset(missing))
+
+    def note(self, job: Job, files: Mapping[str, Iterable[Path]], beside: Iterable[Path]) -> None:
+        """Note what was made of a picture.
+
+        Args:
+            job: the picture and its result.
+            files: the outputs, by their kinds.
+            beside: other files that belong to this picture alone.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        if self._file is None:
+            return
+        name = job.name.as_posix()
+        before = self._entries.get(name)
+        kinds, stamps = set(files), {}
+        if RESULT not in files and before is not None:
+            kinds |= set(before.kinds)
+            stamps.update(before.files)
+        for paths in files.values():
+            for path in paths:
+                size, time = stamps_of([path])
+                stamps[path.relative_to(self._folder).as_posix()] = (size, time)
+        source = stamps_of([job.source, *beside])
+        entry = Entry(source, self.recipe, tuple(sorted(kinds)), stamps)
+        self._entries[name] = entry
+        self._append(self._file, _line(name, entry))
+
+    def _todo_by_record(self, job: Job, kinds: frozenset[str]) -> Todo:
+        """What of a job is not finished, where its own file alone says what made it."""
+        if _is_damaged(job.target):
+            return Todo(kinds, f"{job.target} is damaged")
+        record = _record_of(job.target)
+        if record is None:
+            if _same_content(job.source, job.target):  # a copy: nothing is lost
+                return Todo(kinds)
+            raise ValueError(
+                f"{job.target} is there already, and what made it is not known: "
+                "--overwrite replaces it, or choose another output"
+            )
+        if not job.source.is_file():  # whoever reads it will say so
+            return Todo(kinds)
+        if record.get("source_sha256") != sha256_of(job.source):
+            return Todo(kinds, "the picture is another than before")
+        recipe = Recipe(str(record.get("options")), str(record.get("networks")))
+        if reason := _difference(recipe, self.recipe):
+            return Todo(kinds, reason)
+        return Todo(kinds - {RESULT})
+
+    def _is_whole(self, entry: Entry, target: Path) -> bool:
+        """Whether a result is as it was written, or, if somebody changed it, still a picture."""
+        key = target.relative_to(self._folder).as_posix()
+        if entry.files.get(key) == stamps_of([target]):
+            return True
+        if _is_damaged(target):
+            return False
+        logger.info("The result was changed since it was made: left as it is.")
+        return True
+
+    def _is_there(self, entry: Entry, kind: str) -> bool:
+        """Whether the outputs of a kind are as they were written."""
+        if kind == RESULT:
+            return True
+        inside = {name: stamp for name, stamp in entry.files.items() if name.startswith(f"{kind}/")}
+        return all(stamps_of([self._folder / name]) == stamp for name, stamp in inside.items())
+
+    def _read(self, file: Path) -> None:
+        try:
+            descriptor = os.open(file, os.O_RDONLY | _NO_LINKS)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._warn(error)
+            return
+        with open(descriptor, "rb") as stream:
+            lines = stream.read().split(b"\n")
+        self._needs_line_feed = lines[-1] != b""  # of a run that was killed
+        for line in lines:
+            with suppress(ValueError, KeyError, TypeError, AttributeError):
+                name, entry = _parse(json.loads(line))
+                self._entries[name] = entry
+        if len(lines) > 1000 and len(lines) > 2 * len(self._entries):
+            self._rewrite(file)
+
+    def _rewrite(self, file: Path) -> None:
+        """Leave out lines that later ones replace."""
+        from ..io.atomic import write_text
+
+        with suppress(OSError):  # a convenience
+            write_text(file, "".join(_line(*item) for item in self._entries.items()))
+            self._needs_line_feed = False
+
+    def _append(self, file: Path, line: str) -> None:
+        from ..io.atomic import is_disk_full
+
+        data = ("\n" * self._needs_line_feed + line).encode()
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_LINKS
+        try:
+            descriptor = os.open(file, flags, 0o666)
+            try:
+                os.write(descriptor, data)  # at once: another run may write there, too
+            finally:
+                os.close(descriptor)
+            self._needs_line_feed = False
+        except OSError as error:
+            if is_disk_full(error):
+                raise
+            self._warn(error)
+
+    def _warn(self, error: OSError) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "%s is not available (%s): what made the results is not noted there",
+                self._file,
+                error.strerror,
+            )
+
+
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+def recipe_of(
+    options: RestoreOptions, networks: Mapping[str, str], others: Mapping[str, Iterable[Path]]
+) -> Recipe:
+    """The recipe of a run.
+
+    Args:
+        options: of the restoration.
+        networks: names and SHA-256 of the weights.
+        others: the other pictures, by what they are for.
+
+    Raises:
+        OSError: one of them cannot be read.
+    """
+    digests = {name: [sha256_of(path) for path in paths] for name, paths in others.items()}
+    given = {name: values for name, values in digests.items() if values}
+    return Recipe(_digest([options.fingerprint(), given]), _digest(dict(networks)))
+
+
+def network_hashes(options: RestoreOptions, weights: Weights, *, people: bool) -> dict[str, str]:
+    """Names of what the networks are for, and the SHA-256 of their weights.
+
+    Raises:
+        WeightsError: there are no such weights, or they are missing and must not be downloaded.
+    """
+    from ..weights import WeightsError
+    from ..weights.resolve import refer
+
+    networks = options.networks
+    names: dict[Role, str | None] = {
+        "restorer": networks.model,
+        "detector": networks.detector,
+        "parser": networks.parser or ("bisenet" if options.mask.needs_parser else None),
+        "embedder": networks.embedder
+        if people or options.identity.identity_limit is not None
+        else None,
+    }
+    hashes = {}
+    for role, name in names.items():
+        if name is None:
+            continue
+        reference = refer(name, role, weights)
+        entry, path = reference.entry, reference.path
+        if entry is not None:
+            path = weights.locate(entry.name)
+            if path is None and role != "detector" and not weights.settings.downloads:
+                raise WeightsError(
+                    f"{entry.name} is not on this machine, and downloads are forbidden: allow "
+                    f"them, or run `gfp weights get {entry.name}`.\n{weights.by_hand(entry)}"
+                )
+        if entry is not None and entry.sha256:
+            hashes[role] = entry.sha256
+        elif path is not None and path.is_file():
+            hashes[role] = weights.hashes.sha256_of(path)
+    return hashes
+
+
+@dataclass(frozen=True)
+class Record:
+    """Makes the record of a result: its options, and what made it."""
+
+    options: RestoreOptions
+    recipe: Recipe
+    networks: Mapping[str, str]
+    others: tuple[str, ...] = field(default=())
+    """What the other pictures were for."""
+
+    def text(self, source: Path) -> str:
+        """The record of a picture's result, for `io.images.write_image`.
+
+        Raises:
+            OSError: the picture cannot be read.
+        """
+        # How it was computed is of this machine alone.
+        runtime = {
+            each.name: each.default
+            for each in options_of(RestoreOptions)
+            if not each.changes_result
+        }
+        table = {
+            "program": f"gfp {__version__}",
+            "model": self.options.networks.model,
+            "model_sha256": self.networks.get("restorer", ""),
+            "source_sha256": sha256_of(source),
+            **asdict(self.recipe),
+        }
+        if self.others:
+            table["with"] = ", ".join(self.others)
+        rows = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()]
+        options = self.options.replace(**runtime).to_toml()
+        return "\n".join([options, f"[{RECORD_TABLE}]", *rows, ""])
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file."""
+    from ..weights.hashing import sha256_of
+
+    return sha256_of(path)
+
+
+def stamps_of(paths: Iterable[Path]) -> tuple[int, ...]:
+    """Sizes and times of change of files, -1 where one is missing."""
+    stamps: list[int] = []
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except OSError:
+            stamps += [-1, -1]
+        else:
+            stamps += [status.st_size, status.st_mtime_ns]
+    return tuple(stamps)
+
+
+def _difference(before: Recipe, now: Recipe) -> str:
+    if before.networks != now.networks:
+        return "another model made it"
+    return "" if before.options == now.options else "other options made it"
+
+
+def _is_damaged(path: Path) -> bool:
+    from ..io.images import ImageError, read_image
+
+    try:
+        read_image(path)
+    except ImageError:
+        return True
+    return False
+
+
+def _record_of(path: Path) -> dict[str, Any] | None:
+    from ..io.images import read_record
+
+    with suppress(ValueError):
+        table = tomllib.loads(read_record(path) or "").get(RECORD_TABLE)
+        return table if isinstance(table, dict) else None
+    return None
+
+
+def _same_content(one: Path, other: Path) -> bool:
+    try:
+        same_size = one.stat().st_size == other.stat().st_size
+        return same_size and sha256_of(one) == sha256_of(other)
+    except OSError:
+        return False
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _line(name: str, entry: Entry) -> str:
+    return json.dumps({"name": name, **asdict(entry)}) + "\n"
+
+
+def _parse(row: Any) -> tuple[str, Entry]:
+    recipe = Recipe(str(row["recipe"]["options"]), str(row["recipe"]["networks"]))
+    files = {str(name): (int(size), int(time)) for name, (size, time) in row["files"].items()}
+    source = tuple(map(int, row["source"]))
+    return str(row["name"]), Entry(source, recipe, tuple(map(str, row["kinds"])), files)
