@@ -89,15 +89,21 @@ def _list(arguments: argparse.Namespace, console: Console, weights: Weights) -> 
     if arguments.json:
         say(json.dumps([_row(entry, path) for entry, path in rows], indent=1))
         return OK
-    say(f"{'NAME':24} {'ROLE':9} {'SIZE':>8}  {'HERE':5} {'COMMERCIAL USE':15} LICENCE")
+    say(f"{'NAME':24} {'ROLE':9} {'SIZE':>8}  {'HERE':7} {'COMMERCIAL USE':15} LICENCE")
     for entry, path in rows:
         size = f"{entry.size / 1e6:.1f} MB" if entry.size else "-"
-        here = "yes" if path else "no"
+        here = "yes" if path else "by hand" if entry.by_hand_only else "no"
         say(
-            f"{entry.name:24} {entry.role:9} {size:>8}  {here:5} {entry.commercial:15} "
+            f"{entry.name:24} {entry.role:9} {size:>8}  {here:7} {entry.commercial:15} "
             f"{entry.licence}"
         )
-        for line in (f"terms: {entry.reason}", f"good for: {entry.good_for or '-'}"):
+        lines = [f"terms: {entry.reason}", f"good for: {entry.good_for or '-'}"]
+        if entry.by_hand_only:
+            lines.append(
+                f"put {entry.file} into a folder of weights by hand: no hash is known to check a "
+                "download by"
+            )
+        for line in lines:
             say(textwrap.indent(textwrap.fill(line, 92), " " * 4))
     hidden = len(weights.catalogue.entries) - len(rows)
     if hidden:

@@ -147,6 +147,11 @@ class Entry:
     bundled: bool = False
 
     @property
+    def by_hand_only(self) -> bool:
+        """Tell whether the file is never downloaded, because no hash is known to check it by."""
+        return not (self.bundled or self.sha256 or self.converted_sha256)
+
+    @property
     def usable_file(self) -> str:
         """Name the file that is used in the end: the converted one, where it is converted."""
         return f"{self.name}.safetensors" if self.format == "pytorch" else self.file

@@ -89,7 +89,9 @@ class Weights:
             visible = [row.name for row in self.offered.entries if row.role == entry.role]
             raise WeightsError(
                 f"{entry.name} is hidden by the setting commercial_only: commercial use is "
-                f"{entry.commercial} ({entry.reason}); it leaves {', '.join(visible) or 'none'}"
+                f"{entry.commercial} ({entry.reason}); it leaves {', '.join(visible) or 'none'}. "
+                "Whoever has cleared them says so in a catalogue of their own: "
+                'commercial = "yes", and the reason'
             )
         return entry
 

@@ -44,13 +44,17 @@ def test_list_shows_terms(
     [line] = [line for line in out.splitlines() if line.startswith("gfpgan-1.4 ")]
     assert line.split()[1:6] == ["restorer", "348.6", "MB", "no", "unclear"]
     assert "StyleGAN2 (NVIDIA, non-commercial)" in out
+    [line] = [line for line in out.splitlines() if line.startswith("gpen-256 ")]
+    assert line.split()[2:5] == ["-", "by", "hand"]
+    assert "put GPEN-BFR-256.pth into a folder of weights by hand" in out
+    assert "put GPEN-BFR-512.pth" not in out
     [line] = [line for line in out.splitlines() if line.startswith("net ")]
     assert line.split()[4:6] == ["yes", "yes"]
     monkeypatch.setenv("GFP_COMMERCIAL_ONLY", "1")
     assert main(["weights", "list"]) == 0
     out = capsys.readouterr().out
     assert "gfpgan" not in out
-    assert "17 more are hidden by the setting commercial_only." in out
+    assert "18 more are hidden by the setting commercial_only." in out
 
 
 def test_list_for_programs(capsys: pytest.CaptureFixture[str]) -> None:

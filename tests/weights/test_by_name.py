@@ -74,7 +74,10 @@ def test_a_detector_by_name_is_fetched(weights: Make, hub: Any, tmp_path: Path) 
     with pytest.raises(WeightsError, match="lite is a restorer, not a detector"):
         find_detector("lite", weights=ours)
     hidden = weights({"commercial_only": True})
-    with pytest.raises(WeightsError, match=r"hidden by the setting commercial_only.*leaves yunet"):
+    with pytest.raises(
+        WeightsError,
+        match=r"hidden by the setting commercial_only.*leaves net.*Whoever has cleared",
+    ):
         find_detector("retinaface_mobile025", weights=hidden)
 
 

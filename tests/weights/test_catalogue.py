@@ -35,9 +35,10 @@ def test_the_built_in_catalogue_is_sound() -> None:
         assert entry.bundled or entry.sources
         if entry.name.startswith(("gfpgan", "gpen", "lite")):
             assert entry.architecture in known
-        # What can be downloaded has a hash; those of v1 and GPEN are not known.
-        unknown = entry.name == "gfpgan-1" or entry.name.startswith("gpen-")
-        assert entry.sha256 or entry.bundled or unknown
+        # What can be downloaded has a hash; those of v1 and three of GPEN are not known.
+        unknown = ("gfpgan-1", "gpen-256", "gpen-1024", "gpen-2048")
+        assert entry.by_hand_only == (entry.name in unknown)
+        assert entry.size or entry.by_hand_only or entry.bundled or entry.name == "gfpgan-1.2"
     files = [name.casefold() for entry in entries for name in entry.file_names]
     assert len(set(files)) == len(files)
 
@@ -69,8 +70,18 @@ def test_for_commerce_keeps_only_what_is_known_to_be_allowed() -> None:
     assert [entry.name for entry in read_catalogue(BUILT_IN).for_commerce().entries] == [
         "lite",
         "lite-1",
-        "yunet",
     ]
+
+
+RESEARCH = ("WIDER FACE", "FFHQ", "CelebAMask-HQ", "FaceScrub", "StyleGAN2")
+
+
+def test_one_rule_says_what_may_be_used_commercially() -> None:
+    for entry in read_catalogue(BUILT_IN).entries:
+        forbidden = entry.licence in ("none stated", "S-Lab License 1.0")
+        restricted = any(name in entry.reason for name in RESEARCH)
+        expected = "no" if forbidden else "unclear" if restricted else "yes"
+        assert entry.commercial == expected, entry.name
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,6 @@ def test_off_under_commercial_only(size: int, weights: Make) -> None:
 
 
 def test_never_downloaded_without_a_hash(weights: Make, hub: Any) -> None:
-    with pytest.raises(WeightsError, match="gpen-512"):
-        weights().get("gpen-512")
+    with pytest.raises(WeightsError, match="gpen-1024"):
+        weights().get("gpen-1024")
     assert hub.requests == []
