@@ -287,7 +287,7 @@ def apply_to_batch(
             back[None].float(), (height, width), mode="bilinear", align_corners=False
         )[0]
         if degradation.colour is not None:
-            matrix, offset = (torch.from_numpy(part).to(large) for part in degradation.colour)
+            matrix, offset = (torch.from_numpy(values).to(large) for values in degradation.colour)
             large = torch.einsum("ij,jhw->ihw", matrix, large) + offset.view(3, 1, 1) * 255
         results.append(large.round().clamp(0, 255) / 255)
     return torch.stack(results)

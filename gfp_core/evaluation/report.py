@@ -111,7 +111,7 @@ def add_fid(
 
     def features(images: Tensor) -> Tensor:
         with torch.inference_mode():
-            return torch.cat([net(part) for part in images.split(chunk)])
+            return torch.cat([net(batch) for batch in images.split(chunk)])
 
     expected = features(reference)
     for name, images in methods.items():
@@ -155,16 +155,16 @@ def evaluate(
     done = 0
     with torch.inference_mode():
         for name, images in rows.items():
-            found: dict[str, list[Tensor]] = {metric: [] for metric in metrics}
+            values: dict[str, list[Tensor]] = {metric: [] for metric in metrics}
             for start in starts:
                 a = images[start : start + chunk].clamp(0, 1)
                 b = a if truth is None else truth[start : start + chunk].clamp(0, 1)
                 for metric, measure in metrics.items():
-                    found[metric].append(measure(a, b).double().cpu())
+                    values[metric].append(measure(a, b).double().cpu())
                 done += 1
                 if progress is not None:
                     progress(done, len(starts) * len(rows))
-            table[name] = {metric: torch.cat(values) for metric, values in found.items()}
+            table[name] = {metric: torch.cat(parts) for metric, parts in values.items()}
     return table
 
 

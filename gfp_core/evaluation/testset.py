@@ -58,19 +58,19 @@ def load_faces(
     """
     if (folder / INDEX).is_file():
         pack = FacePack(folder)
-        chosen = pack.of("validation")
-        if not chosen:
+        indices = pack.of("validation")
+        if not indices:
             raise ValueError(f"{folder} was prepared without validation faces (--every 0)")
-        pictures = [_to_tensor(_resized(pack.centre(i), size)) for i in chosen]
-        return TestSet([pack.faces[i].name for i in chosen], torch.stack(pictures))
+        pictures = [_to_tensor(_resized(pack.centre(i), size)) for i in indices]
+        return TestSet([pack.faces[i].name for i in indices], torch.stack(pictures))
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder")
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
-    names, found = [], []
+    names, aligned_faces = [], []
     for number, file in enumerate(files, start=1):
         frames = to_frames(read_image(file))[:, :3]
         if aligned:
-            found.append(_fit(frames, size))
+            aligned_faces.append(_fit(frames, size))
         else:
             faces = detector.detect(frames)
             if not len(faces):
@@ -78,13 +78,13 @@ def load_faces(
                 continue
             crops = align(frames, faces.largest(), size).crops
             assert crops is not None
-            found.append(crops[0].clamp(0, 1))
+            aligned_faces.append(crops[0].clamp(0, 1))
         names.append(file.name)
         if progress is not None:
             progress(number, len(files))
-    if not found:
+    if not aligned_faces:
         raise ValueError(f"no face in {folder} ({len(files)} pictures)")
-    return TestSet(names, torch.stack(found))
+    return TestSet(names, torch.stack(aligned_faces))
 
 
 def degraded(test_set: TestSet, ranges: DegradationRanges, seed: int = 0) -> dict[str, Tensor]:
@@ -125,10 +125,10 @@ def restored(
     """
     results = {}
     for number, (name, restorer) in enumerate(restorers.items(), start=1):
-        seen = _fit_all(faces, restorer.size)
-        found = restorer.restore(_as_faces(seen)).restored
-        assert found is not None
-        results[name] = _fit_all(found.cpu(), faces.shape[-1]).clamp(0, 1)
+        inputs = _fit_all(faces, restorer.size)
+        crops = restorer.restore(_as_faces(inputs)).restored
+        assert crops is not None
+        results[name] = _fit_all(crops.cpu(), faces.shape[-1]).clamp(0, 1)
         if progress is not None:
             progress(number, len(restorers))
     return results

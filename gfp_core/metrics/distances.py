@@ -156,12 +156,12 @@ class FeatureDistance(_Frozen):
         """The stages' activations of (N, 3, H, W) pictures, fine to coarse."""
         check_images(images)
         x = (images - self.mean) / self.std
-        found = []
+        activations = []
         for index, stage in enumerate(self.features):
             x = stage(x)
             if index in self.stages:
-                found.append(x)
-        return found
+                activations.append(x)
+        return activations
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance of each pair.

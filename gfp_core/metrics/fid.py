@@ -105,8 +105,10 @@ class FIDInception(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) float RGB in [0, 1] -> (N, 2048)."""
         check_images(images)
-        seen = F.interpolate(images.clamp(0, 1), (299, 299), mode="bilinear", align_corners=False)
-        features: Tensor = self.net(seen * 2 - 1)
+        resized = F.interpolate(
+            images.clamp(0, 1), (299, 299), mode="bilinear", align_corners=False
+        )
+        features: Tensor = self.net(resized * 2 - 1)
         return features
 
 
@@ -127,12 +129,12 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
         raise ValueError(
             f"cannot compare sets of shapes {tuple(first.shape)} and {tuple(second.shape)}"
         )
-    one, other = first.double(), second.double()
-    covariance, covariance_of_other = torch.cov(one.T), torch.cov(other.T)
+    a, b = first.double(), second.double()
+    covariance, covariance_of_other = torch.cov(a.T), torch.cov(b.T)
     values, vectors = torch.linalg.eigh(torch.atleast_2d(covariance))
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     product = root @ torch.atleast_2d(covariance_of_other) @ root
     shared = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt().sum()
     traces = torch.atleast_2d(covariance).trace() + torch.atleast_2d(covariance_of_other).trace()
-    squared = (one.mean(0) - other.mean(0)).square().sum()
+    squared = (a.mean(0) - b.mean(0)).square().sum()
     return float(squared + traces - 2 * shared)

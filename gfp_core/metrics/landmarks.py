@@ -34,17 +34,17 @@ class LandmarkDistance:
             ValueError: not of that form, or of different shapes.
         """
         check_pair(a, b)
-        places = [self._landmarks(images) for images in (a, b)]
-        result: Tensor = (places[0] - places[1]).norm(dim=2).mean(dim=1)
+        landmarks = [self._landmarks(images) for images in (a, b)]
+        result: Tensor = (landmarks[0] - landmarks[1]).norm(dim=2).mean(dim=1)
         return result
 
     def _landmarks(self, images: Tensor) -> Tensor:
         """(N, 5, 2) of the largest face of each picture; nan where there is none."""
         points = torch.full((len(images), 5, 2), torch.nan, dtype=torch.float64)
-        found = self.detector.detect(images).largest().faces
-        for face in found:
+        faces = self.detector.detect(images).largest().faces
+        for face in faces:
             points[face.frame] = torch.from_numpy(face.landmarks).double()
-        missing = len(images) - len(found)
+        missing = len(images) - len(faces)
         if missing:
             logger.warning("landmark distance: no face found in %d of %d", missing, len(images))
         return points

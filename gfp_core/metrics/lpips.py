@@ -112,12 +112,12 @@ class LPIPS(nn.Module):
 
     def _activations(self, images: Tensor) -> list[Tensor]:
         x = (images * 2 - 1 - self.shift) / self.scale
-        found = []
-        for place, layer in enumerate(self.features):
+        activations = []
+        for index, layer in enumerate(self.features):
             x = layer(x)
-            if place in self.layers:
-                found.append(x)
-        return found
+            if index in self.layers:
+                activations.append(x)
+        return activations
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -109,14 +109,16 @@ def _halve(picture: Tensor) -> Tensor:
 def _block_features(normalised: Tensor, size: int) -> Tensor:
     """The 18 features of each block (section II-C): (blocks, 18) from an (H, W) map."""
     blocks = normalised.unfold(0, size, size).unfold(1, size, size).reshape(-1, size, size)
-    alpha, left, right = _fit(blocks)
-    features = [alpha, (left + right) / 2]
-    # Products with the right, lower and two diagonal neighbours (eqs 5 to 8). A neighbour is taken
+    alpha, sigma_left, sigma_right = _fit(blocks)
+    features = [alpha, (sigma_left + sigma_right) / 2]
+    # Products with the right, lower and two diagonal neighbors (eqs 5 to 8). A neighbor is taken
     # round the block's edge, as in the authors' release.
     for shift in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        alpha, left, right = _fit(blocks * torch.roll(blocks, shift, dims=(1, 2)))
-        mean = (right - left) * torch.exp(torch.lgamma(2 / alpha) - torch.lgamma(1 / alpha))
-        features += [alpha, mean, left, right]
+        alpha, sigma_left, sigma_right = _fit(blocks * torch.roll(blocks, shift, dims=(1, 2)))
+        mean = (sigma_right - sigma_left) * torch.exp(
+            torch.lgamma(2 / alpha) - torch.lgamma(1 / alpha)
+        )
+        features += [alpha, mean, sigma_left, sigma_right]
     return torch.stack(features, dim=1)
 
 
@@ -132,9 +134,9 @@ def _fit(samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     samples = samples.flatten(1)
     squares = samples**2
     negative, positive = samples < 0, samples > 0
-    left = ((squares * negative).sum(1) / negative.sum(1)).sqrt()
-    right = ((squares * positive).sum(1) / positive.sum(1)).sqrt()
-    ratio = left / right
+    sigma_left = ((squares * negative).sum(1) / negative.sum(1)).sqrt()
+    sigma_right = ((squares * positive).sum(1) / positive.sum(1)).sqrt()
+    ratio = sigma_left / sigma_right
     moment = samples.abs().mean(1) ** 2 / squares.mean(1)
     moment = moment * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
     # The shape is looked up in a table, as the authors did: steps of 0.001 from 0.2 to 10.
@@ -145,7 +147,7 @@ def _fit(samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     shape = table[(moments[None] - moment[:, None]).abs().argmin(1)]
     shape = torch.where(moment.isnan(), torch.nan, shape)
     scale = torch.exp((torch.lgamma(1 / shape) - torch.lgamma(3 / shape)) / 2)
-    return shape, left * scale, right * scale
+    return shape, sigma_left * scale, sigma_right * scale
 
 
 def _distance(features: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:

@@ -262,8 +262,8 @@ def infer_hyperparameters(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """
 
     def numbers(pattern: str) -> list[int]:
-        found = (re.fullmatch(pattern, key) for key in state)
-        return sorted(int(match[1]) for match in found if match)
+        matches = (re.fullmatch(pattern, key) for key in state)
+        return sorted(int(match[1]) for match in matches if match)
 
     ch = width_of(state, "encoder.blocks.0.weight", 0)
     levels = numbers(r"encoder\.blocks\.(\d+)\.conv\.weight")  # each ends with its downsampling

@@ -117,11 +117,11 @@ class FaceDescriptor(nn.Module):
 
     def _walk(self, images: Tensor) -> list[tuple[str, Tensor]]:
         x = F.max_pool2d(F.relu(self.conv32_down(images - self.mean)), 3, 2)
-        found = []
+        activations = []
         for name, block in self.blocks.items():
             x = block(x)
-            found.append((name, x))
-        return found
+            activations.append((name, x))
+        return activations
 
 
 def inner_face(crops: Tensor, *, resize: bool = True) -> Tensor:
@@ -137,8 +137,8 @@ def inner_face(crops: Tensor, *, resize: bool = True) -> Tensor:
     """
     size = crops.shape[-1]
     side = round(0.631 * size)
-    left, top = round(0.185 * size), round(0.283 * size)
-    inner = crops[:, :, top : top + side, left : left + side]
+    x1, top = round(0.185 * size), round(0.283 * size)
+    inner = crops[:, :, top : top + side, x1 : x1 + side]
     if not resize:
         return inner
     return F.interpolate(inner, (150, 150), mode="bilinear", antialias=True, align_corners=False)

@@ -164,10 +164,10 @@ class Down(nn.Module):
         """(B, I, H, W) -> (B, O, H / 2, W / 2)."""
 
         def halves(low: int, high: int) -> tuple[Tensor, Tensor]:
-            part = x[:, :, low:high]
+            band = x[:, :, low:high]
             if self.first is not None:
-                part = leaky_(self.first(part))
-            return halve(leaky_(self.conv1(part))), halve(part)
+                band = leaky_(self.first(band))
+            return halve(leaky_(self.conv1(band))), halve(band)
 
         width = len(self.conv1.weight)
         band = band_of(x.shape[2], 4 * len(x) * width * x.shape[3], x.device)
@@ -227,18 +227,18 @@ class Level(nn.Module):
             stylings = [layer.prepare(s, modulate) for layer, s in zip(layers, styles, strict=True)]
 
         def run(low: int, high: int) -> Sequence[Tensor]:
-            image, u, x = (part[:, :, low:high] for part in inputs)
+            image, u, x = (feature[:, :, low:high] for feature in inputs)
             noise1, noise2 = (noise[:, :, 2 * low : 2 * high] for noise in noises)
             skip = upsample(self.skip(u), "bilinear")
             u = leaky_(self.conv2(leaky_(self.conv1(u)))).add_(skip)
             scale, shift = self.second(leaky_(self.first(u))).chunk(2, dim=1)
             x = self.style1.activate(x, stylings[0], noise1)
             # CS-SFT: the last channels, as many as there are conditions (GFP-GAN, eq. 4).
-            kept = x.shape[1] - scale.shape[1]
+            unconditioned = x.shape[1] - scale.shape[1]
             if is_tracing():  # for engines that do not know of views
-                x = torch.cat([x[:, :kept], x[:, kept:] * scale + shift], dim=1)
+                x = torch.cat([x[:, :unconditioned], x[:, unconditioned:] * scale + shift], dim=1)
             else:
-                torch.addcmul(shift, x[:, kept:], scale, out=x[:, kept:])
+                torch.addcmul(shift, x[:, unconditioned:], scale, out=x[:, unconditioned:])
             x = self.style2.activate(x, stylings[1], noise2)
             image = self.to_rgb(x, stylings[2]).add_(upsample(image, "bilinear"))
             return (image,) if self.last else (image, u, x)

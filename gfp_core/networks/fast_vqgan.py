@@ -63,8 +63,8 @@ class Double(nn.Module):
         for weight, (row, column) in zip(
             self.weight.chunk(4), itertools.product((0, 1), (0, 1)), strict=True
         ):
-            part = x[:, :, row : row + height + 1, column : column + width + 1]
-            phase = F.conv2d(part, weight, self.bias)
+            window = x[:, :, row : row + height + 1, column : column + width + 1]
+            phase = F.conv2d(window, weight, self.bias)
             if is_tracing():  # for engines that do not know of views
                 phases.append(phase)
                 continue
@@ -86,8 +86,12 @@ class Attend(nn.Module):
         self.norm = layer.norm1 if isinstance(layer, CrossAttention) else layer.norm
         self.norm_asking = layer.norm2 if isinstance(layer, CrossAttention) else None
         parts = (layer.q, layer.k, layer.v)
-        self.weight = frozen(torch.cat([part.weight.detach().flatten(1) for part in parts]))
-        self.bias = frozen(torch.cat([cast(Tensor, part.bias).detach() for part in parts]))
+        self.weight = frozen(
+            torch.cat([projection.weight.detach().flatten(1) for projection in parts])
+        )
+        self.bias = frozen(
+            torch.cat([cast(Tensor, projection.bias).detach() for projection in parts])
+        )
         self.proj_out = layer.proj_out
 
     def forward(self, prior: Tensor, degraded: Tensor | None = None) -> Tensor:
@@ -101,7 +105,7 @@ class Attend(nn.Module):
             q = F.linear(asking, self.weight[:channels], self.bias[:channels])
             keys = F.linear(answering, self.weight[channels:], self.bias[channels:])
             k, v = keys.chunk(2, dim=2)
-        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
+        q, k, v = (x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         y = y.transpose(1, 2).unflatten(2, prior.shape[2:])
         result: Tensor = self.proj_out(y).add_(prior)

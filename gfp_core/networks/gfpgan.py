@@ -50,10 +50,10 @@ def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     The first channels of (B, C, H, W) pass unchanged; the last ones, as many as ``scale`` and
     ``shift`` have, become ``x * scale + shift``.
     """
-    kept = x.shape[1] - scale.shape[1]
-    if kept == 0:
+    unconditioned = x.shape[1] - scale.shape[1]
+    if unconditioned == 0:
         return x * scale + shift
-    return torch.cat([x[:, :kept], x[:, kept:] * scale + shift], dim=1)
+    return torch.cat([x[:, :unconditioned], x[:, unconditioned:] * scale + shift], dim=1)
 
 
 class CSFTDecoder(nn.Module):
@@ -77,10 +77,12 @@ class CSFTDecoder(nn.Module):
         self.style_convs = nn.ModuleList()
         self.to_rgbs = nn.ModuleList()
         for size in sizes[1:]:
-            below, here = channels[size // 2], channels[size]
-            self.style_convs.append(StyleConv(below, here, num_style_feat, form, upsample=True))
-            self.style_convs.append(StyleConv(here, here, num_style_feat, form))
-            self.to_rgbs.append(ToRGB(here, num_style_feat, form, image_channels))
+            below, channels_out = channels[size // 2], channels[size]
+            self.style_convs.append(
+                StyleConv(below, channels_out, num_style_feat, form, upsample=True)
+            )
+            self.style_convs.append(StyleConv(channels_out, channels_out, num_style_feat, form))
+            self.to_rgbs.append(ToRGB(channels_out, num_style_feat, form, image_channels))
         self.noises = nn.Module()
         for layer in range(len(self.style_convs) + 1):
             side = 2 ** ((layer + 5) // 2)

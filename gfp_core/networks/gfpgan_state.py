@@ -99,4 +99,4 @@ def _clean_name(name: str) -> str:
     for pattern, replacement in _RENAMES:
         name = re.sub(pattern, replacement, name)
     # The clean mapping network has its activations as modules of their own.
-    return re.sub(r"(\.style_mlp\.)(\d+)", lambda found: f"{found[1]}{2 * int(found[2]) - 1}", name)
+    return re.sub(r"(\.style_mlp\.)(\d+)", lambda match: f"{match[1]}{2 * int(match[2]) - 1}", name)

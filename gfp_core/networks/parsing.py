@@ -156,7 +156,7 @@ class FaceParsing(nn.Module):
         self.register_buffer(
             "deviation", torch.tensor(deviation).view(1, 3, 1, 1), persistent=False
         )
-        channels = torch.tensor([order.index(part) for part in FacePart])
+        channels = torch.tensor([order.index(face_part) for face_part in FacePart])
         self.register_buffer("channels", channels, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -182,12 +182,12 @@ def from_state_dict(state: Mapping[str, Tensor], name: str | None = None) -> Fac
     Raises:
         ValueError: it is none, another, or its tensors are missing, extra or wrongly shaped.
     """
-    held = identify(state)
-    if held is None or name not in (None, held):
-        raise ValueError(f"the tensors are those of {held or 'no parsing network'}")
-    net = build(held)
+    recognition = identify(state)
+    if recognition is None or name not in (None, recognition):
+        raise ValueError(f"the tensors are those of {recognition or 'no parsing network'}")
+    net = build(recognition)
     difference = describe_difference(net.state_dict(), state)
     if difference:
-        raise ValueError(f"the tensors do not fit {held}: {difference}")
+        raise ValueError(f"the tensors do not fit {recognition}: {difference}")
     net.load_state_dict(dict(state))
-    return FaceParsing(net, held).eval()
+    return FaceParsing(net, recognition).eval()

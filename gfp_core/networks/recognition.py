@@ -57,7 +57,7 @@ def recognise(state: Mapping[str, Tensor], architecture: str | None = None) -> R
     rows = {row.name: row for row in registry.ARCHITECTURES}
     name = architecture or detector or parser or _identify(state)
     if name in rows:
-        return _restorer(rows[name], state, told=architecture is not None)
+        return _restorer(rows[name], state, is_named=architecture is not None)
     if name in retinaface.NAMES:
         if name != detector:
             raise ValueError(f"its tensors are those of {detector or 'no detector'}")
@@ -86,7 +86,9 @@ def recognise(state: Mapping[str, Tensor], architecture: str | None = None) -> R
     raise ValueError(f"this version has no network {name}")
 
 
-def _restorer(row: registry.Architecture, state: Mapping[str, Tensor], told: bool) -> Recognition:
+def _restorer(
+    row: registry.Architecture, state: Mapping[str, Tensor], is_named: bool
+) -> Recognition:
     reason = f"it has the tensors {', '.join(map(repr, row.signature[:3]))}"
     try:
         net = row.network.from_state_dict(state)
@@ -98,7 +100,7 @@ def _restorer(row: registry.Architecture, state: Mapping[str, Tensor], told: boo
         if twin is not row and twin.signature == row.signature
     )
     if twins:
-        how = "taken for it as it is said to be" if told else "taken for the first of them"
+        how = "taken for it as it is said to be" if is_named else "taken for the first of them"
         reason += f", as have those of {' and '.join(twins)}; {how}"
     return Recognition(
         role="restorer",

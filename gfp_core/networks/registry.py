@@ -197,9 +197,11 @@ def describe_unknown(
             break
         prefix += first + dot
         bare = {key.removeprefix(first + dot) for key in bare}
-    known = ", ".join(networks)
+    architectures = ", ".join(networks)
     if not shared[nearest]:
-        return f"no known architecture ({known}) has any of its tensors: {quote_some(state)}"
+        return (
+            f"no known architecture ({architectures}) has any of its tensors: {quote_some(state)}"
+        )
     names = published[nearest]
     missing = [prefix + key for key in names if key not in bare]
     extra = [key for key in state if key.removeprefix(prefix) not in set(names)]
@@ -213,4 +215,4 @@ def describe_unknown(
     )
     if prefix:
         nearness += f", but under names that begin with '{prefix}'"
-    return "; ".join([f"no known architecture ({known}) fits", nearness, *differences])
+    return "; ".join([f"no known architecture ({architectures}) fits", nearness, *differences])

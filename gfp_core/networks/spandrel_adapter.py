@@ -75,7 +75,7 @@ class SpandrelAdapter(nn.Module):
         """
         # A descriptor is made for one picture at a time: some append a map of batch size 1.
         with torch.autocast(x.device.type, enabled=self._may_autocast(x)):
-            return torch.cat([self._restore(one) for one in x.split(1)])
+            return torch.cat([self._restore(image) for image in x.split(1)])
 
     def _may_autocast(self, x: Tensor) -> bool:
         """Whether half precision, if it is on, can stay on."""

@@ -13,8 +13,8 @@ Net = TypeVar("Net", bound=nn.Module)
 def quote_some(names: Iterable[str], limit: int = 3) -> str:
     """The first names, quoted, and how many more there are: ``'a', 'b', 'c' and 7 more``."""
     listed = list(names)
-    shown = ", ".join(f"'{name}'" for name in listed[:limit])
-    return shown if len(listed) <= limit else f"{shown} and {len(listed) - limit} more"
+    quoted = ", ".join(f"'{name}'" for name in listed[:limit])
+    return quoted if len(listed) <= limit else f"{quoted} and {len(listed) - limit} more"
 
 
 def width_of(state: Mapping[str, Tensor], key: str, dimension: int) -> int:
@@ -31,7 +31,7 @@ def width_of(state: Mapping[str, Tensor], key: str, dimension: int) -> int:
     return shape[dimension]
 
 
-def describe_difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+def describe_difference(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> str:
     """What keeps ``found`` from being loaded as ``expected``; empty if nothing does.
 
     Args:
@@ -41,12 +41,12 @@ def describe_difference(expected: Mapping[str, Tensor], found: Mapping[str, Tens
     Returns:
         One line that counts missing, left-over and wrongly shaped tensors and names the first.
     """
-    missing = [key for key in expected if key not in found]
-    extra = [key for key in found if key not in expected]
+    missing = [key for key in expected if key not in actual]
+    extra = [key for key in actual if key not in expected]
     shapes = [
-        f"'{key}' is {tuple(found[key].shape)} instead of {tuple(tensor.shape)}"
+        f"'{key}' is {tuple(actual[key].shape)} instead of {tuple(tensor.shape)}"
         for key, tensor in expected.items()
-        if key in found and found[key].shape != tensor.shape
+        if key in actual and actual[key].shape != tensor.shape
     ]
     parts = []
     if missing:

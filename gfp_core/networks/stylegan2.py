@@ -279,10 +279,10 @@ class FeatureGenerator(nn.Module):
         self.convs = nn.ModuleList()
         self.to_rgbs = nn.ModuleList()
         for size in sizes[1:]:
-            below, here = 2 * channels[size // 2], channels[size]
-            self.convs.append(FeatureStyleConv(below, here, num_style_feat, upsample=True))
-            self.convs.append(FeatureStyleConv(2 * here, here, num_style_feat))
-            self.to_rgbs.append(FeatureToRGB(2 * here, num_style_feat, upsample=True))
+            below, channels_out = 2 * channels[size // 2], channels[size]
+            self.convs.append(FeatureStyleConv(below, channels_out, num_style_feat, upsample=True))
+            self.convs.append(FeatureStyleConv(2 * channels_out, channels_out, num_style_feat))
+            self.to_rgbs.append(FeatureToRGB(2 * channels_out, num_style_feat, upsample=True))
 
     def forward(self, z: Tensor, features: Sequence[Tensor]) -> Tensor:
         """Generate an image.

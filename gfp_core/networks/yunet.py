@@ -47,9 +47,9 @@ class YuNet:
         """
         self._net.setInputSize((image.shape[1], image.shape[0]))
         self._net.setScoreThreshold(score)
-        _, found = self._net.detect(image)
-        if found is None:  # no face
+        _, detections = self._net.detect(image)
+        if detections is None:  # no face
             return np.zeros((0, 15), np.float32)
-        rows: NDArray[np.float32] = np.array(found, dtype=np.float32)
+        rows: NDArray[np.float32] = np.array(detections, dtype=np.float32)
         rows[:, 2:4] = rows[:, :2] + rows[:, 2:4]  # OpenCV gives width and height
         return rows[np.argsort(-rows[:, 14], kind="stable")]

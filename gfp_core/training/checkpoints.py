@@ -34,8 +34,8 @@ def save(run: Path, step: int, state: dict[str, Any], keep: int) -> Path:
 
 def latest(run: Path) -> Path | None:
     """The newest checkpoint of a run; None if there is none."""
-    found = _all(run)
-    return found[-1] if found else None
+    checkpoints = _all(run)
+    return checkpoints[-1] if checkpoints else None
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -58,8 +58,8 @@ def random_states() -> dict[str, Any]:
     return {
         "python": repr(random.getstate()),
         "numpy": [
-            part.tolist() if isinstance(part, np.ndarray) else part
-            for part in np.random.get_state()  # noqa: NPY002 -- of other packages, which use it
+            value.tolist() if isinstance(value, np.ndarray) else value
+            for value in np.random.get_state()  # noqa: NPY002 -- of other packages, which use it
         ],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -80,5 +80,5 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 def _all(run: Path) -> list[Path]:
     """Checkpoints from the oldest to the newest."""
-    found = (run / FOLDER).glob("step_*.pt")
-    return sorted(path for path in found if re.fullmatch(r"step_\d+\.pt", path.name))
+    paths = (run / FOLDER).glob("step_*.pt")
+    return sorted(path for path in paths if re.fullmatch(r"step_\d+\.pt", path.name))

@@ -114,12 +114,10 @@ class FacePairs(Dataset[Pair]):
     def __getitem__(self, index: int) -> Pair:
         """Sample ``index``."""
         rng = np.random.default_rng((self.seed, index))
-        chosen = self.faces[rng.integers(len(self.faces))]
-        clean, regions = augment(
-            self.pack.picture(chosen), self.pack.regions(chosen), rng, self.data
-        )
-        here = self.data.degraded and self.data.degrade_on == "workers"
-        bad = degrade(clean, rng, self.ranges) if here else clean
+        face = self.faces[rng.integers(len(self.faces))]
+        clean, regions = augment(self.pack.picture(face), self.pack.regions(face), rng, self.data)
+        degrade_now = self.data.degraded and self.data.degrade_on == "workers"
+        bad = degrade(clean, rng, self.ranges) if degrade_now else clean
         return Pair(
             to_tensor(bad), to_tensor(clean), torch.from_numpy(regions), torch.tensor(index)
         )

@@ -49,7 +49,7 @@ def export(
     }
     kind = torch.float16 if half else torch.float32
     out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(out) as part:
+    with atomic_path(out) as temporary:
         tensors = {key: tensor.to(kind).contiguous() for key, tensor in weights.items()}
-        save_file(tensors, part, about)
+        save_file(tensors, temporary, about)
     return about

@@ -44,19 +44,19 @@ class VGGFeatures(nn.Module):
         """
         super().__init__()
         built: list[nn.Module] = []
-        places: dict[str, int] = {}
+        indices: dict[str, int] = {}
         before = 3
         for stage, count in enumerate(_VGG_STAGES, start=1):
             width = int(narrow * min(64 * 2 ** (stage - 1), 512))
             for number in range(1, count + 1):
-                places[f"conv{stage}_{number}"] = len(built)
+                indices[f"conv{stage}_{number}"] = len(built)
                 built += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU()]
                 before = width
             built.append(nn.MaxPool2d(2))
-        unknown = [name for name in layers if name not in places]
+        unknown = [name for name in layers if name not in indices]
         if unknown:
-            raise ValueError(f"VGG-19 has no layer {unknown[0]}; it has {', '.join(places)}")
-        self.places = {places[name] for name in layers}
+            raise ValueError(f"VGG-19 has no layer {unknown[0]}; it has {', '.join(indices)}")
+        self.places = {indices[name] for name in layers}
         self.features = nn.Sequential(*built[: max(self.places) + 1])
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
@@ -81,12 +81,12 @@ class VGGFeatures(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) RGB in [0, 1] -> features of each layer, fine to coarse."""
         x = (images - self.mean) / self.std
-        found = []
-        for place, layer in enumerate(self.features):
+        features = []
+        for index, layer in enumerate(self.features):
             x = layer(x)
-            if place in self.places:
-                found.append(x)
-        return found
+            if index in self.places:
+                features.append(x)
+        return features
 
 
 class MobileNetFeatures(nn.Module):
@@ -103,8 +103,8 @@ class MobileNetFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) RGB in [0, 1] -> features of each stage, fine to coarse."""
-        found = [x.float() for x in self.net.activations(images)]
-        return [nn.functional.normalize(x, dim=1, eps=1e-6) * x.shape[1] ** 0.5 for x in found]
+        features = [x.float() for x in self.net.activations(images)]
+        return [nn.functional.normalize(x, dim=1, eps=1e-6) * x.shape[1] ** 0.5 for x in features]
 
 
 class IdentityFeatures(nn.Module):
@@ -165,10 +165,10 @@ def load_identity(path: str = "") -> nn.Module:
     from ..embed import NAME
     from ..weights.store import Weights
 
-    found = Path(path) if path else Weights().locate(NAME)
-    if found is None or not found.exists():
+    source = Path(path) if path else Weights().locate(NAME)
+    if source is None or not source.exists():
         raise FileNotFoundError(
             f"the identity loss needs the weights {NAME}: run `gfp weights get {NAME}`, give "
             "nets.identity_file, or set loss.identity to 0"
         )
-    return IdentityFeatures(found)
+    return IdentityFeatures(source)

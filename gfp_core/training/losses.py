@@ -75,8 +75,8 @@ def features(
     """
     weights = [1.0] * len(restored) if weights is None else weights
     parts = [
-        weight * distance(one, other.detach())
-        for one, other, weight in zip(restored, clean, weights, strict=True)
+        weight * distance(a, b.detach())
+        for a, b, weight in zip(restored, clean, weights, strict=True)
     ]
     return torch.stack(parts).sum()
 
@@ -164,10 +164,10 @@ def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tenso
         discriminator: the network.
         real: (B, 3, H, W); it is not changed.
     """
-    seen = real.detach().float().requires_grad_(True)
+    images = real.detach().float().requires_grad_(True)
     with torch.autocast(real.device.type, enabled=False):
         (gradient,) = torch.autograd.grad(
-            discriminator(seen).float().sum(), seen, create_graph=True
+            discriminator(images).float().sum(), images, create_graph=True
         )
     return 0.5 * gradient.square().flatten(1).sum(dim=1).mean()
 
@@ -183,8 +183,8 @@ def identity(restored: Tensor, clean: Tensor, distance: Distance = l1) -> Tensor
         clean: of the clean ones; no gradient goes to them.
         distance: of the two.
     """
-    one, other = F.normalize(restored.float(), dim=1), F.normalize(clean.float(), dim=1)
-    return distance(one, other.detach())
+    first, second = F.normalize(restored.float(), dim=1), F.normalize(clean.float(), dim=1)
+    return distance(first, second.detach())
 
 
 def prior_match(z: Tensor, priors: Tensor) -> Tensor:

@@ -89,14 +89,14 @@ def start_from(net: nn.Module, path: str) -> None:
     elif isinstance(net, PoseVaried):
         net.load_prior(state)
     elif isinstance(net, GFPGAN):
-        part, prefix = net.stylegan_decoder, "stylegan_decoder."
-        own = part.state_dict()
+        module, prefix = net.stylegan_decoder, "stylegan_decoder."
+        own = module.state_dict()
         bare = {key.removeprefix(prefix): value for key, value in state.items()}
         prior = {key: bare[key] for key in own if key in bare}
         difference = describe_difference(own, prior)
         if difference:
             raise ValueError(f"{path} is not the prior of this {type(net).__name__}: {difference}")
-        part.load_state_dict(prior)
+        module.load_state_dict(prior)
     else:
         difference = describe_difference(net.state_dict(), state)
         raise ValueError(f"{path} does not fit {type(net).__name__}: {difference}")
@@ -110,23 +110,23 @@ def build_discriminator(recipe: Recipe) -> StyleGAN2Discriminator | PatchDiscrim
     """
     if not recipe.loss.adversarial.weight:
         return None
-    given = recipe.discriminator
+    settings = recipe.discriminator
     net: StyleGAN2Discriminator | PatchDiscriminator
     try:
-        if given.kind == "patch":
-            net = PatchDiscriminator(**given.args)
+        if settings.kind == "patch":
+            net = PatchDiscriminator(**settings.args)
         else:
-            net = StyleGAN2Discriminator(**{"size": recipe.data.size, **given.args})
+            net = StyleGAN2Discriminator(**{"size": recipe.data.size, **settings.args})
     except TypeError as error:
         raise ValueError(f"discriminator.args: {error}") from error
-    if given.start:
-        state, _ = load_state_dict(given.start)
+    if settings.start:
+        state, _ = load_state_dict(settings.start)
         difference = describe_difference(net.state_dict(), state)
         if difference:
-            raise ValueError(f"{given.start} is not this discriminator: {difference}")
+            raise ValueError(f"{settings.start} is not this discriminator: {difference}")
         net.load_state_dict(state)
-    if given.frozen and isinstance(net, StyleGAN2Discriminator):
-        net.freeze_first(given.frozen)
+    if settings.frozen and isinstance(net, StyleGAN2Discriminator):
+        net.freeze_first(settings.frozen)
     return net
 
 
@@ -141,7 +141,7 @@ def build_components(recipe: Recipe) -> nn.ModuleDict | None:
 def parameter_groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """The parameters that are trained, with their learning rates, for an optimiser."""
     if not recipe.optimiser.groups:
-        parameters = [one for one in net.parameters() if one.requires_grad]
+        parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
         return [{"params": parameters, "lr": recipe.optimiser.lr}]
     if not isinstance(net, PoseVaried):
         raise ValueError(f"optimiser.groups: {type(net).__name__} has no parameter groups")
@@ -149,7 +149,7 @@ def parameter_groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     if set(groups) != set(recipe.optimiser.groups):
         raise ValueError(f"optimiser.groups must name {', '.join(groups)}")
     return [
-        {"params": [one for one in parameters if one.requires_grad], "lr": rate}
+        {"params": [parameter for parameter in parameters if parameter.requires_grad], "lr": rate}
         for name, parameters in groups.items()
         for rate in [float(recipe.optimiser.groups[name])]
     ]
@@ -179,9 +179,9 @@ def restore(net: nn.Module, x: Tensor, noise: torch.Generator | None) -> Restore
     terms: dict[str, Tensor] = {}
     pyramid: list[Tensor] = []
     if isinstance(net, HQDictionary):
-        found = net.forward_with_losses(x)
-        image = found.image
-        terms = {"codebook": found.codebook_loss, "commitment": found.commitment_loss}
+        output = net.forward_with_losses(x)
+        image = output.image
+        terms = {"codebook": output.codebook_loss, "commitment": output.commitment_loss}
     elif isinstance(net, RestoreFormer):
         image, z, priors = net.forward_with_priors(x)
         terms = {"prior": losses.prior_match(z, priors.values)}

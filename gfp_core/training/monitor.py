@@ -48,8 +48,8 @@ class Monitor:
         if not self.active or not file.is_file():
             return
         lines = file.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        write_text(file, "".join(f"{line}\n" for line in kept))
+        earlier = [line for line in lines if json.loads(line)["step"] <= step]
+        write_text(file, "".join(f"{line}\n" for line in earlier))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append a line of values."""

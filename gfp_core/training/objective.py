@@ -40,13 +40,13 @@ class Objective(nn.Module):
         """
         super().__init__()
         self.recipe, self.loss = recipe, recipe.loss
-        wanted = self.loss.terms()
+        terms = self.loss.terms()
         self.perceptual = self.identity = None
-        if "perceptual" in wanted or "style" in wanted:
+        if "perceptual" in terms or "style" in terms:
             nets = recipe.nets
             self.perceptual = perceptual or load_perceptual(nets.perceptual, nets.perceptual_file)
             self.perceptual.requires_grad_(False)
-        if "identity" in wanted:
+        if "identity" in terms:
             self.identity = identity or load_identity(recipe.nets.identity_file)
             self.identity.requires_grad_(False)
 
@@ -124,16 +124,16 @@ class Objective(nn.Module):
         assert self.perceptual is not None
         with torch.no_grad():
             truth = self.perceptual(clean * 0.5 + 0.5)
-        found = self.perceptual(image * 0.5 + 0.5)
-        given = self.loss.perceptual_layers
+        features = self.perceptual(image * 0.5 + 0.5)
+        listed = self.loss.perceptual_layers
         if isinstance(self.perceptual, VGGFeatures):
-            weights = list(given) or [1.0] * len(found)
+            weights = list(listed) or [1.0] * len(features)
         else:
-            weights = [1 / len(found)] * len(found)
+            weights = [1 / len(features)] * len(features)
         distance = losses.DISTANCES[self.loss.perceptual_distance]
-        terms = {"perceptual": losses.features(found, truth, distance, weights)}
+        terms = {"perceptual": losses.features(features, truth, distance, weights)}
         if self.loss.style.weight:
-            terms["style"] = losses.style(found, truth, distance, weights)
+            terms["style"] = losses.style(features, truth, distance, weights)
         return terms
 
     def _components(
@@ -167,16 +167,16 @@ class Objective(nn.Module):
             fake: (B, 3, S, S), restored; no gradient goes to them.
             real: likewise, clean.
         """
-        given = self.recipe.discriminator
+        settings = self.recipe.discriminator
         judge = losses.discriminator_hinge
-        if given.loss == "logistic":
+        if settings.loss == "logistic":
             judge = losses.discriminator_logistic
         return {"discriminator": judge(discriminator(real), discriminator(fake.detach()))}
 
     def penalty(self, step: int, discriminator: nn.Module, real: Tensor) -> Tensor | None:
         """The R1 penalty of this step, if it has one; in float32, before its weight."""
-        given = self.recipe.discriminator
-        if not given.r1 or step % given.r1_every:
+        settings = self.recipe.discriminator
+        if not settings.r1 or step % settings.r1_every:
             return None
         return losses.r1_penalty(discriminator, real)
 

@@ -82,7 +82,7 @@ def prepare(
     """
     files = _files(photographs)
     margin = size // 8 if margin is None else margin
-    known = _read_landmarks(landmarks)
+    listed = _read_landmarks(landmarks)
     people = {
         file.name: person_of(file.name, person) if split_by == "person" else file.name
         for file in files
@@ -98,17 +98,17 @@ def prepare(
                 logger.warning("%s", error)
                 continue
             frames = to_frames(picture)
-            found = detector.detect(frames, long_side=long_side, flip=True)
+            faces = detector.detect(frames, long_side=long_side, flip=True)
             reason = "no face found"
-            if len(found):
-                chosen = found.largest()
-                face = chosen.faces[0]
+            if len(faces):
+                largest = faces.largest()
+                face = largest.faces[0]
                 in_photo = 1 / similarity_scale(fit_similarity(face.landmarks, size))
                 reason = ""
                 if in_photo < least_size:
                     reason = f"the face is too small: {in_photo:.2f} of {size} px"
                 elif least_sharpness > 0:
-                    sharp = float(face_sharpness(frames, chosen)[0])
+                    sharp = float(face_sharpness(frames, largest)[0])
                     if sharp < least_sharpness:
                         reason = f"the face is not sharp: {sharp:.2f}"
             if reason:
@@ -117,7 +117,7 @@ def prepare(
             else:
                 split: Split = "validation" if people[file.name] in held_out else "training"
                 matrix = matrix_with_margin(face, size, margin)
-                points = known.get(file.name, face.landmarks)
+                points = listed.get(file.name, face.landmarks)
                 scale = float(np.sqrt(np.linalg.det(matrix[:, :2])))
                 writer.add(
                     cut(picture.pixels[..., :3], matrix, size + 2 * margin),
@@ -158,10 +158,10 @@ def person_of(name: str, pattern: str = PERSON) -> str:
 
 def _files(photographs: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
-    for place in photographs:
-        if not place.exists():
-            raise ValueError(f"{place} does not exist")
-        inside = sorted(place.iterdir()) if place.is_dir() else [place]
+    for entry in photographs:
+        if not entry.exists():
+            raise ValueError(f"{entry} does not exist")
+        inside = sorted(entry.iterdir()) if entry.is_dir() else [entry]
         files += [file for file in inside if file.suffix.lower() in SUFFIXES]
     if not files:
         raise ValueError(f"no picture in {', '.join(map(str, photographs))}")
@@ -173,10 +173,10 @@ def _read_landmarks(path: Path | None) -> Mapping[str, NDArray[np.float32]]:
         return {}
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-        found = {name: np.array(points, np.float32) for name, points in table.items()}
+        landmarks = {name: np.array(points, np.float32) for name, points in table.items()}
     except (OSError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is no file of landmarks: {error}") from error
-    for name, points in found.items():
+    for name, points in landmarks.items():
         if points.shape != (68, 2):
             raise ValueError(f"{path}: {name} has {points.shape}, not 68 points (x, y)")
-    return found
+    return landmarks

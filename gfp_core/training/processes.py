@@ -35,10 +35,11 @@ class Processes:
         """
         if self.count == 1:
             return
-        found = [one.grad for one in parameters if one.grad is not None]
-        flat = self.mean(torch.cat([one.flatten() for one in found]))
-        for one, part in zip(found, flat.split([one.numel() for one in found]), strict=True):
-            one.copy_(part.view_as(one))
+        gradients = [x.grad for x in parameters if x.grad is not None]
+        flat = self.mean(torch.cat([gradient.flatten() for gradient in gradients]))
+        means = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, mean in zip(gradients, means, strict=True):
+            gradient.copy_(mean.view_as(gradient))
 
     def average_buffers(self, *modules: nn.Module) -> None:
         """Replace the statistics that networks keep by their mean over the processes."""

@@ -264,9 +264,9 @@ def _change(table: dict[str, Any], change: str) -> None:
     if not equals or not path:
         raise ValueError(f"a change is written table.key=value, not {change}")
     value = parse_value(text)
-    for part in path:
-        inner = table.setdefault(part, {})
+    for name in path:
+        inner = table.setdefault(name, {})
         if not isinstance(inner, dict):  # loss.adversarial.start=5, where there was but a weight
-            inner = table[part] = {"weight": inner}
+            inner = table[name] = {"weight": inner}
         table = inner
     table[last] = value

@@ -42,18 +42,18 @@ def regions_of(landmarks: NDArray[np.floating], face_size: int = 512) -> NDArray
     """
     points = np.asarray(landmarks, np.float64)
     if points.shape == (68, 2):
-        parts = [points[part] for part in _POINTS]
-        centres = [part.mean(axis=0) for part in parts]
-        halves = [float(np.ptp(part, axis=0).max()) / 2 for part in parts]
+        parts = [points[span] for span in _POINTS]
+        centres = [points_of_part.mean(axis=0) for points_of_part in parts]
+        halves = [float(np.ptp(points_of_part, axis=0).max()) / 2 for points_of_part in parts]
     elif points.shape == (5, 2):
         centres = [points[0], points[1], points[3:].mean(axis=0)]
         eye = _EYE_WIDTH * float(np.linalg.norm(points[1] - points[0])) / 2
         halves = [eye, eye, float(np.linalg.norm(points[4] - points[3])) / 2]
     else:
         raise ValueError(f"regions need 5 or 68 landmarks (x, y), not {points.shape}")
-    least = _LEAST * face_size / 512
+    min_half = _LEAST * face_size / 512
     rows = [
-        [*centre, max(half, least) * factor]
+        [*centre, max(half, min_half) * factor]
         for centre, half, factor in zip(centres, halves, _ENLARGED, strict=True)
     ]
     return np.array(rows, np.float32)

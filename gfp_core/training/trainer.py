@@ -75,7 +75,7 @@ class Trainer:
         """
         self.recipe, self.run, self.processes = recipe, run, processes
         self.device = processes.device
-        given, seed = recipe.optimiser, recipe.run.seed
+        settings, seed = recipe.optimiser, recipe.run.seed
         training, validation = pack.of("training"), pack.of("validation")
         self.pairs = FacePairs(pack, training, recipe.data, recipe.degradation, seed=seed)
         self._validation = self._validation_batch(pack, validation or training)
@@ -89,24 +89,34 @@ class Trainer:
         self.objective = (objective or Objective(recipe)).to(self.device)
         if recipe.run.channels_last:
             for module in self._networks().values():
-                for one in module.parameters():
-                    if one.ndim == 4:
-                        one.data = one.data.contiguous(memory_format=torch.channels_last)
+                for parameter in module.parameters():
+                    if parameter.ndim == 4:
+                        parameter.data = parameter.data.contiguous(
+                            memory_format=torch.channels_last
+                        )
         self.average = copy.deepcopy(self.net).requires_grad_(False).eval()
 
         adam = partial(torch.optim.Adam, fused=self.device.type in ("cpu", "cuda"))
         self.optimisers: dict[str, torch.optim.Optimizer] = {
-            "net": adam(models.parameter_groups(self.net, recipe), lr=given.lr, betas=given.betas)
+            "net": adam(
+                models.parameter_groups(self.net, recipe), lr=settings.lr, betas=settings.betas
+            )
         }
         if self.discriminator is not None:
             self.optimisers["discriminator"] = adam(
-                [one for one in self.discriminator.parameters() if one.requires_grad],
-                lr=given.discriminator_lr,
-                betas=given.discriminator_betas,
+                [
+                    parameter
+                    for parameter in self.discriminator.parameters()
+                    if parameter.requires_grad
+                ],
+                lr=settings.discriminator_lr,
+                betas=settings.discriminator_betas,
             )
         if self.components is not None:
             self.optimisers["components"] = adam(
-                self.components.parameters(), lr=given.component_lr, betas=given.component_betas
+                self.components.parameters(),
+                lr=settings.component_lr,
+                betas=settings.component_betas,
             )
         self._rates = {
             name: [group["lr"] for group in optimiser.param_groups]
@@ -297,9 +307,9 @@ class Trainer:
         else:  # float16 overflows now and then: the scaler leaves the step out and scales less
             self._skipped += 1
             if not self.scaler.is_enabled() or self._skipped > MOST_SKIPPED:
-                found = ", ".join(f"{key} {value.item():.3g}" for key, value in terms.items())
+                values = ", ".join(f"{key} {value.item():.3g}" for key, value in terms.items())
                 raise FloatingPointError(
-                    f"gradients of the {name} are not finite at step {self.step} ({found}); the "
+                    f"gradients of the {name} are not finite at step {self.step} ({values}); the "
                     "last checkpoint is from before: lower the learning rate or set "
                     "run.precision=float32"
                 )
@@ -311,8 +321,8 @@ class Trainer:
         decay = min(self.recipe.schedule.ema, (1 + self.step) / (10 + self.step))
         for mean, value in zip(self.average.parameters(), self.net.parameters(), strict=True):
             mean.lerp_(value.detach(), 1 - decay)
-        for kept, buffer in zip(self.average.buffers(), self.net.buffers(), strict=True):
-            kept.copy_(buffer)
+        for mean_buffer, buffer in zip(self.average.buffers(), self.net.buffers(), strict=True):
+            mean_buffer.copy_(buffer)
 
     def _learning(self, module: nn.Module | None, on: bool) -> None:
         """Whether judges gather gradients; frozen ones never do."""
@@ -333,9 +343,9 @@ class Trainer:
     def _placed(self, module: Any) -> Any:
         return None if module is None else module.to(self.device).train()
 
-    def _any(self, here: bool) -> bool:
+    def _any(self, value: bool) -> bool:
         """Whether it is so in any process, for all must stop together."""
-        return bool(self.processes.mean(torch.tensor(float(here), device=self.device)) > 0)
+        return bool(self.processes.mean(torch.tensor(float(value), device=self.device)) > 0)
 
     def _validation_batch(self, pack: FacePack, faces: list[int]) -> Pair:
         """The first faces as they are, each degraded in its own way."""
@@ -346,18 +356,18 @@ class Trainer:
             changed = degrade_with_seed(face, seed, self.recipe.degradation)
             clean.append(torch.from_numpy(face).permute(2, 0, 1))
             bad.append(torch.from_numpy(changed).permute(2, 0, 1))
-        seen = torch.stack(bad if self.recipe.data.degraded else clean)
-        return Pair(seen, torch.stack(clean), torch.empty(0), torch.empty(0))
+        inputs = torch.stack(bad if self.recipe.data.degraded else clean)
+        return Pair(inputs, torch.stack(clean), torch.empty(0), torch.empty(0))
 
     # ------------------------------------------------------------------ checkpoints
 
     def _networks(self) -> dict[str, nn.Module]:
-        found = {"net": self.net}
+        networks = {"net": self.net}
         if self.discriminator is not None:
-            found["discriminator"] = self.discriminator
+            networks["discriminator"] = self.discriminator
         if self.components is not None:
-            found["components"] = self.components
-        return found
+            networks["components"] = self.components
+        return networks
 
     def save(self) -> None:
         """Write a checkpoint of all that the next step depends on."""
@@ -368,7 +378,9 @@ class Trainer:
                 "samples": self.samples,
                 "networks": {name: net.state_dict() for name, net in self._networks().items()},
                 "average": self.average.state_dict(),
-                "optimisers": {name: one.state_dict() for name, one in self.optimisers.items()},
+                "optimisers": {
+                    name: optimizer.state_dict() for name, optimizer in self.optimisers.items()
+                },
                 "scaler": self.scaler.state_dict(),
                 "random": checkpoints.random_states(),
                 "recipe": json.dumps(self.recipe.as_dict()),
