@@ -113,7 +113,7 @@ def degraded(test_set: TestSet, ranges: DegradationRanges, seed: int = 0) -> dic
 def restored(
     faces: Tensor, restorers: Mapping[str, Restorer], *, progress: Progress | None = None
 ) -> dict[str, Tensor]:
-    """What each restorer makes of the faces, without a correction of colours.
+    """What each restorer makes of the faces, without a correction of colors.
 
     Args:
         faces: (N, 3, S, S) float32 RGB in [0, 1], aligned.

@@ -44,24 +44,24 @@ def niqe(images: Tensor, crop_border: int = 0) -> Tensor:
         ValueError: not of that form, or fewer than two blocks fit in the picture.
     """
     check_images(images)
-    grey = (luma(images.detach().double()) * 255).round()
+    gray = (luma(images.detach().double()) * 255).round()
     if crop_border:
-        grey = grey[:, crop_border:-crop_border, crop_border:-crop_border]
-    rows, columns = grey.shape[1] // _BLOCK, grey.shape[2] // _BLOCK
+        gray = gray[:, crop_border:-crop_border, crop_border:-crop_border]
+    rows, columns = gray.shape[1] // _BLOCK, gray.shape[2] // _BLOCK
     if rows * columns < 2:
         raise ValueError(
             f"NIQE needs at least two blocks of {_BLOCK} x {_BLOCK} pixels; the pictures are "
             f"{tuple(images.shape[2:])} with {crop_border} pixels cut off each side"
         )
-    grey = grey[:, : rows * _BLOCK, : columns * _BLOCK]
+    gray = gray[:, : rows * _BLOCK, : columns * _BLOCK]
     mean, covariance = _pristine()
-    mean, covariance = mean.to(grey.device), covariance.to(grey.device)
+    mean, covariance = mean.to(gray.device), covariance.to(gray.device)
     scores = []
-    for picture in grey:
+    for picture in gray:
         features = torch.cat(
             [
-                _block_features(_normalised(picture), _BLOCK),
-                _block_features(_normalised(_halve(picture)), _BLOCK // 2),
+                _block_features(_normalized(picture), _BLOCK),
+                _block_features(_normalized(_halve(picture)), _BLOCK // 2),
             ],
             dim=1,
         )  # (blocks, 36)
@@ -79,8 +79,8 @@ def _pristine() -> tuple[Tensor, Tensor]:
         )
 
 
-def _normalised(picture: Tensor) -> Tensor:
-    """Mean-subtracted, contrast-normalised levels (eqs 1 to 3); picture (H, W) in levels of 255."""
+def _normalized(picture: Tensor) -> Tensor:
+    """Mean-subtracted, contrast-normalized levels (eqs 1 to 3); picture (H, W) in levels of 255."""
     offsets = torch.arange(-3, 4, dtype=picture.dtype, device=picture.device)
     window = torch.exp(-(offsets**2) / (2 * (7 / 6) ** 2))
     window = window / window.sum()
@@ -91,10 +91,10 @@ def _normalised(picture: Tensor) -> Tensor:
 
     mean = blur(picture)
     deviation = (blur(picture**2) - mean**2).abs().sqrt()
-    normalised = (picture - mean) / (deviation + 1)
+    normalized = (picture - mean) / (deviation + 1)
     # Where the picture is flat, what is left is rounding noise of either sign, and the fit counts
     # signs: make it zero, so that the score is the same on every machine.
-    return torch.where(normalised.abs() < 1e-9, 0.0, normalised)
+    return torch.where(normalized.abs() < 1e-9, 0.0, normalized)
 
 
 def _halve(picture: Tensor) -> Tensor:
@@ -106,9 +106,9 @@ def _halve(picture: Tensor) -> Tensor:
     return picture
 
 
-def _block_features(normalised: Tensor, size: int) -> Tensor:
+def _block_features(normalized: Tensor, size: int) -> Tensor:
     """The 18 features of each block (section II-C): (blocks, 18) from an (H, W) map."""
-    blocks = normalised.unfold(0, size, size).unfold(1, size, size).reshape(-1, size, size)
+    blocks = normalized.unfold(0, size, size).unfold(1, size, size).reshape(-1, size, size)
     alpha, sigma_left, sigma_right = _fit(blocks)
     features = [alpha, (sigma_left + sigma_right) / 2]
     # Products with the right, lower and two diagonal neighbors (eqs 5 to 8). A neighbor is taken
@@ -123,7 +123,7 @@ def _block_features(normalised: Tensor, size: int) -> Tensor:
 
 
 def _fit(samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Asymmetric generalised Gaussian (eq. 4) fitted by moments to each block.
+    """Asymmetric generalized Gaussian (eq. 4) fitted by moments to each block.
 
     Args:
         samples: (blocks, size, size) float64.

@@ -92,7 +92,7 @@ def generator(widths: Sequence[int], blocks: int, channels: int) -> Blocks:
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention and MLP with normalisation before each; positions count for the match only."""
+    """Self-attention and MLP with normalization before each; positions count for the match only."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class Fusion(nn.Module):
 def adopt_statistics(values: Tensor, example: Tensor) -> Tensor:
     """Give each channel of ``values`` mean and deviation of ``example``: AdaIN, both (B, C, H, W).
 
-    It brings the colours of the degraded face to the restored one.
+    It brings the colors of the degraded face to the restored one.
     """
 
     def statistics(x: Tensor) -> tuple[Tensor, Tensor]:

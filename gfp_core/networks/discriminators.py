@@ -5,7 +5,7 @@ Quality of StyleGAN" (residual form), with the minibatch standard deviation of "
 of GANs" (section 3) and, for fine-tuning, FreezeD (Mo et al., 2020). `ComponentDiscriminator` is
 GFP-GAN's for eyes and mouth (section 3.5), which the pose-varied network uses too.
 
-Both are equalised, with FIR resampling, and can be differentiated twice, as the R1 penalty needs.
+Both are equalized, with FIR resampling, and can be differentiated twice, as the R1 penalty needs.
 Names follow those that the layers have in GFP-GAN's checkpoints; no listing of a published
 discriminator was at hand, so whether one loads is not known.
 """
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .equalised import EqualLinear, Form, ResBlock, conv_layer, down_layer, plain_conv
+from .equalized import EqualLinear, Form, ResBlock, conv_layer, down_layer, plain_conv
 from .stylegan2 import channel_table
 
-FORM = Form(equalised=True, resample="fir")
+FORM = Form(equalized=True, resample="fir")
 
 
 def minibatch_stddev(x: Tensor, group: int = 4) -> Tensor:

@@ -109,7 +109,7 @@ class FaceDescriptor(nn.Module):
             images: (N, 3, 150, 150) float RGB in [0, 1], see `inner_face`.
 
         Returns:
-            (N, 128), not normalised.
+            (N, 128), not normalized.
         """
         last = self._walk(images)[-1][1]
         descriptor: Tensor = self.fc(last.mean(dim=(2, 3)))
@@ -145,19 +145,19 @@ def inner_face(crops: Tensor, *, resize: bool = True) -> Tensor:
 
 
 def _tensors(manifest: list[dict[str, Any]], data: bytes) -> dict[str, NDArray[np.float32]]:
-    """The arrays of a TensorFlow.js weights file, their 8-bit quantisation undone."""
+    """The arrays of a TensorFlow.js weights file, their 8-bit quantization undone."""
     arrays: dict[str, NDArray[np.float32]] = {}
     start = 0
     for entry in manifest[0]["weights"]:
-        quantised = entry.get("quantization")
-        dtype = np.dtype(quantised["dtype"] if quantised else entry["dtype"]).newbyteorder("<")
+        quantized = entry.get("quantization")
+        dtype = np.dtype(quantized["dtype"] if quantized else entry["dtype"]).newbyteorder("<")
         count = math.prod(entry["shape"])
         end = start + count * dtype.itemsize
         if end > len(data):
             raise ValueError(f"the weights file ends before {entry['name']}: it is truncated")
         array = np.frombuffer(data[start:end], dtype).astype(np.float32)
-        if quantised:
-            array = array * np.float32(quantised["scale"]) + np.float32(quantised["min"])
+        if quantized:
+            array = array * np.float32(quantized["scale"]) + np.float32(quantized["min"])
         arrays[entry["name"]] = array.reshape(entry["shape"])
         start = end
     if start != len(data):

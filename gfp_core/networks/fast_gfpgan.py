@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .equalised import SLOPE, SQRT2, CleanConv2d, ResBlock
+from .equalized import SLOPE, SQRT2, CleanConv2d, ResBlock
 from .fast_layers import (
     NHWC,
     band_of,
@@ -152,7 +152,7 @@ class Styled(Modulated):
 
 
 class Down(nn.Module):
-    """A block of the U-Net that halves the resolution: `equalised.ResBlock`."""
+    """A block of the U-Net that halves the resolution: `equalized.ResBlock`."""
 
     def __init__(self, block: ResBlock, first: nn.Module | None) -> None:
         """Take a block, and the 1x1 convolution before it, if there is one."""

@@ -5,11 +5,11 @@ Source: Wang et al., "Towards Real-World Blind Face Restoration with Generative 
 generator (3.3), and features at every resolution, from which channel-split spatial feature
 transforms (CS-SFT, 3.4, eq. 3 and 4) modulate the generator's features.
 
-Three forms with the same function space and different parameters (`equalised.Form`):
+Three forms with the same function space and different parameters (`equalized.Form`):
 
 - `GFPGANClean`: plain convolutions; releases v1.2, v1.3 and v1.4.
-- `GFPGANv1`: equalised layers and FIR resampling; the paper's network, release v1.
-- `GFPGANBilinear`: equalised layers and bilinear resampling; the form in which the clean network is
+- `GFPGANv1`: equalized layers and FIR resampling; the paper's network, release v1.
+- `GFPGANBilinear`: equalized layers and bilinear resampling; the form in which the clean network is
   trained; `gfpgan_state.bilinear_to_clean` converts it without loss.
 
 Where the paper and the released code differ the released code is followed, for checkpoints obey
@@ -25,7 +25,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .equalised import (
+from .equalized import (
     SQRT2,
     Form,
     ResBlock,
@@ -185,7 +185,7 @@ class GFPGAN(nn.Module):
         """Two 3x3 convolutions from U-Net features to one parameter of the transform (eq. 3)."""
         return nn.Sequential(
             plain_conv(in_channels, in_channels, 3, self.form, gain=SQRT2),
-            ScaledLeakyReLU() if self.form.equalised else nn.LeakyReLU(0.2),
+            ScaledLeakyReLU() if self.form.equalized else nn.LeakyReLU(0.2),
             plain_conv(in_channels, out_channels, 3, self.form, bias_init=bias_init),
         )
 
@@ -266,19 +266,19 @@ class GFPGAN(nn.Module):
 class GFPGANClean(GFPGAN):
     """GFP-GAN of plain convolutions: releases v1.2, v1.3 and v1.4."""
 
-    form = Form(equalised=False, resample="bilinear")
+    form = Form(equalized=False, resample="bilinear")
 
 
 class GFPGANv1(GFPGAN):
-    """GFP-GAN as in the paper, equalised layers and FIR resampling: release v1."""
+    """GFP-GAN as in the paper, equalized layers and FIR resampling: release v1."""
 
-    form = Form(equalised=True, resample="fir")
+    form = Form(equalized=True, resample="fir")
 
 
 class GFPGANBilinear(GFPGAN):
-    """GFP-GAN of equalised layers and bilinear resampling: the form to train for `GFPGANClean`.
+    """GFP-GAN of equalized layers and bilinear resampling: the form to train for `GFPGANClean`.
 
     Names and shapes of its parameters are those of `GFPGANv1`.
     """
 
-    form = Form(equalised=True, resample="bilinear")
+    form = Form(equalized=True, resample="bilinear")

@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
-from .equalised import SQRT2
+from .equalized import SQRT2
 from .state import width_of
 from .stylegan2 import multiplier_of
 
-MAPPING_LR_MUL = 0.01  # learning-rate multiplier of the equalised mapping network
+MAPPING_LR_MUL = 0.01  # learning-rate multiplier of the equalized mapping network
 
 # Gain that follows a layer of the bilinear form; the first pattern found in a name decides.
 _GAINS = (

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .equalised import EqualLinear, conv_layer, down_layer
+from .equalized import EqualLinear, conv_layer, down_layer
 from .state import load_exactly, width_of
 from .stylegan2 import GPEN_FORM, FeatureGenerator, channel_table, multiplier_of
 

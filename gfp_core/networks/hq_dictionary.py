@@ -22,7 +22,7 @@ from .vqgan import straight_through
 
 
 class Reconstruction(NamedTuple):
-    """A face through the codec, and what its training minimises besides."""
+    """A face through the codec, and what its training minimizes besides."""
 
     image: Tensor
     """(B, 3, H, W) RGB, about [-1, 1], not clamped."""
@@ -43,13 +43,13 @@ class HQDictionary(Codec):
     def decode(self, values: Tensor) -> Tensor:
         """A picture from codes: (B, C, h, w) -> (B, 3, H, W) RGB, about [-1, 1], not clamped.
 
-        `quantise` gives them from the features of `encode`; ``quantize.look_up`` from indices.
+        `quantize` gives them from the features of `encode`; ``quantize.look_up`` from indices.
         """
         result: Tensor = self.decoder(self.post_quant_conv(values))
         return result
 
     def forward(self, x: Tensor) -> Tensor:
-        """A face encoded, quantised and decoded.
+        """A face encoded, quantized and decoded.
 
         Args:
             x: (B, 3, H, W) RGB in [-1, 1]: aligned faces of high quality. H and W are multiples
@@ -62,16 +62,16 @@ class HQDictionary(Codec):
             ValueError: the picture's sides are no such multiples.
         """
         z, _ = self.encode(x)
-        return self.decode(self.quantise(z).values)
+        return self.decode(self.nearest_codes(z).values)
 
     def forward_with_losses(self, x: Tensor) -> Reconstruction:
         """As `forward`, for training.
 
         The nearest code has no gradient, so the decoder's goes to the encoder as if there were no
-        quantisation (straight through); the codebook learns by its loss alone.
+        quantization (straight through); the codebook learns by its loss alone.
         """
         z, _ = self.encode(x)
-        codes = self.quantise(z)
+        codes = self.nearest_codes(z)
         return Reconstruction(
             image=self.decode(straight_through(z, codes.values)),
             codebook_loss=F.mse_loss(codes.values, z.detach()),

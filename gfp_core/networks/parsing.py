@@ -3,7 +3,7 @@
 Two networks trained on CelebAMask-HQ (Lee et al., "MaskGAN", CVPR 2020), in the form of their
 PyTorch releases: BiSeNet (Yu et al., ECCV 2018) and the ParseNet of Chen et al. ("Progressive
 Semantic-Aware Style Transformation for Blind Face Restoration", CVPR 2021). The layers are
-facexlib's. The two want their input normalised in different ways and number the parts differently;
+facexlib's. The two want their input normalized in different ways and number the parts differently;
 `FaceParsing` makes them one.
 """
 
@@ -110,7 +110,7 @@ def identify(state: Mapping[str, Tensor]) -> str | None:
 def build(name: str) -> nn.Module:
     """An untrained parsing network of facexlib on the CPU, with the official checkpoints' keys.
 
-    Its forward takes (B, 3, 512, 512) RGB, for ParseNet in [-1, 1], for BiSeNet normalised by
+    Its forward takes (B, 3, 512, 512) RGB, for ParseNet in [-1, 1], for BiSeNet normalized by
     ImageNet's mean and deviation, and returns a tuple whose first part is (B, CLASSES, 512, 512):
     a score for each class, in an order of its own. `FaceParsing` hides what differs.
 

@@ -20,7 +20,7 @@ class PatchDiscriminator(nn.Module):
     """Convolutions of 4 x 4 that judge overlapping patches, of 70 x 70 pixels by default.
 
     Of the layers the first ``n_layers`` halve the resolution. All but the first and the last have
-    batch normalisation, which takes the place of their bias. Weights begin as N(0, 0.02).
+    batch normalization, which takes the place of their bias. Weights begin as N(0, 0.02).
 
     Raises:
         ValueError: there is not at least one layer.

@@ -10,7 +10,7 @@ What the paper leaves open, and how it is read here:
 
 - Widths: GPEN's (512 from 4 to 32 px, then 512, 256, 128, 64 up to 512 px), for the features at
   every scale must fit the generator's; ``narrow`` scales them all.
-- Layers of the codec: GPEN's equalised ones, for which a learning rate of 2e-3 (4.2) is usual. The
+- Layers of the codec: GPEN's equalized ones, for which a learning rate of 2e-3 (4.2) is usual. The
   encoder is GPEN's: a 1x1 convolution, then strided 3x3 ones, each behind a smoothing filter.
 - MMRB (3.2): one at each of 256, 128, 64, 32, 16 and 8 px ("all but the first and last scale"). Its
   two stages are called W1 and W2 alike in eq. 5 to 8, but their inputs have C/2 and C channels, so
@@ -35,7 +35,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor, nn
 
-from .equalised import EqualConv2d, EqualConvUp, EqualLinear, conv_layer, down_layer, plain_conv
+from .equalized import EqualConv2d, EqualConvUp, EqualLinear, conv_layer, down_layer, plain_conv
 from .gpen import infer_hyperparameters
 from .state import describe_difference, load_exactly
 from .stylegan2 import GPEN_FORM, FeatureGenerator, channel_table

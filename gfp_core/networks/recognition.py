@@ -13,19 +13,19 @@ from torch import Tensor, nn
 from . import parsing, registry, retinaface
 
 
-class Unrecognised(ValueError):  # noqa: N818 -- of tensors, not of a fault
+class Unrecognized(ValueError):  # noqa: N818 -- of tensors, not of a fault
     """Tensors are those of no network of this package, by their names."""
 
 
 @dataclass(frozen=True)
 class Recognition:
-    """What a state dict was recognised as."""
+    """What a state dict was recognized as."""
 
     role: Literal["restorer", "detector", "parser"]
     architecture: str
     """Name in the registry, or of the detector or the parser."""
     reason: str
-    """How it was recognised."""
+    """How it was recognized."""
     net: nn.Module
     """The network with the tensors loaded: a copy, on the CPU."""
     parameters: int
@@ -40,7 +40,7 @@ class Recognition:
     """Architectures whose tensors have the same names, so that only who made it can tell."""
 
 
-def recognise(state: Mapping[str, Tensor], architecture: str | None = None) -> Recognition:
+def recognize(state: Mapping[str, Tensor], architecture: str | None = None) -> Recognition:
     """Find out what a bare state dict is, and check all its tensors.
 
     Args:
@@ -48,7 +48,7 @@ def recognise(state: Mapping[str, Tensor], architecture: str | None = None) -> R
         architecture: what it is said to be; None goes by the tensors' names alone.
 
     Raises:
-        Unrecognised: a kind of ValueError: it is nothing that is known; names the nearest
+        Unrecognized: a kind of ValueError: it is nothing that is known; names the nearest
             architecture and the first tensors that differ.
         ValueError: tensors are missing, too many or wrongly shaped, or it is not what it is said
             to be; names the first that differ.
@@ -119,7 +119,7 @@ def _identify(state: Mapping[str, Tensor]) -> str:
     """The architecture of a restorer.
 
     Raises:
-        Unrecognised: it is none; names the nearest of all networks.
+        Unrecognized: it is none; names the nearest of all networks.
     """
     for row in registry.ARCHITECTURES:
         if not row.only_by_name and all(key in state for key in row.signature):
@@ -129,7 +129,7 @@ def _identify(state: Mapping[str, Tensor]) -> str:
     }
     networks.update({name: partial(retinaface.build, name) for name in retinaface.NAMES})
     networks.update({name: partial(parsing.build, name) for name in parsing.NAMES})
-    raise Unrecognised(registry.describe_unknown(state, networks))
+    raise Unrecognized(registry.describe_unknown(state, networks))
 
 
 def _count(net: nn.Module) -> int:

@@ -58,7 +58,7 @@ class Architecture:
 
 
 _GFPGAN = ("stylegan_decoder.constant_input.weight", "condition_scale.0.0.weight", "toRGB.0.weight")
-_EQUALISED = ("conv_body_first.0.weight", "stylegan_decoder.style_conv1.activate.bias", *_GFPGAN)
+_EQUALIZED = ("conv_body_first.0.weight", "stylegan_decoder.style_conv1.activate.bias", *_GFPGAN)
 _RESTOREFORMER = (
     "quantize.embedding.weight",
     "encoder.mid.attn_1.norm2.weight",
@@ -76,14 +76,14 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture(
         name="GFPGANv1",
         network=GFPGANv1,
-        signature=_EQUALISED,
+        signature=_EQUALIZED,
         hyperparameters=gfpgan_state.infer_hyperparameters,
         licence="unclear",
     ),
     Architecture(
         name="GFPGANBilinear",
         network=GFPGANBilinear,
-        signature=_EQUALISED,
+        signature=_EQUALIZED,
         hyperparameters=gfpgan_state.infer_hyperparameters,
         licence="unclear",
         only_by_name=True,

@@ -9,7 +9,7 @@ beforehand (section 3.2): see `hq_dictionary`, which has the same parts.
 
 Where the paper and the released code differ the released code is followed, for checkpoints obey it:
 
-- a cross-attention is ``prior + projection(attention)`` with group normalisation before, not
+- a cross-attention is ``prior + projection(attention)`` with group normalization before, not
   FFN(LN(attention + prior)) (eq. 5 and 6);
 - there are four in a row (one in the middle and three at the first level of the decoder), between
   residual blocks, instead of the two of eq. 8; each asks with a feature of its own depth of the
@@ -34,7 +34,7 @@ from .state import load_exactly, width_of
 from .vqgan import (
     Attention,
     Downsample,
-    Quantised,
+    Quantized,
     ResBlock,
     Upsample,
     VectorQuantizer,
@@ -93,7 +93,7 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """From a picture to features before quantisation."""
+    """From a picture to features before quantization."""
 
     def __init__(
         self, widths: Sequence[int], blocks: int, z_channels: int, heads: int, kept: int
@@ -135,7 +135,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From quantised features, and features of the encoder that ask, to a picture."""
+    """From quantized features, and features of the encoder that ask, to a picture."""
 
     def __init__(
         self, widths: Sequence[int], blocks: int, z_channels: int, heads: int, attended: int
@@ -157,7 +157,7 @@ class Decoder(nn.Module):
         """Decode (B, Z, h, w) to (B, 3, H, W).
 
         Args:
-            z: quantised features.
+            z: quantized features.
             degraded: the features that ask, from the encoder; None for self-attention.
         """
         asking = itertools.repeat(None) if degraded is None else iter(degraded)
@@ -228,9 +228,9 @@ class Codec(nn.Module):
         z, degraded = self.encoder(x)
         return self.quant_conv(z), degraded
 
-    def quantise(self, z: Tensor) -> Quantised:
+    def nearest_codes(self, z: Tensor) -> Quantized:
         """The nearest entries of the dictionary (eq. 7 and 14)."""
-        result: Quantised = self.quantize(z)
+        result: Quantized = self.quantize(z)
         return result
 
     @classmethod
@@ -268,13 +268,13 @@ class RestoreFormer(Codec):
         """
         return self.forward_with_priors(x)[0]
 
-    def forward_with_priors(self, x: Tensor) -> tuple[Tensor, Tensor, Quantised]:
+    def forward_with_priors(self, x: Tensor) -> tuple[Tensor, Tensor, Quantized]:
         """As `forward`, with Z_d and its priors Z_p, which training brings together (eq. 10).
 
         The gradient of the decoder's input goes to Z_d (straight through).
         """
         z, degraded = self.encode(x)
-        priors = self.quantise(z)
+        priors = self.nearest_codes(z)
         features = self.post_quant_conv(straight_through(z, priors.values))
         return self.decoder(features, degraded), z, priors
 

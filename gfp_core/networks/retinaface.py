@@ -1,6 +1,6 @@
 """RetinaFace, the face detector: network, priors and decoding.
 
-Deng et al., "RetinaFace: Single-stage Dense Face Localisation in the Wild" (CVPR 2020), in the form
+Deng et al., "RetinaFace: Single-stage Dense Face Localization in the Wild" (CVPR 2020), in the form
 of its PyTorch release, which published checkpoints obey: three feature levels with context modules,
 two square priors a cell, and for each prior a class, a box and five landmarks.
 
@@ -113,7 +113,7 @@ def fold_batch_norm(net: nn.Module) -> None:
 def preprocess(frames: Tensor) -> Tensor:
     """What the network wants to see of frames.
 
-    Values that are no colour cannot be judged: outside [0, 1] they are clipped, NaN becomes black.
+    Values that are no color cannot be judged: outside [0, 1] they are clipped, NaN becomes black.
     The frames themselves are left as they are.
 
     Args:
@@ -133,7 +133,7 @@ def priors(height: int, width: int) -> Tensor:
     """All priors of a frame of this size, in the order of the network's outputs.
 
     Returns:
-        (P, 4) float32 on the CPU: centre x, centre y, width, height in pixels.
+        (P, 4) float32 on the CPU: center x, center y, width, height in pixels.
     """
     return priors_at(torch.arange(count_priors(height, width)), height, width)
 
@@ -160,9 +160,9 @@ def priors_at(index: Tensor, height: int, width: int) -> Tensor:
     step = torch.tensor(STEPS)[level]
     columns = -(-width // step)
     cell, kind = within // 2, within % 2  # of the two sizes
-    centre = torch.stack([cell % columns, cell // columns], dim=1) + 0.5
+    center = torch.stack([cell % columns, cell // columns], dim=1) + 0.5
     side = torch.tensor(PRIOR_SIZES, dtype=torch.float32)[level, kind]
-    return torch.cat([centre * step[:, None], side[:, None].expand(-1, 2)], dim=1)
+    return torch.cat([center * step[:, None], side[:, None].expand(-1, 2)], dim=1)
 
 
 def _counts(height: int, width: int) -> list[int]:
@@ -180,9 +180,9 @@ def decode_boxes(regressions: Tensor, prior: Tensor) -> Tensor:
     Returns:
         (N, 4) x1, y1, x2, y2 in pixels.
     """
-    centre = prior[:, :2] + regressions[:, :2] * VARIANCES[0] * prior[:, 2:]
+    center = prior[:, :2] + regressions[:, :2] * VARIANCES[0] * prior[:, 2:]
     size = prior[:, 2:] * torch.exp(regressions[:, 2:] * VARIANCES[1])
-    return torch.cat([centre - size / 2, centre + size / 2], dim=1)
+    return torch.cat([center - size / 2, center + size / 2], dim=1)
 
 
 def decode_landmarks(regressions: Tensor, prior: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The layers of RetinaFace, under the names of its official checkpoints.
 
-Deng et al., "RetinaFace: Single-stage Dense Face Localisation in the Wild" (CVPR 2020): a backbone,
+Deng et al., "RetinaFace: Single-stage Dense Face Localization in the Wild" (CVPR 2020): a backbone,
 a feature pyramid (section 3.2), context modules (SSH, Najibi et al. 2017) and, at each of three
 levels, heads for class, box and landmarks. Backbones are a quarter of MobileNet (Howard et al.
 2017) and ResNet-50 (He et al. 2016).

@@ -20,7 +20,7 @@ USUAL_SIZE = 512
 """Side in pixels of the crops for a model that takes any size."""
 
 # Architectures, by their names in spandrel, that are trained on [-1, 1] and whose descriptors show
-# them [0, 1], so that what they give is grey: they are called without the descriptor. (GFP-GAN's
+# them [0, 1], so that what they give is gray: they are called without the descriptor. (GFP-GAN's
 # draws new noise each time besides.) All others' descriptors, RestoreFormer's too, are right.
 _SIGNED: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "GFPGAN": lambda model, x: model(x, return_rgb=False, randomize_noise=False)[0],

@@ -32,11 +32,11 @@ def width_of(state: Mapping[str, Tensor], key: str, dimension: int) -> int:
 
 
 def describe_difference(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> str:
-    """What keeps ``found`` from being loaded as ``expected``; empty if nothing does.
+    """Say what keeps ``actual`` from being loaded as ``expected``; empty if nothing does.
 
     Args:
         expected: the network's own state dict; its tensors may be on the meta device.
-        found: the state dict to load.
+        actual: the state dict to load.
 
     Returns:
         One line that counts missing, left-over and wrongly shaped tensors and names the first.

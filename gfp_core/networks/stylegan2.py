@@ -1,7 +1,7 @@
 """Building blocks of StyleGAN2's generator, shared by the networks that use it as a prior.
 
 Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN" (StyleGAN2). The
-layers they are made of, and the two forms these come in, are in `equalised`.
+layers they are made of, and the two forms these come in, are in `equalized`.
 
 Two ways to steer the generator by the features of a degraded face stand on these blocks:
 
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .equalised import SLOPE, SQRT2, EqualLinear, Form, FusedLeakyReLU, leaky, linear
+from .equalized import SLOPE, SQRT2, EqualLinear, Form, FusedLeakyReLU, leaky, linear
 from .resampling import Smooth, fir, spread, upsample
 
 
@@ -63,10 +63,10 @@ class PixelNorm(nn.Module):
 
 
 def style_mlp(features: int, layers: int, form: Form) -> nn.Sequential:
-    """The mapping network from Z to W: normalisation, then ``layers`` layers with activations."""
+    """The mapping network from Z to W: normalization, then ``layers`` layers with activations."""
     modules: list[nn.Module] = [PixelNorm()]
     for _ in range(layers):
-        if form.equalised:
+        if form.equalized:
             modules.append(EqualLinear(features, features, lr_mul=0.01, activate=True))
         else:
             modules += [linear(features, features, form, gain=SQRT2), nn.LeakyReLU(SLOPE)]
@@ -99,8 +99,8 @@ class ModulatedConv2d(nn.Module):
         self.blur = Smooth((1, 1), gain=4.0) if upsample and form.stored_kernels else None
         self.modulation = linear(num_style_feat, in_channels, form, bias_init=1.0)
         root_fan_in = math.sqrt(in_channels * kernel_size**2)
-        self.scale = 1.0 / root_fan_in if form.equalised else 1.0
-        std = 1.0 if form.equalised else 1.0 / root_fan_in
+        self.scale = 1.0 / root_fan_in if form.equalized else 1.0
+        std = 1.0 if form.equalized else 1.0 / root_fan_in
         self.weight = nn.Parameter(
             torch.randn(1, out_channels, in_channels, kernel_size, kernel_size) * std
         )
@@ -152,12 +152,12 @@ class StyleConv(nn.Module):
         upsample: bool = False,
     ) -> None:
         super().__init__()
-        self.equalised = form.equalised
+        self.equalized = form.equalized
         self.modulated_conv = ModulatedConv2d(
             in_channels, out_channels, 3, num_style_feat, form, upsample=upsample
         )
         self.weight = nn.Parameter(torch.zeros(1))  # strength of the noise
-        if form.equalised:
+        if form.equalized:
             self.activate = FusedLeakyReLU(out_channels)
         else:
             self.bias = nn.Parameter(torch.zeros(1, out_channels, 1, 1))
@@ -165,7 +165,7 @@ class StyleConv(nn.Module):
     def forward(self, x: Tensor, style: Tensor, noise: Tensor) -> Tensor:
         """(B, I, H, W), (B, S) and (1 or B, 1, H', W') -> (B, O, H', W')."""
         x = self.modulated_conv(x, style)
-        if self.equalised:
+        if self.equalized:
             result: Tensor = self.activate(x + self.weight * noise)
             return result
         return leaky(x * SQRT2 + self.weight * noise + self.bias)
@@ -205,7 +205,7 @@ class ConstantInput(nn.Module):
 
 # --------------------------------------------------- features in the place of the noise (GPEN)
 
-GPEN_FORM = Form(equalised=True, resample="fir", stored_kernels=True)
+GPEN_FORM = Form(equalized=True, resample="fir", stored_kernels=True)
 """How GPEN's checkpoints are written down; the pose-varied network follows them."""
 
 
@@ -288,7 +288,7 @@ class FeatureGenerator(nn.Module):
         """Generate an image.
 
         Args:
-            z: (B, S) latent codes in Z; normalised here.
+            z: (B, S) latent codes in Z; normalized here.
             features: (B, C, H, W) at 4, 8, ... px, with the generator's channels; each serves the
                 layers of its resolution (one at 4 px, two above).
 

@@ -1,6 +1,6 @@
-"""Blocks of vector-quantised auto-encoders, which RestoreFormer and CodeFormer are built of.
+"""Blocks of vector-quantized auto-encoders, which RestoreFormer and CodeFormer are built of.
 
-Sources: van den Oord et al., "Neural Discrete Representation Learning" (2017), for the quantiser;
+Sources: van den Oord et al., "Neural Discrete Representation Learning" (2017), for the quantizer;
 Esser et al., "Taming Transformers for High-Resolution Image Synthesis" (2021), for the blocks.
 """
 
@@ -18,7 +18,7 @@ GROUPS = 32
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation, as everywhere in these networks."""
+    """Group normalization, as everywhere in these networks."""
     return nn.GroupNorm(GROUPS, channels, eps=1e-6)
 
 
@@ -60,7 +60,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Doubles the resolution: nearest neighbour, then a convolution."""
+    """Doubles the resolution: nearest neighbor, then a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Upsample(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention between all pixels of two feature maps; normalising is the subclass's.
+    """Multi-head attention between all pixels of two feature maps; normalizing is the subclass's.
 
     Raises:
         ValueError: the heads do not divide the channels.
@@ -109,7 +109,7 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, enabled=False)
 
 
-class Quantised(NamedTuple):
+class Quantized(NamedTuple):
     """Features replaced by their nearest codes."""
 
     values: Tensor
@@ -147,10 +147,10 @@ class VectorQuantizer(nn.Module):
         result: Tensor = self.embedding(indices).movedim(-1, 1)
         return result
 
-    def forward(self, z: Tensor) -> Quantised:
+    def forward(self, z: Tensor) -> Quantized:
         """The codes nearest to features (B, C, H, W)."""
         indices = self.nearest(z)
-        return Quantised(self.look_up(indices), indices)
+        return Quantized(self.look_up(indices), indices)
 
 
 def straight_through(z: Tensor, values: Tensor) -> Tensor:

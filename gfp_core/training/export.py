@@ -18,7 +18,7 @@ def export(
 ) -> dict[str, str]:
     """Write the averaged weights of a run's newest checkpoint as safetensors.
 
-    The bilinear, equalised form of GFP-GAN becomes the clean one, without loss.
+    The bilinear, equalized form of GFP-GAN becomes the clean one, without loss.
 
     Args:
         run: the run's folder.

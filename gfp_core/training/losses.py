@@ -119,7 +119,7 @@ def generator_logistic(fake: Tensor) -> Tensor:
 
 
 def discriminator_logistic(real: Tensor, fake: Tensor) -> Tensor:
-    """What the logistic discriminator minimises: cross-entropy with real 1 and fake 0."""
+    """What the logistic discriminator minimizes: cross-entropy with real 1 and fake 0."""
     return F.softplus(-real.float()).mean() + F.softplus(fake.float()).mean()
 
 

@@ -1,4 +1,4 @@
-"""The networks of a recipe: the one that is trained, and its judges."""
+"""The networks of a recipe: the one that is trained, and its discriminators."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def start_from(net: nn.Module, path: str) -> None:
 
 
 def build_discriminator(recipe: Recipe) -> StyleGAN2Discriminator | PatchDiscriminator | None:
-    """The judge of whole pictures, if the recipe has one.
+    """The discriminator of whole pictures, if the recipe has one.
 
     Raises:
         ValueError: it cannot be built, or its start does not fit; says why.
@@ -131,7 +131,7 @@ def build_discriminator(recipe: Recipe) -> StyleGAN2Discriminator | PatchDiscrim
 
 
 def build_components(recipe: Recipe) -> nn.ModuleDict | None:
-    """The judges of eyes and mouth, by name, if the recipe has them."""
+    """The discriminators of eyes and mouth, by name, if the recipe has them."""
     if not (recipe.loss.component.weight or recipe.loss.component_style.weight):
         return None
     width = recipe.loss.component_width

@@ -1,4 +1,4 @@
-"""A recipe's losses, put together: what the network minimises, and what its judges do."""
+"""A recipe's losses, put together: what the network minimizes, and what its discriminators do."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Objective(nn.Module):
         discriminator: nn.Module | None,
         components: nn.ModuleDict | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the network minimises at a step.
+        """What the network minimizes at a step.
 
         Args:
             step: from 0; it decides which terms count.
@@ -70,8 +70,8 @@ class Objective(nn.Module):
             clean: (B, 3, S, S) RGB in [-1, 1].
             regions: (B, 3, 3), eyes and mouth.
             net: the network, of which only the last layer is looked at.
-            discriminator: judge of whole pictures.
-            components: judges of eyes and mouth.
+            discriminator: of whole pictures.
+            components: discriminators of eyes and mouth.
 
         Returns:
             The sum, and the terms before their weights, by name.
@@ -140,38 +140,38 @@ class Objective(nn.Module):
         self, image: Tensor, clean: Tensor, regions: Tensor, components: nn.ModuleDict
     ) -> dict[str, Tensor]:
         distance = losses.DISTANCES[self.loss.component_distance]
-        judged, styles = [], []
+        logistics, styles = [], []
         patches = zip(crop_regions(image, regions), crop_regions(clean, regions), strict=True)
         for name, (fake, real) in zip(COMPONENTS, patches, strict=True):
-            judge: Any = components[name]
-            logits, features = judge.forward_with_features(fake)
-            judged.append(losses.generator_logistic(logits))
+            discriminator: Any = components[name]
+            logits, features = discriminator.forward_with_features(fake)
+            logistics.append(losses.generator_logistic(logits))
             if self.loss.component_style.weight:
                 with torch.no_grad():
-                    truth = judge.forward_with_features(real)[1]
+                    truth = discriminator.forward_with_features(real)[1]
                 styles.append(losses.style(features, truth, distance, self.loss.component_layers))
-        terms = {"component": torch.stack(judged).sum()}
+        terms = {"component": torch.stack(logistics).sum()}
         if styles:
             terms["component_style"] = torch.stack(styles).sum()
         return terms
 
-    # ------------------------------------------------------------------ its judges
+    # ------------------------------------------------------ its discriminators
 
     def discriminator(
         self, discriminator: nn.Module, fake: Tensor, real: Tensor
     ) -> dict[str, Tensor]:
-        """What the judge of whole pictures minimises: the sum of these terms.
+        """What the discriminator of whole pictures minimizes: the sum of these terms.
 
         Args:
-            discriminator: the judge.
+            discriminator: that of whole pictures.
             fake: (B, 3, S, S), restored; no gradient goes to them.
             real: likewise, clean.
         """
         settings = self.recipe.discriminator
-        judge = losses.discriminator_hinge
+        loss = losses.discriminator_hinge
         if settings.loss == "logistic":
-            judge = losses.discriminator_logistic
-        return {"discriminator": judge(discriminator(real), discriminator(fake.detach()))}
+            loss = losses.discriminator_logistic
+        return {"discriminator": loss(discriminator(real), discriminator(fake.detach()))}
 
     def penalty(self, step: int, discriminator: nn.Module, real: Tensor) -> Tensor | None:
         """The R1 penalty of this step, if it has one; in float32, before its weight."""
@@ -185,10 +185,10 @@ class Objective(nn.Module):
         """Of a penalty, which counts for all the steps without one as well."""
         return self.recipe.discriminator.r1 * self.recipe.discriminator.r1_every
 
-    def judges_of_components(
+    def component_discriminators(
         self, components: nn.ModuleDict, fake: Tensor, real: Tensor, regions: Tensor
     ) -> dict[str, Tensor]:
-        """What the judges of eyes and mouth minimise: the sum of these terms."""
+        """What the discriminators of eyes and mouth minimize: the sum of these terms."""
         patches = zip(
             COMPONENTS,
             crop_regions(fake.detach(), regions),

@@ -59,7 +59,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Discriminator:
-    """The judge of whole pictures; made when the adversarial loss has a weight at any step."""
+    """The discriminator of whole pictures, if the adversarial loss has a weight at any step."""
 
     kind: Literal["stylegan2", "patch"] = "stylegan2"
     args: dict[str, Any] = field(default_factory=dict)
@@ -128,7 +128,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class Optimiser:
-    """Adam, of the network and of its judges."""
+    """Adam, of the network and of its discriminators."""
 
     lr: float = 2e-3
     betas: tuple[float, float] = (0.9, 0.99)

@@ -187,7 +187,7 @@ class Trainer:
         return self.step >= steps
 
     def one_step(self, batch: Pair) -> dict[str, float]:
-        """Train the network, then its judges, on one batch.
+        """Train the network, then its discriminators, on one batch.
 
         Returns:
             The losses before their weights, by name.
@@ -225,7 +225,9 @@ class Trainer:
             terms.update(judging)
         if looked_at and self.components is not None:
             with self._autocast():
-                judging = self.objective.judges_of_components(self.components, fake, clean, regions)
+                judging = self.objective.component_discriminators(
+                    self.components, fake, clean, regions
+                )
             loss = torch.stack([*judging.values()]).sum()
             self._descend("components", loss, self.components, judging)
             terms.update(judging)
@@ -325,7 +327,7 @@ class Trainer:
             mean_buffer.copy_(buffer)
 
     def _learning(self, module: nn.Module | None, on: bool) -> None:
-        """Whether judges gather gradients; frozen ones never do."""
+        """Whether discriminators gather gradients; frozen ones never do."""
         if module is None:
             return
         for parameter in module.parameters():

@@ -87,7 +87,7 @@ def check_architecture(state: Mapping[str, Tensor], name: str | None, source: Pa
         WeightsError: the tensors are not, or fit no architecture.
     """
     from ..networks import parsing, registry, retinaface
-    from ..networks.recognition import recognise
+    from ..networks.recognition import recognize
 
     architectures = {row.name for row in registry.ARCHITECTURES}
     if name is not None and name not in architectures.union(retinaface.NAMES, parsing.NAMES):
@@ -98,7 +98,7 @@ def check_architecture(state: Mapping[str, Tensor], name: str | None, source: Pa
         )
         return name
     try:
-        return recognise(state, name).architecture
+        return recognize(state, name).architecture
     except ValueError as error:
         raise WeightsError(f"{source}: not {name or 'convertible'}: {error}") from error
 

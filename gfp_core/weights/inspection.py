@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..networks import spandrel_adapter
-from ..networks.recognition import Unrecognised, recognise
+from ..networks.recognition import Unrecognized, recognize
 from . import WeightsError
 from .catalogue import Entry
 from .loading import Checkpoint, read_checkpoint
@@ -29,10 +29,10 @@ class Inspection:
     commercial: str
     """May it be used commercially, and why."""
     role: str | None = None
-    """``restorer``, ``detector`` or ``parser``; None if it was not recognised."""
+    """``restorer``, ``detector`` or ``parser``; None if it was not recognized."""
     architecture: str | None = None
     reason: str = ""
-    """How it was recognised, or why not: the nearest architecture and where it differs."""
+    """How it was recognized, or why not: the nearest architecture and where it differs."""
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     size: int | None = None
     """Side in pixels of the crops that a restorer takes; None if any will do."""
@@ -64,11 +64,11 @@ def inspect(path: str | os.PathLike[str], weights: Weights | None = None) -> Ins
 
     Args:
         path: the file, see `loading.read_checkpoint`; of ONNX and TensorFlow.js files only those
-            that the catalogue knows are recognised, by their hash.
+            that the catalogue knows are recognized, by their hash.
         weights: whose catalogue is asked; by default that of the user's settings.
 
     Returns:
-        What it is. A file that is read but not recognised has no ``role``, and ``reason`` says why.
+        What it is. A file that is read but not recognized has no ``role``, and ``reason`` says why.
 
     Raises:
         WeightsError: it cannot be read, or is no checkpoint.
@@ -102,7 +102,7 @@ def inspect(path: str | os.PathLike[str], weights: Weights | None = None) -> Ins
 
 def _by_hash(entry: Entry | None) -> dict[str, Any]:
     if entry is None:
-        return {"reason": "ONNX files are recognised by their hash only; the catalogue lacks this"}
+        return {"reason": "ONNX files are recognized by their hash only; the catalogue lacks this"}
     return {
         "role": entry.role,
         "architecture": entry.architecture,
@@ -132,10 +132,10 @@ def _meaning(checkpoint: Checkpoint, claimed: str | None) -> dict[str, Any]:
             except where they leave a choice.
     """
     try:
-        match = recognise(checkpoint.state)
+        match = recognize(checkpoint.state)
         if claimed in match.twins:
-            match = recognise(checkpoint.state, claimed)
-    except Unrecognised as error:
+            match = recognize(checkpoint.state, claimed)
+    except Unrecognized as error:
         return _foreign(checkpoint, str(error))
     except ValueError as error:
         return {"reason": str(error)}

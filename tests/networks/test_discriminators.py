@@ -147,7 +147,7 @@ def test_names() -> None:
 @pytest.mark.parametrize(
     "make", [lambda: StyleGAN2Discriminator(32, narrow=0.25), ComponentDiscriminator]
 )
-def test_equalised_weights_give_features_of_unit_size(make: Callable[[], nn.Module]) -> None:
+def test_equalized_weights_give_features_of_unit_size(make: Callable[[], nn.Module]) -> None:
     net = make()
     for name, parameter in net.named_parameters():
         if name.endswith("weight"):

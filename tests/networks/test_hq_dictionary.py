@@ -29,10 +29,10 @@ def faces(count: int = 2) -> Tensor:
     return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-def test_encode_quantise_decode() -> None:
+def test_encode_quantize_decode() -> None:
     net, x = small(), faces()
     z, _ = net.encode(x)
-    codes = net.quantise(z)
+    codes = net.nearest_codes(z)
     assert z.shape == codes.values.shape == (2, 8, 8, 8)
     assert codes.indices.unique().numel() > 5
     assert torch.equal(net.quantize.look_up(codes.indices), codes.values)
@@ -44,10 +44,10 @@ def test_encode_quantise_decode() -> None:
 def test_the_code_is_the_nearest() -> None:
     net = small()
     z, _ = net.encode(faces())
-    indices = net.quantise(z).indices
+    indices = net.nearest_codes(z).indices
     distance = (z.movedim(1, -1)[..., None, :] - net.quantize.embedding.weight).square().sum(-1)
     assert torch.equal(indices, distance.argmin(dim=-1))
-    assert torch.equal(indices, net.quantise(net.encode(faces())[0]).indices)
+    assert torch.equal(indices, net.nearest_codes(net.encode(faces())[0]).indices)
 
 
 def test_the_losses_are_eq_15_and_16() -> None:
@@ -92,13 +92,13 @@ def test_the_commitment_loss_moves_the_encoder_only() -> None:
     assert having_gradients(net) == {"encoder", "quant_conv"}
 
 
-def test_the_picture_teaches_the_encoder_as_if_nothing_were_quantised() -> None:
+def test_the_picture_teaches_the_encoder_as_if_nothing_were_quantized() -> None:
     net, x = small().double(), faces().double()
     caught: list[Tensor] = []
     net.quant_conv.register_full_backward_hook(lambda *call: caught.append(call[2][0]))
     (net.forward_with_losses(x).image * x).sum().backward()
     assert having_gradients(net) == {"encoder", "quant_conv", "post_quant_conv", "decoder"}
-    values = net.quantise(net.encode(x)[0]).values.detach().requires_grad_()
+    values = net.nearest_codes(net.encode(x)[0]).values.detach().requires_grad_()
     (net.decode(values) * x).sum().backward()
     torch.testing.assert_close(caught[0], values.grad)
 

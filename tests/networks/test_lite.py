@@ -26,7 +26,7 @@ def test_limits_of_the_bundled_model():
     assert size * 2 <= 16 * 2**20  # bytes in half precision
 
 
-def test_is_recognised_and_rebuilt_from_its_keys(net, faces):
+def test_is_recognized_and_rebuilt_from_its_keys(net, faces):
     assert registry.identify(net.state_dict()).name == "GFPGANLite"
     rebuilt = registry.build({key: value.half() for key, value in net.state_dict().items()}).eval()
     assert rebuilt.out_size == 64

@@ -6,7 +6,7 @@ from torchvision.transforms.functional import normalize
 from gfp_core.networks import parsing
 from gfp_core.networks.parsing import FacePart
 
-# What facexlib's inference scripts normalise with, and the parts in the order of their comments.
+# What facexlib's inference scripts normalize with, and the parts in the order of their comments.
 CONVENTIONS = {
     "BiSeNet": (
         ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),

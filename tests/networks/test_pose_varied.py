@@ -145,7 +145,7 @@ def test_features_stand_beside_the_style_blocks_output() -> None:
 
 
 def test_one_style_code_from_the_deepest_features() -> None:
-    """Equations 1 and 2: Z from the encoder's 4x4 features, W by normalisation and the MLP."""
+    """Equations 1 and 2: Z from the encoder's 4x4 features, W by normalization and the MLP."""
     net = small(num_mlp=8)
     x = torch.rand(2, 3, 32, 32) * 2 - 1
     deepest = net.encoder(x)[0]

@@ -144,7 +144,7 @@ def test_inspected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Compact makes pictures 4 times as large" in found.reason
 
 
-def test_gfpgan_is_normalised_and_repeats() -> None:
+def test_gfpgan_is_normalized_and_repeats() -> None:
     """Flaw of peers: spandrel's descriptor shows GFP-GAN [0, 1], and faces come out grey."""
     from spandrel.architectures.GFPGAN import GFPGAN, GFPGANArch
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gfp_core.networks.equalised import (
+from gfp_core.networks.equalized import (
     CleanConv2d,
     EqualConv2d,
     EqualConvUp,
@@ -24,9 +24,9 @@ from gfp_core.networks.stylegan2 import (
     style_mlp,
 )
 
-CLEAN = Form(equalised=False, resample="bilinear")
-PAPER = Form(equalised=True, resample="fir")
-BILINEAR = Form(equalised=True, resample="bilinear")
+CLEAN = Form(equalized=False, resample="bilinear")
+PAPER = Form(equalized=True, resample="fir")
+BILINEAR = Form(equalized=True, resample="bilinear")
 
 
 @pytest.fixture(autouse=True)

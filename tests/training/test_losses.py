@@ -91,11 +91,11 @@ def test_r1_is_half_the_squared_slope_and_can_be_learned_from():
     # D(x) = w . x^2 / 2 has the gradient w x.
     weight = nn.Parameter(torch.tensor([2.0, -1.0, 0.5, 3.0]))
 
-    def judge(x):
+    def discriminator(x):
         return (x.square().flatten(1) * weight).sum(1, keepdim=True) / 2
 
     real = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.5, 0.0, -1.0, 1.0]]).view(2, 1, 2, 2)
-    penalty = losses.r1_penalty(judge, real)
+    penalty = losses.r1_penalty(discriminator, real)
     slopes = real.flatten(1) * weight
     assert penalty.item() == pytest.approx(0.5 * slopes.square().sum(1).mean().item())
     penalty.backward()

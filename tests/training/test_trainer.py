@@ -124,7 +124,7 @@ def test_dictionary_starts_the_restorer_and_stays_as_it_is(pack, alone, tmp_path
     assert not torch.equal(after["encoder.conv_in.weight"], before["encoder.conv_in.weight"])
 
 
-def test_frozen_convolutions_of_the_judge_stay(pack, alone, tmp_path):
+def test_frozen_convolutions_of_the_discriminator_stay(pack, alone, tmp_path):
     recipe = tiny_recipe("pose-varied", "discriminator.frozen=3", steps=2)
     runs = trainer(recipe, pack, tmp_path, alone)
     before = {key: value.clone() for key, value in runs.discriminator.state_dict().items()}

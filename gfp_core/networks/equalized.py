@@ -1,9 +1,9 @@
 """Layers of the StyleGAN2 family, shared by generators, U-Nets and discriminators.
 
 Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN" (StyleGAN2), and
-"Progressive Growing of GANs" for the equalised learning rate. The layers come in two forms:
+"Progressive Growing of GANs" for the equalized learning rate. The layers come in two forms:
 
-- *equalised*: weights are stored with unit variance and scaled at run time by 1 / sqrt(fan in);
+- *equalized*: weights are stored with unit variance and scaled at run time by 1 / sqrt(fan in);
   the leaky ReLU carries the bias and a gain of sqrt(2). This is the form to train.
 - *clean*: both factors are folded into the weights; plain convolutions and plain leaky ReLU.
 
@@ -26,14 +26,14 @@ from torch import Tensor, nn
 from .resampling import Downsample, Smooth, halve, upsample
 
 SLOPE = 0.2  # of every leaky ReLU
-SQRT2 = math.sqrt(2.0)  # gain of the leaky ReLU in the equalised form
+SQRT2 = math.sqrt(2.0)  # gain of the leaky ReLU in the equalized form
 
 
 @dataclass(frozen=True)
 class Form:
     """How a network of this family is written down; decides names and shapes of its parameters."""
 
-    equalised: bool
+    equalized: bool
     """Weights scaled at run time, bias and gain inside the activation."""
     resample: Literal["bilinear", "fir"]
     """How resolution changes in the encoder and in the generator."""
@@ -69,7 +69,7 @@ class CleanConv2d(nn.Conv2d):
         self.activate = activate
 
     def reset_parameters(self) -> None:
-        """Initialise as the equalised form would be after conversion."""
+        """Initialize as the equalized form would be after conversion."""
         fan_in = self.in_channels * self.kernel_size[0] * self.kernel_size[1]
         nn.init.normal_(self.weight, std=self.init_gain / math.sqrt(fan_in))
         if self.bias is not None:
@@ -133,7 +133,7 @@ class EqualConv2d(nn.Module):
 class EqualConvUp(EqualConv2d):
     """Double the resolution bilinearly, convolve, and, where asked for, the fused activation.
 
-    The upward path of the U-Net is bilinear in both equalised forms.
+    The upward path of the U-Net is bilinear in both equalized forms.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class EqualConvUp(EqualConv2d):
 
 def conv_layer(in_channels: int, out_channels: int, kernel_size: int, form: Form) -> nn.Module:
     """A convolution at unchanged resolution with its activation."""
-    if not form.equalised:
+    if not form.equalized:
         return CleanConv2d(in_channels, out_channels, kernel_size, gain=SQRT2)
     return nn.Sequential(
         EqualConv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
@@ -171,10 +171,10 @@ def plain_conv(
 ) -> nn.Module:
     """A convolution with bias at unchanged resolution, without activation.
 
-    ``gain`` is that of the clean form's initial weights; the equalised form takes its gain from
+    ``gain`` is that of the clean form's initial weights; the equalized form takes its gain from
     the activation that follows.
     """
-    if not form.equalised:
+    if not form.equalized:
         return CleanConv2d(
             in_channels, out_channels, kernel_size, activate=False, bias_init=bias_init, gain=gain
         )
@@ -186,7 +186,7 @@ def plain_conv(
 def down_layer(
     in_channels: int, out_channels: int, kernel_size: int, form: Form, *, activate: bool = True
 ) -> nn.Sequential:
-    """A convolution that halves the resolution, with its activation where asked for; equalised."""
+    """A convolution that halves the resolution, with its activation where asked for; equalized."""
     strided = form.resample == "fir"  # else Downsample has already halved
     pad = (kernel_size + 1) // 2
     layers: list[nn.Module] = [
@@ -209,16 +209,16 @@ class ResBlock(nn.Module):
     """Residual block that halves (``scale`` 0.5) or doubles (2) the resolution.
 
     Two 3x3 convolutions with activations, the resampling between them, and a 1x1 convolution as
-    the skip. The equalised form divides the sum by sqrt(2); the clean form has it in its weights.
+    the skip. The equalized form divides the sum by sqrt(2); the clean form has it in its weights.
     """
 
     def __init__(self, in_channels: int, out_channels: int, scale: float, form: Form) -> None:
         super().__init__()
-        self.equalised = form.equalised
+        self.equalized = form.equalized
         self.conv1 = conv_layer(in_channels, in_channels, 3, form)
         self.conv2: nn.Module
         self.skip: nn.Module
-        if not form.equalised:
+        if not form.equalized:
             self.conv2 = CleanConv2d(in_channels, out_channels, 3, scale=scale)
             self.skip = CleanConv2d(
                 in_channels,
@@ -239,12 +239,12 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, I, H, W) -> (B, O, H * scale, W * scale)."""
         y = self.conv2(self.conv1(x)) + self.skip(x)
-        result: Tensor = y / SQRT2 if self.equalised else y
+        result: Tensor = y / SQRT2 if self.equalized else y
         return result
 
 
 class EqualLinear(nn.Module):
-    """Fully connected layer of the equalised form, with its own learning-rate multiplier."""
+    """Fully connected layer of the equalized form, with its own learning-rate multiplier."""
 
     def __init__(
         self,
@@ -272,7 +272,7 @@ def linear(
     in_features: int, out_features: int, form: Form, *, bias_init: float = 0.0, gain: float = 1.0
 ) -> nn.Module:
     """A fully connected layer without activation; ``gain`` as in `plain_conv`."""
-    if form.equalised:
+    if form.equalized:
         return EqualLinear(in_features, out_features, bias_init=bias_init)
     layer = nn.Linear(in_features, out_features)
     nn.init.normal_(layer.weight, std=gain / math.sqrt(in_features))
