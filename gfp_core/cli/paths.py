@@ -21,8 +21,9 @@ from pathlib import Path
 from ..io.formats import FALLBACK_SUFFIX, READABLE_SUFFIXES, SUFFIXES
 
 _MAX_NAME = 255  # bytes of a file's name; so it is on the usual file systems
-_FILE_ENDINGS = (".avif", ".heic", ".heif", ".jxl", ".jp2", ".exr", ".hdr", ".dng", ".raw", ".cr2")
-# Beside those that mimetypes knows: an output with such an ending is meant to be a file.
+# An output with such an ending is meant to be a file, and so is one of a type of `_MEDIA`.
+_FILE_ENDINGS = (".avif", ".heic", ".heif", ".jxl", ".jp2", ".exr", ".hdr", ".dng", ".raw", ".psd")
+_MEDIA = ("image/", "video/", "audio/", "text/")
 
 
 class UsageError(ValueError):
@@ -228,7 +229,9 @@ def _means_a_file(text: str, output: Path, inputs: Sequence[Path]) -> bool:
     if ending in SUFFIXES:
         return True
     is_one = len(inputs) == 1 and not inputs[0].is_dir()
-    if is_one and (mimetypes.guess_type(output.name)[0] or ending in _FILE_ENDINGS):
+    # As Python knows them, the same everywhere, without what the system adds.
+    kind = mimetypes.MimeTypes().guess_type(f"a{ending}")[0] or ""
+    if is_one and (kind.startswith(_MEDIA) or ending in _FILE_ENDINGS):
         raise UsageError(
             f"{output}: pictures are written as {', '.join(SUFFIXES)}; choose one of these "
             f"endings, or write {output}{os.sep} for a folder of this name"

@@ -18,9 +18,8 @@ from gfp_core.options import RestoreOptions
 
 
 @pytest.fixture(autouse=True)
-def restorer(monkeypatch, fake_restorer, tmp_path_factory):
-    """Fakes in place of the networks; hashes are remembered in a folder of the test's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+def restorer(monkeypatch, fake_restorer):
+    """Fakes in place of the networks."""
     monkeypatch.setattr(pipeline.FaceRestorer, "load", lambda *_, **__: fake_restorer)
     return fake_restorer
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image, ImageCms
 
-from gfp_core import identity, pipeline
+from gfp_core import identity
 from gfp_core.cli import main
 from gfp_core.cli.exit_codes import STOPPED
 from gfp_core.cli.finished import MANIFEST
@@ -24,30 +24,6 @@ from gfp_core.io.images import Picture, read_image, write_image
 from gfp_core.options import RestoreOptions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch) -> None:
-    """Hashes of files are remembered in a folder of the test's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-
-
-@pytest.fixture
-def loads(monkeypatch, fake_restorer) -> list[tuple]:
-    """Puts the fakes in place of the networks; lists how often and as what they were loaded."""
-    calls: list[tuple] = []
-
-    def load(*arguments, weights, **options):
-        calls.append((*arguments, options))
-        return fake_restorer
-
-    def find_detector(name, *, weights, device=None):
-        calls.append((name, {"device": device}))
-        return fake_restorer.detector
-
-    monkeypatch.setattr(pipeline.FaceRestorer, "load", load)
-    monkeypatch.setattr(pipeline, "find_detector", find_detector)
-    return calls
 
 
 def photo(path: Path, face: bool = True, size=(80, 96), mode: str = "RGB", **options) -> Path:
@@ -63,8 +39,8 @@ def photo(path: Path, face: bool = True, size=(80, 96), mode: str = "RGB", **opt
 
 def files(folder: Path) -> list[str]:
     """All files below a folder but what notes which results are finished."""
-    found = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return sorted(str(path.relative_to(folder)) for path in found)
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return sorted(str(path.relative_to(folder)) for path in paths)
 
 
 def run(*arguments: object) -> int:
