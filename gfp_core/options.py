@@ -696,6 +696,7 @@ class RestoreOptions(Options):
         0,
         1,
         step=0.05,
+        none=0.5,
     )
     upscale: float = option(
         1.0,

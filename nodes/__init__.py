@@ -1,9 +1,14 @@
 """The pack's graph nodes: thin, one file a step, over `gfp_core`."""
 
+import logging
+import sys
+
 from comfy_api.latest import ComfyExtension, io
 
-from . import host
+from . import inputs
 from .color_enhance import GFPColorEnhance
+from .comfy import folders
+from .comfy.node import Node, add_check, prompt_handler
 from .compare_restorers import GFPCompareRestorers
 from .crops import GFPCropsFromFaces, GFPFacesFromCrops
 from .detect_faces import GFPDetectFaces
@@ -15,7 +20,9 @@ from .restore_faces import GFPRestoreFaces
 from .restore_options import GFPRestoreOptions
 from .restore_photo import GFPRestorePhoto
 
-NODES: list[type[io.ComfyNode]] = [
+logger = logging.getLogger(__name__)
+
+NODES: list[type[Node]] = [
     GFPRestorePhoto,
     GFPLoadRestorer,
     GFPLoadDetector,
@@ -38,6 +45,19 @@ class GFPExtension(ComfyExtension):
     """What ComfyUI asks for when it loads the pack."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """The pack's nodes."""
-        host.register_folders()
-        return NODES
+        """Return the pack's nodes, ready for prompts."""
+        folders.register()
+        for node in NODES:
+            add_check(node, inputs.wrong, inputs.texts())
+        _prepare_prompts()
+        return list(NODES)
+
+
+def _prepare_prompts() -> None:
+    """Let ComfyUI's server ask before it checks a prompt; there may be no server."""
+    server = sys.modules.get("server")  # ComfyUI's, which imports it before the packs
+    instance = getattr(getattr(server, "PromptServer", None), "instance", None)
+    if instance is None:
+        logger.info("No server: null in a prompt is not taken for the default.")
+    else:
+        instance.add_on_prompt_handler(prompt_handler(NODES))

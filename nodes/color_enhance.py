@@ -1,24 +1,32 @@
 """GFPColorEnhance: the colours of restored faces, and of whole images."""
 
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..gfp_core.color import apply_color
-from ..gfp_core.color.enhance import enhance
-from ..gfp_core.options import ColorMode, KeepMonochrome
-from . import host, inputs
+from ..gfp_core.enhance import enhance
+from . import inputs, sockets
+from .comfy import pictures
+from .comfy.node import Node, schema
+
+IDS = {
+    "color": "mode",
+    "color_strength": "strength",
+    "keep_monochrome": "grey",
+    "color_smoothing": "smoothing",
+}
 
 
-class GFPColorEnhance(io.ComfyNode):
+class GFPColorEnhance(Node):
     """Gives restored faces the colours they should have, and images better ones."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Inputs and outputs of the node."""
-        return host.schema(
+        """Declare the inputs and outputs of the node."""
+        return schema(
             node_id="GFPColorEnhance",
             display_name="Enhance Colors (GFP)",
             category="GFP",
@@ -27,20 +35,20 @@ class GFPColorEnhance(io.ComfyNode):
             "saturation. Grey and sepia pictures stay so.",
             search_aliases=["color match", "white balance", "auto contrast", "color correction"],
             inputs=[
-                inputs.FacesType.Input(
+                sockets.FacesType.Input(
                     "faces", optional=True, tooltip="Restored faces, from Restore Faces (GFP)."
                 ),
                 io.Image.Input(
                     "image", optional=True, tooltip="Images to enhance, whatever the mode."
                 ),
-                inputs.color_mode("mode", get_args(ColorMode)),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="Share of the change, for faces and image: 0 leaves the colours.",
+                *inputs.widgets(
+                    "color",
+                    "color_strength",
+                    required=["color", "color_strength"],
+                    ids=IDS,
+                    color_strength={
+                        "help": "Share of the change, for faces and image: 0 leaves the colors."
+                    },
                 ),
                 io.Image.Input(
                     "reference",
@@ -48,29 +56,12 @@ class GFPColorEnhance(io.ComfyNode):
                     tooltip="For the mode reference: one picture whose colours all faces take, or "
                     "one for each face in their order.",
                 ),
-                host.advanced(
-                    io.Combo.Input(
-                        "grey",
-                        options=list(get_args(KeepMonochrome)),
-                        default="auto",
-                        tooltip="auto: faces of black-and-white, sepia or yellowed pictures stay "
-                        "so. on: every face keeps the photograph's chroma. off: none.",
-                    )
-                ),
-                host.advanced(
-                    io.Float.Input(
-                        "smoothing",
-                        default=0.0,
-                        min=0.0,
-                        max=1.0,
-                        step=0.05,
-                        tooltip="For frames of a video in order: share of the past in the colours, "
-                        "so that they do not flicker.",
-                    )
+                *inputs.widgets(
+                    "keep_monochrome", "color_smoothing", ids=IDS, color_smoothing={"default": 0.0}
                 ),
             ],
             outputs=[
-                inputs.FacesType.Output(
+                sockets.FacesType.Output(
                     display_name="faces", tooltip="The faces with their new colours."
                 ),
                 io.Image.Output(display_name="image", tooltip="The enhanced images."),
@@ -78,36 +69,30 @@ class GFPColorEnhance(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, mode: Any = None, grey: Any = None) -> bool | str:
-        """Refuse choices that are none before anything runs."""
-        return inputs.check(cls, mode=mode, grey=grey)
-
-    @classmethod
-    def execute(
+    def run(
         cls,
-        mode: Any,
-        strength: float,
-        faces: inputs.FacesOfImage | None = None,
-        image: Tensor | None = None,
-        reference: Tensor | None = None,
-        grey: Any = "auto",
-        smoothing: float = 0.0,
+        *,
+        faces: sockets.FacesOfImage | None,
+        image: Tensor | None,
+        reference: Tensor | None,
+        **values: Any,
     ) -> io.NodeOutput:
         """Change the colours; what is given is not changed."""
         if faces is None and image is None:
             raise ValueError("Enhance Colors (GFP) has nothing to do: connect faces or an image.")
-        colored: Any = host.nothing("it got no faces")
-        enhanced: Any = host.nothing("it got no image")
+        color = inputs.to_options(values, ids=IDS).color
+        colored: Any = pictures.nothing("it got no faces")
+        enhanced: Any = pictures.nothing("it got no image")
         if faces is not None:
             changed = apply_color(
                 faces.faces,
-                mode,
-                strength=strength,
-                keep_monochrome=grey,
-                reference=None if reference is None else host.to_frames(reference),
-                smoothing=smoothing,
+                color.mode,
+                strength=color.strength,
+                grey=color.keep_monochrome,
+                reference=None if reference is None else pictures.to_frames(reference),
+                smoothing=values["smoothing"],
             )
             colored = replace(faces, faces=changed)
         if image is not None:
-            enhanced = host.to_image(enhance(host.to_frames(image), strength))
+            enhanced = pictures.to_image(enhance(pictures.to_frames(image), color.strength))
         return io.NodeOutput(colored, enhanced)

@@ -5,18 +5,22 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..gfp_core.compare import Setting, compare, comparison_sheet, comparison_table
-from . import host, inputs
+from . import inputs, sockets
+from .comfy import pictures
+from .comfy.models import working_memory
+from .comfy.node import Node, schema
+from .comfy.progress import Bar
 
 COUNT = 6
 
 
-class GFPCompareRestorers(io.ComfyNode):
+class GFPCompareRestorers(Node):
     """Shows what several restorers make of the same faces."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Inputs and outputs of the node."""
-        return host.schema(
+        """Declare the inputs and outputs of the node."""
+        return schema(
             node_id="GFPCompareRestorers",
             display_name="Compare Restorers (GFP)",
             category="GFP",
@@ -24,16 +28,16 @@ class GFPCompareRestorers(io.ComfyNode):
             "side with names and timings, to find the one that suits a picture.",
             search_aliases=["face restoration comparison", "xy plot"],
             inputs=[
-                inputs.FacesType.Input("faces", tooltip="From Detect Faces (GFP)."),
+                sockets.FacesType.Input("faces", tooltip="From Detect Faces (GFP)."),
                 *(
-                    inputs.Restorer.Input(
+                    sockets.Restorer.Input(
                         f"restorer_{number}",
                         optional=number > 1,
                         tooltip="From Load Face Restorer (GFP).",
                     )
                     for number in range(1, COUNT + 1)
                 ),
-                inputs.fidelity(),
+                *inputs.widgets("fidelity", shown=["fidelity"]),
             ],
             outputs=[
                 io.Image.Output(
@@ -45,15 +49,16 @@ class GFPCompareRestorers(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, faces: inputs.FacesOfImage, fidelity: float = 0.5, **restorers: host.Managed[Any]
-    ) -> io.NodeOutput:
+    def run(cls, *, faces: sockets.FacesOfImage, **values: Any) -> io.NodeOutput:
         """Restore in all ways; the faces given are not changed."""
+        fidelity = inputs.to_options(values).fidelity
         columns = []
-        for name in sorted(restorers):  # one after the other: each may need all of the memory
-            restorer = restorers[name]
-            runner = restorer.ready(host.working_memory(restorer, 0))
-            setting = Setting(restorer.name, runner, host.fidelity_for(restorer, fidelity))
-            columns += compare(faces.at_size, [setting], progress=host.Bar())
+        for number in range(1, COUNT + 1):  # one after the other: each may need all of the memory
+            restorer = values[f"restorer_{number}"]
+            if restorer is None:
+                continue
+            runner = restorer.ready(working_memory(restorer, None))
+            setting = Setting(restorer.name, runner, fidelity if runner.has_fidelity else None)
+            columns += compare(faces.at_size, [setting], progress=Bar())
         sheet = comparison_sheet(columns)
-        return io.NodeOutput(host.to_image(sheet[None]), comparison_table(columns))
+        return io.NodeOutput(pictures.to_image(sheet[None]), comparison_table(columns))

@@ -6,23 +6,25 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..gfp_core.crops import CropKind, exchange_crops, faces_from_crops
-from . import host, inputs
+from . import sockets
+from .comfy import pictures
+from .comfy.node import Node, schema
 
 
-class GFPCropsFromFaces(io.ComfyNode):
+class GFPCropsFromFaces(Node):
     """Hands out the crops that faces carry."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Inputs and outputs of the node."""
-        return host.schema(
+        """Declare the inputs and outputs of the node."""
+        return schema(
             node_id="GFPCropsFromFaces",
             display_name="Crops from Faces (GFP)",
             category="GFP",
             description="The aligned crops of faces, before and after restoration, as images for "
             "any other node. Bring them back with Faces from Crops (GFP).",
             search_aliases=["face crops"],
-            inputs=[inputs.FacesType.Input("faces", tooltip="Faces from any of the GFP nodes.")],
+            inputs=[sockets.FacesType.Input("faces", tooltip="Faces from any of the GFP nodes.")],
             outputs=[
                 io.Image.Output(
                     display_name="crops",
@@ -36,22 +38,23 @@ class GFPCropsFromFaces(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, faces: inputs.FacesOfImage) -> io.NodeOutput:
-        """The crops before and after."""
-        held = faces.faces
-        after = held.crops if held.restored is None else held.restored
+    def run(cls, *, faces: sockets.FacesOfImage) -> io.NodeOutput:
+        """Hand out the crops before and after."""
+        before = faces.faces.crops
+        after = before if faces.faces.restored is None else faces.faces.restored
         return io.NodeOutput(
-            host.crops_to_image(held, held.crops), host.crops_to_image(held, after)
+            pictures.crops_to_image(faces.faces, before),
+            pictures.crops_to_image(faces.faces, after),
         )
 
 
-class GFPFacesFromCrops(io.ComfyNode):
+class GFPFacesFromCrops(Node):
     """Takes aligned crops, from anywhere or worked on by other nodes, as faces."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Inputs and outputs of the node."""
-        return host.schema(
+        """Declare the inputs and outputs of the node."""
+        return schema(
             node_id="GFPFacesFromCrops",
             display_name="Faces from Crops (GFP)",
             category="GFP",
@@ -63,7 +66,7 @@ class GFPFacesFromCrops(io.ComfyNode):
                 io.Image.Input(
                     "crops", tooltip="Square pictures of aligned faces, of any size, one a face."
                 ),
-                inputs.FacesType.Input(
+                sockets.FacesType.Input(
                     "faces",
                     optional=True,
                     tooltip="The faces the crops came from, in the same order. Without it each "
@@ -77,25 +80,22 @@ class GFPFacesFromCrops(io.ComfyNode):
                 ),
             ],
             outputs=[
-                inputs.FacesType.Output(display_name="faces", tooltip="The faces with these crops.")
+                sockets.FacesType.Output(
+                    display_name="faces", tooltip="The faces with these crops."
+                )
             ],
         )
 
     @classmethod
-    def validate_inputs(cls, use_as: Any = None) -> bool | str:
-        """Refuse choices that are none before anything runs."""
-        return inputs.check(cls, use_as=use_as)
-
-    @classmethod
-    def execute(
-        cls, crops: Tensor, use_as: Any, faces: inputs.FacesOfImage | None = None
+    def run(
+        cls, *, crops: Tensor, use_as: Any, faces: sockets.FacesOfImage | None
     ) -> io.NodeOutput:
         """Take (N, S, S, C) float RGB in [0, 1]; the crops given are not changed."""
-        pictures = host.to_frames(crops)[:, :3].clamp(0, 1)
+        changed = pictures.to_frames(crops)[:, :3].clamp(0, 1)
         if faces is None:
-            held = faces_from_crops(pictures)
+            origin = faces_from_crops(changed)
         else:
-            held = faces.faces
-            if not len(held):  # what came is the black picture that stands for no face
-                pictures = pictures[:0]
-        return io.NodeOutput(inputs.FacesOfImage(exchange_crops(held, pictures, use_as), None))
+            origin = faces.faces
+            if not len(origin):  # what came is the black picture that stands for no face
+                changed = changed[:0]
+        return io.NodeOutput(sockets.FacesOfImage(exchange_crops(origin, changed, use_as), None))

@@ -5,22 +5,32 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..gfp_core.detect import DEFAULT_SCORE
+from ..gfp_core.align import align
+from ..gfp_core.choose import blurred, choose, parse_which, rank, sort
 from ..gfp_core.faces import Faces
-from ..gfp_core.options import RestoreOptions, parse_selection
+from ..gfp_core.find import find_candidates
 from ..gfp_core.paste import face_mask
-from ..gfp_core.pipeline import Extra, FaceRestorer
-from ..gfp_core.select import rank, sort
-from . import host, inputs
+from ..gfp_core.sharpness import face_sharpness
+from ..gfp_core.track import Tracks
+from . import inputs, sockets
+from .comfy import pictures
+from .comfy.models import Managed
+from .comfy.node import Node, advanced, schema
+from .comfy.progress import Bar
+from .restore_options import NEEDS_EMBEDDER
+
+DETECTION = ("score", "min_size", "max_size", "rotations", "order", "select")
+CHOOSING = ("max_sharpness", "video")
+MORE = ("flip", "long_side", "people_limit")
 
 
-class GFPDetectFaces(io.ComfyNode):
+class GFPDetectFaces(Node):
     """Finds faces, numbers them and hands on those that were chosen."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Inputs and outputs of the node."""
-        return host.schema(
+        """Declare the inputs and outputs of the node."""
+        return schema(
             node_id="GFPDetectFaces",
             display_name="Detect Faces (GFP)",
             category="GFP",
@@ -30,10 +40,9 @@ class GFPDetectFaces(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 io.Image.Input("image", tooltip="One image or a batch of frames, RGB or RGBA."),
-                inputs.Detector.Input("detector", tooltip="From Load Face Detector (GFP)."),
-                *inputs.detection(),
-                *inputs.choosing(),
-                host.advanced(
+                sockets.Detector.Input("detector", tooltip="From Load Face Detector (GFP)."),
+                *inputs.widgets(*DETECTION, shown=["score", "order", "select"]),
+                advanced(
                     io.Int.Input(
                         "crop_size",
                         default=512,
@@ -44,10 +53,18 @@ class GFPDetectFaces(io.ComfyNode):
                         "cuts its own from the image.",
                     )
                 ),
-                *inputs.choosing_more(),
+                *inputs.widgets(*CHOOSING),
+                inputs.mask("region"),
+                inputs.image("people"),
+                sockets.Embedder.Input(
+                    "embedder",
+                    optional=True,
+                    tooltip="From Load Face Embedder (GFP): tells who is who.",
+                ),
+                *inputs.widgets(*MORE),
             ],
             outputs=[
-                inputs.FacesType.Output(
+                sockets.FacesType.Output(
                     display_name="faces", tooltip="The chosen faces, tied to their frames."
                 ),
                 io.Image.Output(
@@ -55,7 +72,7 @@ class GFPDetectFaces(io.ComfyNode):
                     tooltip="The chosen faces cut out and aligned; one black picture if there is "
                     "none.",
                 ),
-                inputs.BoundingBox.Output(
+                sockets.BoundingBox.Output(
                     display_name="boxes",
                     tooltip="The chosen faces' boxes, a list for each frame: x, y, width, height, "
                     "label, score.",
@@ -69,65 +86,61 @@ class GFPDetectFaces(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
+    def run(
         cls,
-        rotations: Any = None,
-        order: Any = None,
-        which: Any = None,
-    ) -> bool | str:
-        """Refuse choices that are none before anything runs."""
-        return inputs.check(cls, rotations=rotations, order=order, which=which)
-
-    @classmethod
-    def execute(
-        cls,
+        *,
         image: Tensor,
-        detector: host.Managed[Any],
-        score: float = DEFAULT_SCORE,
-        min_size: int = 0,
-        max_size: int = 0,
-        rotations: str = inputs.UPRIGHT,
-        order: Any = "largest",
-        which: str = "all",
-        crop_size: int = 512,
-        max_sharpness: float = 1.0,
-        video: bool = False,
-        region: Tensor | None = None,
-        people: Tensor | None = None,
-        embedder: host.Managed[Any] | None = None,
+        detector: Managed[Any],
+        crop_size: int,
+        region: Tensor | None,
+        people: Tensor | None,
+        embedder: Managed[Any] | None,
+        **values: Any,
     ) -> io.NodeOutput:
         """Detect in (B, H, W, C) float RGB(A) in [0, 1]; the image given is not changed."""
-        frames = host.to_frames(image)
-        find = detector.ready()
-        if people is not None and embedder is None:
-            raise ValueError(inputs.NEEDS_EMBEDDER)
-        options = RestoreOptions.of(
-            **inputs.detection_options(score, min_size, max_size, rotations),
-            order=order,
-            select=which,
-            max_sharpness=max_sharpness if max_sharpness < 1 else None,
-            auto_strength=False,  # measured where faces are pasted
-            video=video,
+        frames = pictures.to_frames(image)
+        options = inputs.to_options(values)
+        search, selection = options.detection, options.selection
+        network = detector.ready()
+        embeds = None if embedder is None else embedder.ready()
+        embeddings = None
+        if people is not None:
+            if embeds is None:
+                raise ValueError(NEEDS_EMBEDDER)
+            embeddings = embeds.describe([*pictures.to_frames(people)], network)
+        detections = find_candidates(
+            network,
+            frames,
+            tracks=Tracks() if options.video.video else None,
+            region=pictures.from_mask(region, *pictures.sizes(frames)),
+            people=embeddings,
+            people_limit=options.identity.people_limit,
+            embedder=embeds,
+            score=search.score,
+            min_size=search.min_size,
+            max_size=search.max_size,
+            long_side=search.long_side,
+            rotations=search.rotations,
+            flip=search.flip,
+            progress=Bar(),
         )
-        finder = FaceRestorer(
-            detector=find, embedder=None if embedder is None else embedder.ready()
-        )
-        extra = Extra(region=region, people=host.people(people, embedder, find))
-        found = finder.detect(frames, options, extra=extra, size=crop_size, progress=host.Bar())
-        chosen = finder.select(frames, found, options, size=crop_size)
-        found = sort(found, order)
+        detections = sort(detections, selection.order)
+        chosen = choose(detections, order=selection.order, which=selection.select)
+        if selection.max_sharpness is not None:
+            chosen = blurred(chosen, face_sharpness(frames, chosen), selection.max_sharpness)
+        chosen = align(frames, chosen, crop_size)
         return io.NodeOutput(
-            inputs.FacesOfImage(chosen, frames),
-            host.crops_to_image(chosen, chosen.crops),
+            sockets.FacesOfImage(chosen, frames),
+            pictures.crops_to_image(chosen, chosen.crops),
             _boxes(chosen),
-            host.to_mask(face_mask(chosen)),
+            pictures.to_mask(face_mask(chosen)),
             len(chosen),
-            ui={"gfp_faces": _shown(frames, found, which)},
+            ui={"gfp_faces": _picker_frames(frames, detections, selection.select)},
         )
 
 
 def _boxes(faces: Faces) -> list[list[dict[str, Any]]]:
-    """The core's form of boxes: a list for each frame, also for those without a face."""
+    """Return boxes in the core's form: a list for each frame, also for those without a face."""
     frames: list[list[dict[str, Any]]] = [[] for _ in faces.frame_sizes]
     for face in faces.faces:
         box = {"x": face.box[0], "y": face.box[1], "width": face.width, "height": face.height}
@@ -135,24 +148,24 @@ def _boxes(faces: Faces) -> list[list[dict[str, Any]]]:
     return frames
 
 
-def _shown(frames: Tensor, found: Faces, which: str) -> list[dict[str, Any]]:
-    """What the page's face picker needs of the first frames."""
-    wanted = parse_selection(which)
-    shown = [
+def _picker_frames(frames: Tensor, detections: Faces, select: str) -> list[dict[str, Any]]:
+    """Return what the page's face picker needs of the first frames."""
+    numbers = parse_which(select)
+    entries: list[dict[str, Any]] = [
         {"frame": index, "height": height, "width": width, "image": image, "faces": []}
         for index, ((height, width), image) in enumerate(
-            zip(found.frame_sizes, host.save_previews(frames), strict=False)
+            zip(detections.frame_sizes, pictures.save_previews(frames), strict=False)
         )
     ]
-    for face, number in zip(found.faces, rank(found), strict=True):
-        if face.frame < len(shown):
-            shown[face.frame]["faces"].append(
+    for face, number in zip(detections.faces, rank(detections), strict=True):
+        if face.frame < len(entries):
+            entries[face.frame]["faces"].append(
                 {
                     "number": number,
                     "box": [float(edge) for edge in face.box],
                     "landmarks": face.landmarks.tolist(),
                     "score": float(face.score),
-                    "chosen": number in wanted,
+                    "chosen": number in numbers,
                 }
             )
-    return shown
+    return entries

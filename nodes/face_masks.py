@@ -1,21 +1,26 @@
 """GFPFaceMasks: what of each face is restored."""
 
-from typing import Any, get_args
+from typing import Any
 
 from comfy_api.latest import io
 
 from ..gfp_core.masks import make_masks
-from ..gfp_core.options import Mask, MaskShape
-from . import host, inputs
+from . import inputs, sockets
+from .comfy import pictures
+from .comfy.models import Managed
+from .comfy.node import Node, schema
+from .comfy.progress import Bar
+
+IDS = {"mask": "shape"}
 
 
-class GFPFaceMasks(io.ComfyNode):
+class GFPFaceMasks(Node):
     """Makes the masks under which restored faces are pasted."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Inputs and outputs of the node."""
-        return host.schema(
+        """Declare the inputs and outputs of the node."""
+        return schema(
             node_id="GFPFaceMasks",
             display_name="Face Masks (GFP)",
             category="GFP",
@@ -24,31 +29,15 @@ class GFPFaceMasks(io.ComfyNode):
             "(GFP), as it is or worked on by other nodes.",
             search_aliases=["face parsing", "face mask", "occlusion mask"],
             inputs=[
-                inputs.FacesType.Input("faces", tooltip="Restored faces."),
-                inputs.Parser.Input(
+                sockets.FacesType.Input("faces", tooltip="Restored faces."),
+                sockets.Parser.Input(
                     "parser",
                     optional=True,
                     tooltip="From Load Face Parser (GFP). Without it there are no parts, and only "
                     "outlines.",
                 ),
-                io.Combo.Input(
-                    "shape",
-                    options=list(get_args(MaskShape)),
-                    default="ellipse",
-                    tooltip="The outline: an ellipse about the mean face, the whole crop, the hull "
-                    "of this face's landmarks, or only the parts that the parser finds.",
-                ),
-                io.Float.Input(
-                    "feather",
-                    default=0.1,
-                    min=0.0,
-                    max=0.5,
-                    step=0.01,
-                    tooltip="Width of the fade inside the outline, as a share of the crop's side.",
-                ),
-                inputs.grow(),
-                inputs.occlusion(),
-                *inputs.parts(),
+                *inputs.widgets("mask", "feather", required=["mask", "feather"], ids=IDS),
+                *inputs.widgets("grow", "occlusion", "parts", shown=["grow", "occlusion"]),
             ],
             outputs=[
                 io.Mask.Output(
@@ -59,27 +48,14 @@ class GFPFaceMasks(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, shape: Any = None, occlusion: Any = None) -> bool | str:
-        """Refuse choices that are none before anything runs."""
-        return inputs.check(cls, shape=shape, occlusion=occlusion)
-
-    @classmethod
-    def execute(
-        cls,
-        faces: inputs.FacesOfImage,
-        shape: Any,
-        feather: float,
-        grow: float = 0.0,
-        occlusion: Any = "auto",
-        parser: host.Managed[Any] | None = None,
-        **parts: bool,
+    def run(
+        cls, *, faces: sockets.FacesOfImage, parser: Managed[Any] | None, **values: Any
     ) -> io.NodeOutput:
         """Make the masks; the faces given are not changed."""
-        chosen = inputs.chosen_parts(parts)
         masks = make_masks(
             faces.faces,
-            Mask(shape, feather, grow, chosen, occlusion),
+            inputs.to_options(values, ids=IDS).mask,
             parser=None if parser is None else parser.ready(),
-            progress=host.Bar(),
+            progress=Bar(),
         )
-        return io.NodeOutput(host.to_mask(masks if len(masks) else masks.new_zeros(1, 64, 64)))
+        return io.NodeOutput(pictures.to_mask(masks if len(masks) else masks.new_zeros(1, 64, 64)))

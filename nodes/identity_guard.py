@@ -6,16 +6,18 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..gfp_core.identity import LIMIT, compare, take_back
-from . import host, inputs
+from . import sockets
+from .comfy.models import Managed
+from .comfy.node import Node, schema
 
 
-class GFPIdentityGuard(io.ComfyNode):
+class GFPIdentityGuard(Node):
     """Compares restored faces with what they were."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Inputs and outputs of the node."""
-        return host.schema(
+        """Declare the inputs and outputs of the node."""
+        return schema(
             node_id="GFPIdentityGuard",
             display_name="Guard Identity (GFP)",
             category="GFP",
@@ -23,8 +25,8 @@ class GFPIdentityGuard(io.ComfyNode):
             "takes it back beyond a limit, smoothly, down to the input.",
             search_aliases=["face similarity", "identity"],
             inputs=[
-                inputs.FacesType.Input("faces", tooltip="Restored faces."),
-                inputs.Embedder.Input("embedder", tooltip="From Load Face Embedder (GFP)."),
+                sockets.FacesType.Input("faces", tooltip="Restored faces."),
+                sockets.Embedder.Input("embedder", tooltip="From Load Face Embedder (GFP)."),
                 io.Float.Input(
                     "limit",
                     default=LIMIT,
@@ -36,7 +38,7 @@ class GFPIdentityGuard(io.ComfyNode):
                 ),
             ],
             outputs=[
-                inputs.FacesType.Output(
+                sockets.FacesType.Output(
                     display_name="faces", tooltip="The faces, restored as far as they are alike."
                 ),
                 io.String.Output(
@@ -46,15 +48,15 @@ class GFPIdentityGuard(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, faces: inputs.FacesOfImage, embedder: host.Managed[Any], limit: float
+    def run(
+        cls, *, faces: sockets.FacesOfImage, embedder: Managed[Any], limit: float
     ) -> io.NodeOutput:
         """Compare; the faces given are not changed."""
         likeness = compare(faces.faces, embedder.ready(), limit=limit)
         lines = [
-            f"face {i}, frame {face.frame}: {angle:.1f} degrees, {share:.0%} kept"
-            for i, (face, angle, share) in enumerate(
-                zip(faces.faces.faces, *(one.tolist() for one in likeness), strict=True)
+            f"face {index}, frame {face.frame}: {angle:.1f} degrees, {share:.0%} kept"
+            for index, (face, angle, share) in enumerate(
+                zip(faces.faces.faces, *(values.tolist() for values in likeness), strict=True)
             )
         ]
         guarded = take_back(faces.faces, likeness.strengths)

@@ -1,103 +1,186 @@
-"""The types of the pack's sockets, and the inputs that several nodes share."""
+"""The inputs of nodes made from the declared options, and their values back as options.
+
+An option is declared in `gfp_core.options` alone. Each node lists the names of those it offers, in
+the order of its widgets, which saved workflows count on; what no list names is offered at the end
+of GFPRestoreOptions without an edit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, get_args
 
 from comfy_api.latest import io
-from torch import Tensor
 
-from ..gfp_core.align import align
-from ..gfp_core.crops import resize_crops
-from ..gfp_core.detect import DEFAULT_SCORE
-from ..gfp_core.faces import Faces
-from ..gfp_core.masks import DEFAULT_PARTS, PARTS
-from ..gfp_core.options import MaskShape, Occlusion, Order, Part, Precision, parse_selection
-from . import host
+from ..gfp_core.options import (
+    EXTRAS,
+    Option,
+    Part,
+    Precision,
+    RestoreOptions,
+    find_option,
+    options_of,
+)
+from ..gfp_core.weights.catalogue import Role
+from .comfy import folders
+from .comfy.node import advanced
 
-Restorer = io.Custom("GFP_RESTORER")
-Detector = io.Custom("GFP_DETECTOR")
-FacesType = io.Custom("GFP_FACES")
-Parser = io.Custom("GFP_PARSER")
-Embedder = io.Custom("GFP_EMBEDDER")
-Options = io.Custom("GFP_OPTIONS")
+PHOTO = (
+    "model",
+    "strength",
+    "upscale",
+    "fidelity",
+    "color",
+    "order",
+    "select",
+    "score",
+    "min_size",
+    "max_size",
+    "rotations",
+    "mask",
+    "feather",
+    "detector",
+    "seed",
+    "batch_size",
+)
+"""Options of GFPRestorePhoto."""
+CHOOSING = ("detail", "grain", "auto_strength", "max_sharpness", "video")
+MASKING = ("identity_limit", "grow", "occlusion", "parts")
+MORE = (
+    "color_strength",
+    "keep_monochrome",
+    "color_smoothing",
+    "multiband",
+    "padding",
+    "flip",
+    "long_side",
+    "people_limit",
+)
+"""Options of GFPRestoreOptions, in three groups between its sockets."""
 
-NEEDS_EMBEDDER = "Comparing faces needs an embedder: connect Load Face Embedder (GFP) as well."
-BoundingBox = io.Custom("BOUNDING_BOX")  # the core's, which older versions have no class for
-
-
-@dataclass(frozen=True)
-class FacesOfImage:
-    """What a GFP_FACES socket carries."""
-
-    faces: Faces
-    frames: Tensor | None
-    """The frames (B, C, H, W) they were cut from, upstream's own and never changed; None where
-    another node has worked on the crops, so that they must not be cut anew."""
-
-    def at_size(self, size: int) -> Faces:
-        """The faces with crops of ``size`` pixels, cut anew where that is possible."""
-        crops = self.faces.crops
-        if crops is None or crops.shape[-1] == size:
-            return self.faces
-        if self.frames is None:
-            return resize_crops(self.faces, size)
-        return align(self.frames, self.faces, size)
-
-
-DETECTOR = "retinaface_mobile025"
-"""The detector that works without a download."""
+PARTS: tuple[Part, ...] = get_args(Part)
 UPRIGHT = "upright only"
-ROTATIONS = {
+ROTATIONS: dict[str, tuple[int, ...]] = {
     UPRIGHT: (0,),
     "also upside down": (0, 180),
     "all four turns": (0, 90, 180, 270),
 }
 """Which turns of the frame faces are looked for in."""
+DETECTOR: str = find_option("detector").default
+"""The detector that works without a download."""
+
+Ids = Mapping[str, str]
+"""Inputs of a node that are called otherwise than in the other nodes, by the option's name."""
 
 
-def restorer_choice(id: str = "model") -> Any:
-    """Which restorer."""
-    names = host.choices("restorer")
-    return io.Combo.Input(
-        id,
-        options=names,
-        default=names[0],
-        tooltip="Names of the catalogue are found in models/facerestore_models or downloaded and "
-        "checked; below them are your own files in that folder.\n" + host.describe("restorer"),
-    )
+def widgets(
+    *names: str,
+    shown: Collection[str] = (),
+    required: Collection[str] = (),
+    ids: Ids | None = None,
+    **changes: Mapping[str, Any],
+) -> list[Any]:
+    """Make the widgets of options.
+
+    Args:
+        *names: of the options.
+        shown: those that are no advanced inputs; the required ones are none either.
+        required: those that a prompt may not leave out; their place is before the optional ones.
+        ids: other names of inputs.
+        **changes: by name of an option: fields of its `Option` that differ in this node.
+    """
+    made = []
+    for name in names:
+        declared = dataclasses.replace(find_option(name, RestoreOptions), **changes.get(name, {}))
+        for widget in _make(declared, (ids or {}).get(name, declared.node_id)):
+            widget.optional = name not in required
+            hidden = widget.optional and name not in shown
+            made.append(advanced(widget) if hidden else widget)
+    return made
 
 
-def model_choice(role: host.Role, default: str, id: str = "model") -> Any:
-    """Which weights of a role whose files are found by the catalogue alone."""
-    names = host.choices(role) or [default]  # where all are hidden, loading says why
-    folders = " or ".join(f"models/{folder}" for folder in host.FOLDERS[role])
+def remaining() -> list[str]:
+    """Return the names of the options that a node can offer and none of the lists names."""
+    named = {find_option(name).name for name in (*PHOTO, *CHOOSING, *MASKING, *MORE)}
+    return [
+        each.name
+        for each in options_of(RestoreOptions)
+        if each.name not in named and "node" not in each.absent
+    ]
+
+
+def to_options(
+    values: Mapping[str, Any], base: RestoreOptions | None = None, ids: Ids | None = None
+) -> RestoreOptions:
+    """Return the options that the values of a node's inputs stand for.
+
+    Args:
+        values: by the inputs' names; what belongs to no option is passed over.
+        base: options of a preset or another node, which hold where a value is the default.
+        ids: other names of inputs.
+
+    Raises:
+        OptionError: a value is out of range or none of the choices.
+    """
+    base = RestoreOptions() if base is None else base
+    taken = set((ids or {}).values())
+    changes = {}
+    for each in options_of(type(base)):
+        id = (ids or {}).get(each.name) or (each.node_id if each.node_id not in taken else "")
+        if "node" in each.absent or not (id in values or each.name == "parts"):
+            continue
+        value = each.check(_read(each, values, id))
+        if value != each.default:
+            changes[each.name] = value
+    return base.replace(**changes)
+
+
+def wrong(name: str, value: Any) -> str | None:
+    """Return what is wrong with the text of an input, see `node.add_check`."""
+    if value == "None":
+        return f"{name}: 'None' is what null becomes; write none for no face, or all"
+    try:
+        _by_id()[name].check(value)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def texts() -> set[str]:
+    """Return the names of the inputs whose text has a form that ComfyUI cannot check."""
+    return {id for id, each in _by_id().items() if each.validate is not None}
+
+
+def model_choice(role: Role, default: str, id: str = "model") -> Any:
+    """Make the choice of the weights of a role."""
+    names = folders.choices(role) or [default]  # where all are hidden, loading says why
+    where = " or ".join(f"models/{folder}" for folder in folders.FOLDERS[role])
+    own = "; below them are your own files in that folder" if role == "restorer" else ""
     return io.Combo.Input(
         id,
         options=names,
         default=default if default in names else names[0],
-        tooltip=f"Found in {folders}, or downloaded and checked.\n" + host.describe(role),
+        tooltip=f"Names of the catalogue are found in {where} or downloaded and checked{own}.\n"
+        + folders.describe(role),
     )
 
 
 def precision() -> Any:
-    """In which precision the restorer computes."""
-    return host.advanced(
+    """Make the choice of the restorer's precision."""
+    return advanced(
         io.Combo.Input(
             "precision",
             options=list(get_args(Precision)),
             default="auto",
-            tooltip="auto: fp16 where the GPU is faster with it, else fp32. bf16 saves time with "
-            "large models on CPUs that have it. Faces that overflow are computed again in fp32.",
+            tooltip=find_option("precision").help,
         )
     )
 
 
 def device() -> Any:
-    """Where a network runs."""
-    return host.advanced(
+    """Make the choice of where a network runs."""
+    return advanced(
         io.Combo.Input(
             "device",
             options=["auto", "cpu"],
@@ -107,347 +190,73 @@ def device() -> Any:
     )
 
 
-def detection() -> list[Any]:
-    """How faces are found."""
-    return [
-        io.Float.Input(
-            "score",
-            optional=True,
-            default=DEFAULT_SCORE,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            tooltip="Confidence above which a detection counts as a face. Lower finds more, and "
-            "more that is none.",
-        ),
-        host.advanced(
-            io.Int.Input(
-                "min_size",
-                default=0,
-                min=0,
-                max=16384,
-                tooltip="Leave out faces smaller than this: longer side of the box, in pixels.",
-            )
-        ),
-        host.advanced(
-            io.Int.Input(
-                "max_size",
-                default=0,
-                min=0,
-                max=16384,
-                tooltip="Leave out faces larger than this, in pixels. 0: no limit.",
-            )
-        ),
-        host.advanced(
-            io.Combo.Input(
-                "rotations",
-                options=list(ROTATIONS),
-                default=UPRIGHT,
-                tooltip="Turns of the image in which faces are looked for: more find faces that "
-                "lie or stand on their head, and take as many times longer.",
-            )
-        ),
-    ]
+def mask(id: str) -> Any:
+    """Make a socket for one of the masks that belong to frames."""
+    return io.Mask.Input(id, optional=True, tooltip=EXTRAS[id])
 
 
-def choosing() -> list[Any]:
-    """Which of the faces go on."""
-    return [
-        io.Combo.Input(
-            "order",
-            optional=True,
-            options=list(get_args(Order)),
-            default="largest",
-            tooltip="How the faces of an image are numbered: from 0, the first in this order.",
-        ),
-        io.String.Input(
-            "which",
-            optional=True,
-            default="all",
-            tooltip="Which faces go on: all, none, first 2, or their numbers: 0, 2. "
-            "For each image of a batch by itself.",
-        ),
-    ]
+def image(id: str, extra: str = "") -> Any:
+    """Make a socket for one of the pictures that belong to frames."""
+    return io.Image.Input(id, optional=True, tooltip=EXTRAS[extra or id])
 
 
-def check(node: type[io.ComfyNode], **values: Any) -> bool | str:
-    """What a node's `validate_inputs` gives: True, or which choice is none and why.
-
-    ComfyUI 0.3.75 lets any text pass as a choice. An input named here loses ComfyUI's own checks,
-    so only choices and ``which`` are to be named. A value that comes from another node is None.
-    """
-    options = {
-        one.id: one.options
-        for one in node.define_schema().inputs
-        if isinstance(one, io.Combo.Input)
-    }
-    for name, value in values.items():
-        if value is not None and name in options and value not in options[name]:
-            return f"{name}: {value!r} is not one of {', '.join(map(str, options[name]))}"
-    if values.get("which") is not None:
-        try:
-            parse_selection(values["which"])
-        except ValueError as error:
-            return str(error)
-    return True
-
-
-def detection_options(score: float, min_size: int, max_size: int, rotations: str) -> dict[str, Any]:
-    """The values of `detection` as `FaceDetector.detect` takes them."""
-    return {
-        "score": score,
-        "min_size": min_size,
-        "max_size": max_size or None,
-        "rotations": ROTATIONS[rotations],
-    }
-
-
-def strength() -> Any:
-    """How much of the restored face shows."""
-    return io.Float.Input(
-        "strength",
-        default=1.0,
-        min=0.0,
-        max=1.0,
-        step=0.05,
-        tooltip="Share of the restored face: 0 leaves the image as it is.",
-    )
-
-
-def outline() -> list[Any]:
-    """Where the restored face shows."""
-    return [
-        host.advanced(
-            io.Combo.Input(
-                "mask",
-                options=[shape for shape in get_args(MaskShape) if shape != "parts"],
-                default="ellipse",
-                tooltip="Outline inside which a face is restored: an ellipse about the mean face, "
-                "the whole crop, or the hull of this face's landmarks.",
-            )
-        ),
-        host.advanced(
-            io.Float.Input(
-                "feather",
-                default=0.1,
-                min=0.0,
-                max=0.5,
-                step=0.01,
-                tooltip="Width of the mask's fade, as a share of the crop's side.",
-            )
-        ),
-    ]
-
-
-def allowed() -> Any:
-    """Where the image may be touched."""
-    return io.Mask.Input(
-        "frame_mask",
-        optional=True,
-        tooltip="Where the image may be touched at all: painted by you or made by other nodes. Of "
-        "the image's size or the result's; one for all frames, or one each.",
-    )
-
-
-def grow() -> Any:
-    """Larger or smaller masks."""
-    return io.Float.Input(
-        "grow",
-        optional=True,
-        default=0.0,
-        min=-0.5,
-        max=0.5,
-        step=0.01,
-        tooltip="Moves the mask's outline outwards, or inwards below 0: share of the crop's side.",
-    )
-
-
-def occlusion() -> Any:
-    """What stands before a face."""
-    return io.Combo.Input(
-        "occlusion",
-        options=list(get_args(Occlusion)),
-        optional=True,
-        default="auto",
-        tooltip="Leave what stands before the face, such as hands, hair and glasses that the "
-        "restorer erased. auto: if there is a parser. on: without one too, by what differs too "
-        "much. off: no.",
-    )
-
-
-def parts() -> list[Any]:
-    """A switch for each part of a face."""
-    return [
-        host.advanced(
-            io.Boolean.Input(
-                part,
-                default=part in DEFAULT_PARTS,
-                tooltip=f"Restore the {part}, where a parser tells the parts apart.",
-            )
+def _make(declared: Option, id: str) -> Iterable[Any]:
+    """Make the inputs of one option; of most it is one."""
+    default, tooltip = _widget_value(declared, declared.default), declared.help
+    if declared.none is not None and declared.is_optional:
+        tooltip += f" {declared.none:g}: not set."
+    common: dict[str, Any] = {"default": default, "tooltip": tooltip}
+    if declared.name in ("model", "detector"):
+        yield model_choice("restorer" if declared.name == "model" else "detector", default, id)
+    elif declared.name == "rotations":
+        yield io.Combo.Input(id, options=list(ROTATIONS), default=UPRIGHT, tooltip=tooltip)
+    elif declared.name == "parts":
+        for part in PARTS:
+            words = f"Restore the {part}, where a parser tells the parts apart."
+            yield io.Boolean.Input(part, default=part in default, tooltip=words)
+    elif declared.is_list:
+        yield io.String.Input(id, default=", ".join(map(str, default)), tooltip=tooltip)
+    elif declared.choices:
+        yield io.Combo.Input(id, options=list(declared.choices), **common)
+    elif declared.kind is bool:
+        yield io.Boolean.Input(id, **common)
+    elif declared.kind is str:
+        yield io.String.Input(id, **common)
+    elif declared.kind is int or _is_whole(declared.step):
+        low, high, step = (None if x is None else int(x) for x in _limits(declared))
+        # A seed that went up by itself after each run would compute everything anew.
+        fixed = {"control_after_generate": False} if declared.name == "seed" else {}
+        yield io.Int.Input(
+            id, min=low, max=high, step=step, **{**common, "default": int(default)}, **fixed
         )
-        for part in PARTS
-    ]
+    else:
+        low, high, step = _limits(declared)
+        yield io.Float.Input(id, min=low, max=high, step=step, **common)
 
 
-def chosen_parts(switches: dict[str, bool]) -> tuple[Part, ...]:
-    """The parts that the switches of `parts` leave on."""
-    return tuple(part for part in PARTS if switches.get(part, part in DEFAULT_PARTS))
+def _read(declared: Option, values: Mapping[str, Any], id: str) -> Any:
+    """Return the value of an option from those of a node's inputs."""
+    if declared.name == "parts":
+        return tuple(part for part in PARTS if values.get(part, part in declared.default))
+    value = values[id]
+    if declared.name == "rotations":
+        return ROTATIONS[value] if value in ROTATIONS else declared.parse(str(value))
+    if declared.is_list and isinstance(value, str):
+        return declared.parse(value)
+    return None if declared.none is not None and value == declared.none else value
 
 
-def blending() -> list[Any]:
-    """How restored faces go into the image."""
-    return [
-        host.advanced(
-            io.Float.Input(
-                "detail",
-                default=1.0,
-                min=0.0,
-                max=1.0,
-                step=0.05,
-                tooltip="Of faces larger than the restorer's crop: share of the image's own fine "
-                "detail that they keep, without its noise and JPEG blocks.",
-            )
-        ),
-        host.advanced(
-            io.Float.Input(
-                "grain",
-                default=0.0,
-                min=0.0,
-                max=1.0,
-                step=0.05,
-                tooltip="Share of the image's grain that restored faces are given again, so that "
-                "they do not look smoother than the rest.",
-            )
-        ),
-        host.advanced(
-            io.Boolean.Input(
-                "auto_strength",
-                default=True,
-                tooltip="Restore faces less that are sharp already, tiny, or hardly sure to be "
-                "faces; the log says how much. Off: all at the full strength.",
-            )
-        ),
-    ]
+def _widget_value(declared: Option, value: Any) -> Any:
+    return declared.none if value is None and declared.none is not None else value
 
 
-def choosing_more() -> list[Any]:
-    """Which faces are counted at all."""
-    return [
-        host.advanced(
-            io.Float.Input(
-                "max_sharpness",
-                default=1.0,
-                min=0.0,
-                max=1.0,
-                step=0.05,
-                tooltip="Leave out faces sharper than this: 1 leaves out none, 0.5 those with more "
-                "detail than half a crop of 512 pixels can show.",
-            )
-        ),
-        host.advanced(
-            io.Boolean.Input(
-                "video",
-                default=False,
-                tooltip="The images of the batch are frames of a video in order: follow the faces "
-                "and steady them, so that they do not flicker.",
-            )
-        ),
-        io.Mask.Input(
-            "region",
-            optional=True,
-            tooltip="Only faces whose middle, or half of whose box, lies in this mask.",
-        ),
-        io.Image.Input(
-            "people",
-            optional=True,
-            tooltip="Only the faces of these people: one picture of each (the largest face "
-            "counts). Needs an embedder.",
-        ),
-        Embedder.Input(
-            "embedder",
-            optional=True,
-            tooltip="From Load Face Embedder (GFP): tells who is who.",
-        ),
-    ]
+def _limits(declared: Option) -> tuple[float | None, float | None, float | None]:
+    return declared.min, declared.max, declared.step
 
 
-def upscale() -> Any:
-    """Size of the result."""
-    return io.Float.Input(
-        "upscale",
-        optional=True,
-        default=1.0,
-        min=1.0,
-        max=8.0,
-        step=0.5,
-        tooltip="Size of the result relative to the image, which is resampled. For a better "
-        "background connect an upscaler's image to upscaled instead.",
-    )
+def _is_whole(step: float | None) -> bool:
+    return step is not None and step == int(step)
 
 
-def upscaled() -> Any:
-    """The image in another size, to paste into."""
-    return io.Image.Input(
-        "upscaled",
-        optional=True,
-        tooltip="The same image brought to any other size by an upscaler: the faces are pasted "
-        "into it, and the result has its size.",
-    )
-
-
-def fidelity() -> Any:
-    """Between the prior and the input."""
-    return io.Float.Input(
-        "fidelity",
-        optional=True,
-        default=0.5,
-        min=0.0,
-        max=1.0,
-        step=0.05,
-        tooltip="Only for networks that have it (CodeFormer): 0 the finest face, 1 the most "
-        "faithful to the input. Others ignore it.",
-    )
-
-
-def color_mode(id: str, modes: Sequence[str]) -> Any:
-    """Whose colours restored faces take."""
-    return io.Combo.Input(
-        id,
-        options=list(modes),
-        default="auto",
-        tooltip="Whose colours the faces take. auto: the photograph's, without its noise. "
-        "restorer: the network's own. input: exactly the photograph's chroma. lightness: the "
-        "photograph's lightness with the network's colours. match, mean_std, low_frequency: the "
-        "photograph's as a whole, by its covariance, by its deviation, or place by place. "
-        + ("reference: those of another picture. " if "reference" in modes else "")
-        + "enhance: livelier ones.",
-    )
-
-
-def seed() -> Any:
-    """Of the network's noise."""
-    return host.advanced(
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=0xFFFFFFFFFFFFFFFF,
-            control_after_generate=False,
-            tooltip="Of the fine noise that GFP-GAN and GPEN add to skin and hair. 0: the noise "
-            "stored with the weights. Networks without noise ignore it.",
-        )
-    )
-
-
-def batch() -> Any:
-    """Faces at once."""
-    return host.advanced(
-        io.Int.Input(
-            "batch",
-            default=0,
-            min=0,
-            max=64,
-            tooltip="Faces that go through the network at once. 0: 8 on a GPU, 1 on a CPU. It is "
-            "halved by itself when memory runs out.",
-        )
-    )
+def _by_id() -> dict[str, Option]:
+    return {each.node_id: each for each in options_of(RestoreOptions)}

@@ -1,28 +1,37 @@
 """The loaders of restorer, detector, parser and embedder: networks from their weights."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from comfy_api.latest import io
 
-from . import host, inputs
+from ..gfp_core.weights.catalogue import Role
+from . import inputs, sockets
+from .comfy import models
+from .comfy.node import Node, schema
 
 
-class GFPLoadRestorer(io.ComfyNode):
+class GFPLoadRestorer(Node):
     """Loads the network that restores faces."""
+
+    MODELS: ClassVar[dict[str, Role]] = {"model": "restorer"}
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Inputs and outputs of the node."""
-        return host.schema(
+        """Declare the inputs and outputs of the node."""
+        return schema(
             node_id="GFPLoadRestorer",
             display_name="Load Face Restorer (GFP)",
             category="GFP",
             description="Loads a face restorer: from the catalogue, downloaded and checked when it "
             "is not there yet, or one of your own files.",
             search_aliases=["gfpgan", "codeformer", "restoreformer", "gpen", "face restore model"],
-            inputs=[inputs.restorer_choice(), inputs.precision(), inputs.device()],
+            inputs=[
+                *inputs.widgets("model", required=["model"]),
+                inputs.precision(),
+                inputs.device(),
+            ],
             outputs=[
-                inputs.Restorer.Output(
+                sockets.Restorer.Output(
                     display_name="restorer",
                     tooltip="For the restoring nodes; kept in ComfyUI's memory management.",
                 )
@@ -30,30 +39,20 @@ class GFPLoadRestorer(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls, model: Any = None, precision: Any = None, device: Any = None
-    ) -> bool | str:
-        """Refuse choices that are none before anything runs."""
-        return inputs.check(cls, model=model, precision=precision, device=device)
-
-    @classmethod
-    def fingerprint_inputs(cls, model: str, **_: Any) -> str:
-        """Load again when the user's file was replaced."""
-        return host.fingerprint("restorer", model)
-
-    @classmethod
-    def execute(cls, model: str, precision: Any = "auto", device: Any = "auto") -> io.NodeOutput:
-        """Load it."""
-        return io.NodeOutput(host.load_restorer(model, precision, device))
+    def run(cls, *, model: str, precision: Any, device: Any) -> io.NodeOutput:
+        """Load the restorer."""
+        return io.NodeOutput(models.load_restorer(model, precision, device))
 
 
-class GFPLoadDetector(io.ComfyNode):
+class GFPLoadDetector(Node):
     """Loads the network that finds faces."""
+
+    MODELS: ClassVar[dict[str, Role]] = {"model": "detector"}
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Inputs and outputs of the node."""
-        return host.schema(
+        """Declare the inputs and outputs of the node."""
+        return schema(
             node_id="GFPLoadDetector",
             display_name="Load Face Detector (GFP)",
             category="GFP",
@@ -61,7 +60,7 @@ class GFPLoadDetector(io.ComfyNode):
             search_aliases=["retinaface", "yunet", "face detection model"],
             inputs=[inputs.model_choice("detector", inputs.DETECTOR), inputs.device()],
             outputs=[
-                inputs.Detector.Output(
+                sockets.Detector.Output(
                     display_name="detector",
                     tooltip="For the detecting nodes; kept in ComfyUI's memory management.",
                 )
@@ -69,23 +68,20 @@ class GFPLoadDetector(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: Any = None, device: Any = None) -> bool | str:
-        """Refuse choices that are none before anything runs."""
-        return inputs.check(cls, model=model, device=device)
-
-    @classmethod
-    def execute(cls, model: str, device: Any = "auto") -> io.NodeOutput:
-        """Load it."""
-        return io.NodeOutput(host.load_detector(model, device))
+    def run(cls, *, model: str, device: Any) -> io.NodeOutput:
+        """Load the detector."""
+        return io.NodeOutput(models.load_face_detector(model, device))
 
 
-class GFPLoadParser(io.ComfyNode):
+class GFPLoadParser(Node):
     """Loads the network that tells the parts of a face apart."""
+
+    MODELS: ClassVar[dict[str, Role]] = {"model": "parser"}
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Inputs and outputs of the node."""
-        return host.schema(
+        """Declare the inputs and outputs of the node."""
+        return schema(
             node_id="GFPLoadParser",
             display_name="Load Face Parser (GFP)",
             category="GFP",
@@ -94,7 +90,7 @@ class GFPLoadParser(io.ComfyNode):
             search_aliases=["bisenet", "parsenet", "face parsing model"],
             inputs=[inputs.model_choice("parser", "bisenet"), inputs.device()],
             outputs=[
-                inputs.Parser.Output(
+                sockets.Parser.Output(
                     display_name="parser",
                     tooltip="For masks; kept in ComfyUI's memory management.",
                 )
@@ -102,23 +98,20 @@ class GFPLoadParser(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: Any = None, device: Any = None) -> bool | str:
-        """Refuse choices that are none before anything runs."""
-        return inputs.check(cls, model=model, device=device)
-
-    @classmethod
-    def execute(cls, model: str, device: Any = "auto") -> io.NodeOutput:
-        """Load it."""
-        return io.NodeOutput(host.load_parsing(model, device))
+    def run(cls, *, model: str, device: Any) -> io.NodeOutput:
+        """Load the parser."""
+        return io.NodeOutput(models.load_face_parser(model, device))
 
 
-class GFPLoadEmbedder(io.ComfyNode):
+class GFPLoadEmbedder(Node):
     """Loads the network that tells who is who."""
+
+    MODELS: ClassVar[dict[str, Role]] = {"model": "embedder"}
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Inputs and outputs of the node."""
-        return host.schema(
+        """Declare the inputs and outputs of the node."""
+        return schema(
             node_id="GFPLoadEmbedder",
             display_name="Load Face Embedder (GFP)",
             category="GFP",
@@ -127,7 +120,7 @@ class GFPLoadEmbedder(io.ComfyNode):
             search_aliases=["face recognition model", "face descriptor"],
             inputs=[inputs.model_choice("embedder", "face-descriptor"), inputs.device()],
             outputs=[
-                inputs.Embedder.Output(
+                sockets.Embedder.Output(
                     display_name="embedder",
                     tooltip="For choosing people and the identity guard; kept in ComfyUI's memory "
                     "management.",
@@ -136,11 +129,6 @@ class GFPLoadEmbedder(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: Any = None, device: Any = None) -> bool | str:
-        """Refuse choices that are none before anything runs."""
-        return inputs.check(cls, model=model, device=device)
-
-    @classmethod
-    def execute(cls, model: str, device: Any = "auto") -> io.NodeOutput:
-        """Load it."""
-        return io.NodeOutput(host.load_embedding(model, device))
+    def run(cls, *, model: str, device: Any) -> io.NodeOutput:
+        """Load the embedder."""
+        return io.NodeOutput(models.load_face_embedder(model, device))

@@ -7,19 +7,23 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..gfp_core.crops import resize_masks
-from ..gfp_core.options import Blend, Mask
 from ..gfp_core.paste import paste
 from ..gfp_core.sharpness import auto_strength as strengths_of
-from . import host, inputs
+from . import inputs, sockets
+from .comfy import pictures
+from .comfy.node import Node, schema
+from .comfy.progress import Bar
+
+OUTLINES = ("ellipse", "box", "hull")
 
 
-class GFPPasteBack(io.ComfyNode):
+class GFPPasteBack(Node):
     """Lays restored faces into the image they came from."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Inputs and outputs of the node."""
-        return host.schema(
+        """Declare the inputs and outputs of the node."""
+        return schema(
             node_id="GFPPasteBack",
             display_name="Paste Faces Back (GFP)",
             category="GFP",
@@ -29,18 +33,28 @@ class GFPPasteBack(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 io.Image.Input("image", tooltip="The image, or batch, the faces were found in."),
-                inputs.FacesType.Input("faces", tooltip="Restored faces."),
-                inputs.strength(),
-                *inputs.outline(),
-                inputs.upscaled(),
-                *inputs.blending(),
-                inputs.allowed(),
+                sockets.FacesType.Input("faces", tooltip="Restored faces."),
+                *inputs.widgets("strength", required=["strength"]),
+                *inputs.widgets(
+                    "mask",
+                    "feather",
+                    mask={
+                        "choices": OUTLINES,
+                        "help": "Outline inside which a face is restored: an ellipse about the "
+                        "mean face, the box of the whole crop, or the hull of this face's "
+                        "landmarks. Masks by parts come from Face Masks (GFP).",
+                    },
+                ),
+                inputs.image("upscaled", "background"),
+                *inputs.widgets("detail", "grain", "auto_strength"),
+                inputs.mask("frame_mask"),
                 io.Mask.Input(
                     "face_masks",
                     optional=True,
                     tooltip="A mask for each face, in its crop, from Face Masks (GFP); in place of "
                     "mask and feather.",
                 ),
+                *inputs.widgets("multiband"),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The image with restored faces."),
@@ -51,29 +65,22 @@ class GFPPasteBack(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, mask: Any = None) -> bool | str:
-        """Refuse choices that are none before anything runs."""
-        return inputs.check(cls, mask=mask)
-
-    @classmethod
-    def execute(
+    def run(
         cls,
+        *,
         image: Tensor,
-        faces: inputs.FacesOfImage,
-        strength: float,
-        mask: Any = "ellipse",
-        feather: float = 0.1,
-        upscaled: Tensor | None = None,
-        detail: float = 1.0,
-        grain: float = 0.0,
-        auto_strength: bool = True,
-        frame_mask: Tensor | None = None,
-        face_masks: Tensor | None = None,
+        faces: sockets.FacesOfImage,
+        upscaled: Tensor | None,
+        frame_mask: Tensor | None,
+        face_masks: Tensor | None,
+        **values: Any,
     ) -> io.NodeOutput:
         """Paste into (B, H, W, C) float RGB(A) in [0, 1]; the image given is not changed."""
-        frames = host.to_frames(image)
-        shares = torch.full((len(faces.faces),), strength)
-        if auto_strength:
+        options = inputs.to_options(values)
+        frames = pictures.to_frames(image)
+        background = None if upscaled is None else pictures.to_frames(upscaled)
+        shares = torch.full((len(faces.faces),), options.strength)
+        if options.auto_strength:
             shares *= strengths_of(frames, faces.faces)
         if face_masks is not None:
             # One empty mask stands for no face.
@@ -81,13 +88,15 @@ class GFPPasteBack(io.ComfyNode):
         pasted, covered = paste(
             frames,
             faces.faces,
-            mask=Mask(mask, feather) if face_masks is None else face_masks,
-            frame_mask=frame_mask,
-            blend=Blend(detail=detail, grain=grain),
+            mask=options.mask if face_masks is None else face_masks,
+            frame_mask=pictures.from_mask(frame_mask, *pictures.sizes(frames, background)),
+            blend=options.blend,
             strength=shares,
-            background=None if upscaled is None else host.to_frames(upscaled),
-            progress=host.Bar(),
+            background=background,
+            progress=Bar(),
         )
         return io.NodeOutput(
-            host.to_image(pasted), host.to_mask(covered), ui=host.comparison(frames, pasted)
+            pictures.to_image(pasted),
+            pictures.to_mask(covered),
+            ui=pictures.comparison(frames, pasted),
         )

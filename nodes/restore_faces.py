@@ -4,16 +4,20 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from . import host, inputs
+from . import inputs, sockets
+from .comfy import pictures
+from .comfy.models import Managed, working_memory
+from .comfy.node import Node, schema
+from .comfy.progress import Bar
 
 
-class GFPRestoreFaces(io.ComfyNode):
-    """Restores the faces that were found."""
+class GFPRestoreFaces(Node):
+    """Restores the faces that were detected."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Inputs and outputs of the node."""
-        return host.schema(
+        """Declare the inputs and outputs of the node."""
+        return schema(
             node_id="GFPRestoreFaces",
             display_name="Restore Faces (GFP)",
             category="GFP",
@@ -21,14 +25,12 @@ class GFPRestoreFaces(io.ComfyNode):
             "(GFP).",
             search_aliases=["face restoration", "gfpgan", "codeformer", "restoreformer"],
             inputs=[
-                inputs.FacesType.Input("faces", tooltip="From Detect Faces (GFP)."),
-                inputs.Restorer.Input("restorer", tooltip="From Load Face Restorer (GFP)."),
-                inputs.fidelity(),
-                inputs.seed(),
-                inputs.batch(),
+                sockets.FacesType.Input("faces", tooltip="From Detect Faces (GFP)."),
+                sockets.Restorer.Input("restorer", tooltip="From Load Face Restorer (GFP)."),
+                *inputs.widgets("fidelity", "seed", "batch_size", shown=["fidelity"]),
             ],
             outputs=[
-                inputs.FacesType.Output(
+                sockets.FacesType.Output(
                     display_name="faces", tooltip="The faces with their restored crops."
                 ),
                 io.Image.Output(
@@ -39,18 +41,24 @@ class GFPRestoreFaces(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        faces: inputs.FacesOfImage,
-        restorer: host.Managed[Any],
-        fidelity: float = 0.5,
-        seed: int = 0,
-        batch: int = 0,
+    def run(
+        cls, *, faces: sockets.FacesOfImage, restorer: Managed[Any], **values: Any
     ) -> io.NodeOutput:
         """Restore; the faces given are not changed."""
+        options = inputs.to_options(values)
         crops = faces.at_size(restorer.runner.size)
-        restored = host.restore(restorer, crops, fidelity=fidelity, seed=seed, batch=batch)
+        bar = Bar()
+        memory = working_memory(restorer, options.runtime.batch_size, len(crops))
+        runner = restorer.ready(memory)
+        restored = runner.restore(
+            crops,
+            fidelity=options.fidelity,
+            seed=options.seed,
+            chunk=options.runtime.batch_size,
+            progress=bar,
+            preview=bar.preview,
+        )
         return io.NodeOutput(
-            inputs.FacesOfImage(restored, faces.frames),
-            host.crops_to_image(restored, restored.restored),
+            sockets.FacesOfImage(restored, faces.frames),
+            pictures.crops_to_image(restored, restored.restored),
         )

@@ -1,113 +1,93 @@
 """GFPRestoreOptions: what GFPRestorePhoto can do beyond its own inputs."""
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..gfp_core.identity import LIMIT
-from ..gfp_core.options import Blend, Mask
-from ..gfp_core.track import Tracks
-from . import host, inputs
+from ..gfp_core.options import RestoreOptions, presets
+from . import inputs, sockets
+from .comfy.models import Managed
+from .comfy.node import Node, schema
+
+NO_PRESET = "none"
+NEEDS_EMBEDDER = "Comparing faces needs an embedder: connect Load Face Embedder (GFP) as well."
 
 
-@dataclass(frozen=True, eq=False)
-class RestoreOptions:
-    """What a GFP_OPTIONS socket carries."""
-
-    mask: Mask = field(default_factory=Mask)
-    """Its shape and feather are those of GFPRestorePhoto."""
-    parser: host.Managed[Any] | None = None
-    embedder: host.Managed[Any] | None = None
-    people: Tensor | None = None
-    """Pictures (R, H, W, C)."""
-    given: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of `FaceRestorer.restore`."""
-
-
-NO_OPTIONS = RestoreOptions()
-
-
-class GFPRestoreOptions(io.ComfyNode):
+class GFPRestoreOptions(Node):
     """Further options for GFPRestorePhoto."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Inputs and outputs of the node."""
-        return host.schema(
+        """Declare the inputs and outputs of the node."""
+        return schema(
             node_id="GFPRestoreOptions",
             display_name="Restore Options (GFP)",
             category="GFP",
-            description="Further options for Restore Photo (GFP): masks that leave glasses and "
-            "hands, detail and grain of the photo, certain people only, frames of a video, and the "
-            "identity guard.",
-            search_aliases=["face restore options"],
+            description="Further options for Restore Photo (GFP): presets, masks that leave "
+            "glasses and hands, detail and grain of the photo, certain people only, frames of a "
+            "video, and the identity guard.",
+            search_aliases=["face restore options", "face restore preset"],
             inputs=[
-                *inputs.blending(),
-                *inputs.choosing_more(),
-                io.Float.Input(
-                    "identity_limit",
+                *inputs.widgets(*inputs.CHOOSING),
+                inputs.mask("region"),
+                inputs.image("people"),
+                sockets.Embedder.Input(
+                    "embedder",
                     optional=True,
-                    default=0.0,
-                    min=0.0,
-                    max=180.0,
-                    step=0.5,
-                    tooltip="Degrees from which on a face that became someone else is taken back; "
-                    f"{LIMIT:g} is a good limit. Needs an embedder. 0: no guard.",
+                    tooltip="From Load Face Embedder (GFP): tells who is who.",
                 ),
-                inputs.grow(),
-                inputs.occlusion(),
-                *inputs.parts(),
-                inputs.allowed(),
-                inputs.Parser.Input(
+                *inputs.widgets(*inputs.MASKING, shown=["identity_limit", "grow", "occlusion"]),
+                inputs.mask("frame_mask"),
+                sockets.Parser.Input(
                     "parser",
                     optional=True,
                     tooltip="From Load Face Parser (GFP): masks hold the chosen parts only, and "
                     "leave the glasses, hands and hair before a face.",
                 ),
+                inputs.image("reference"),
+                io.Combo.Input(
+                    "preset",
+                    options=[NO_PRESET, *presets()],
+                    default=NO_PRESET,
+                    optional=True,
+                    tooltip=_presets_in_words(),
+                ),
+                *inputs.widgets(*inputs.MORE, *inputs.remaining()),
             ],
             outputs=[
-                inputs.Options.Output(
+                sockets.Options.Output(
                     display_name="options", tooltip="For the input options of Restore Photo (GFP)."
                 )
             ],
         )
 
     @classmethod
-    def validate_inputs(cls, occlusion: Any = None) -> bool | str:
-        """Refuse choices that are none before anything runs."""
-        return inputs.check(cls, occlusion=occlusion)
-
-    @classmethod
-    def execute(
+    def run(
         cls,
-        detail: float = 1.0,
-        grain: float = 0.0,
-        auto_strength: bool = True,
-        max_sharpness: float = 1.0,
-        video: bool = False,
-        region: Tensor | None = None,
-        people: Tensor | None = None,
-        embedder: host.Managed[Any] | None = None,
-        identity_limit: float = 0.0,
-        grow: float = 0.0,
-        occlusion: Any = "auto",
-        frame_mask: Tensor | None = None,
-        parser: host.Managed[Any] | None = None,
-        **parts: bool,
+        *,
+        preset: str,
+        parser: Managed[Any] | None,
+        embedder: Managed[Any] | None,
+        region: Tensor | None,
+        frame_mask: Tensor | None,
+        people: Tensor | None,
+        reference: Tensor | None,
+        **values: Any,
     ) -> io.NodeOutput:
-        """Put them together."""
-        if embedder is None and (people is not None or identity_limit):
-            raise ValueError(inputs.NEEDS_EMBEDDER)
-        given = {
-            "blend": Blend(detail=detail, grain=grain),
-            "auto_strength": auto_strength,
-            "max_sharpness": max_sharpness if max_sharpness < 1 else None,
-            "tracks": Tracks() if video else None,
-            "region": region,
-            "identity_limit": identity_limit or None,
-            "frame_mask": frame_mask,
-        }
-        mask = Mask(grow=grow, parts=inputs.chosen_parts(parts), occlusion=occlusion)
-        return io.NodeOutput(RestoreOptions(mask, parser, embedder, people, given))
+        """Put the options together."""
+        base = None if preset == NO_PRESET else RestoreOptions.preset(preset)
+        options = inputs.to_options(values, base)
+        if embedder is None and (people is not None or options.identity.identity_limit):
+            raise ValueError(NEEDS_EMBEDDER)
+        return io.NodeOutput(
+            sockets.FurtherOptions(options, parser, embedder, region, frame_mask, people, reference)
+        )
+
+
+def _presets_in_words() -> str:
+    reasons = "\n".join(f"{name}: {reason}" for name, reason in presets().items())
+    return (
+        "Options for a kind of picture. What differs from its default, here or in Restore Photo "
+        f"(GFP), comes before the preset.\n{reasons}"
+    )

@@ -1,27 +1,30 @@
 """GFPRestorePhoto: image in, image with restored faces out."""
 
-from dataclasses import replace
-from typing import Any, get_args
+from typing import Any, ClassVar
 
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..gfp_core.detect import DEFAULT_SCORE
-from ..gfp_core.options import ColorMode
+from ..gfp_core.options import RestoreOptions
 from ..gfp_core.pipeline import FaceRestorer
-from . import host, inputs
-from .restore_options import NO_OPTIONS, RestoreOptions
+from ..gfp_core.track import Tracks
+from ..gfp_core.weights.catalogue import Role
+from . import inputs, sockets
+from .comfy import models, pictures
+from .comfy.models import Managed
+from .comfy.node import Node, schema
+from .comfy.progress import Bar
 
-COLORS = [mode for mode in get_args(ColorMode) if mode != "reference"]
 
-
-class GFPRestorePhoto(io.ComfyNode):
+class GFPRestorePhoto(Node):
     """Finds the faces of an image, restores them and pastes them back."""
+
+    MODELS: ClassVar[dict[str, Role]] = {"model": "restorer", "detector_model": "detector"}
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Inputs and outputs of the node."""
-        return host.schema(
+        """Declare the inputs and outputs of the node."""
+        return schema(
             node_id="GFPRestorePhoto",
             display_name="Restore Photo (GFP)",
             category="GFP",
@@ -33,33 +36,23 @@ class GFPRestorePhoto(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 io.Image.Input("image", tooltip="One image or a batch of frames, RGB or RGBA."),
-                inputs.restorer_choice(),
-                inputs.strength(),
-                inputs.upscale(),
-                host.advanced(inputs.fidelity()),
-                host.advanced(inputs.color_mode("color", COLORS)),
-                *map(host.advanced, inputs.choosing()),
-                *map(host.advanced, inputs.detection()),
-                *inputs.outline(),
-                host.advanced(inputs.model_choice("detector", inputs.DETECTOR, "detector_model")),
-                inputs.seed(),
-                inputs.batch(),
-                inputs.upscaled(),
-                inputs.Restorer.Input(
+                *inputs.widgets(*inputs.PHOTO, required=["model", "strength"], shown=["upscale"]),
+                inputs.image("upscaled", "background"),
+                sockets.Restorer.Input(
                     "restorer",
                     optional=True,
                     tooltip="A loaded restorer, in place of the one named by model.",
                 ),
-                inputs.Detector.Input(
+                sockets.Detector.Input(
                     "detector",
                     optional=True,
                     tooltip="A loaded detector, in place of the one named by detector_model.",
                 ),
-                inputs.Options.Input(
+                sockets.Options.Input(
                     "options",
                     optional=True,
-                    tooltip="From Restore Options (GFP): masks by parts, blending, certain people, "
-                    "frames of a video, the identity guard.",
+                    tooltip="From Restore Options (GFP): presets, masks by parts, blending, "
+                    "certain people, frames of a video, the identity guard.",
                 ),
             ],
             outputs=[
@@ -67,105 +60,83 @@ class GFPRestorePhoto(io.ComfyNode):
                 io.Mask.Output(
                     display_name="mask", tooltip="Where, and how much, restored faces cover it."
                 ),
-                inputs.FacesType.Output(
+                sockets.FacesType.Output(
                     display_name="faces", tooltip="The restored faces, with crops before and after."
                 ),
             ],
         )
 
     @classmethod
-    def validate_inputs(
+    def run(
         cls,
-        model: Any = None,
-        detector_model: Any = None,
-        mask: Any = None,
-        color: Any = None,
-        order: Any = None,
-        rotations: Any = None,
-        which: Any = None,
-    ) -> bool | str:
-        """Refuse choices that are none before anything runs."""
-        return inputs.check(
-            cls,
-            model=model,
-            detector_model=detector_model,
-            mask=mask,
-            color=color,
-            order=order,
-            rotations=rotations,
-            which=which,
-        )
-
-    @classmethod
-    def fingerprint_inputs(cls, model: str, **_: Any) -> str:
-        """Run again when the user's file was replaced."""
-        return host.fingerprint("restorer", model)
-
-    @classmethod
-    def execute(
-        cls,
+        *,
         image: Tensor,
-        model: str,
-        strength: float,
-        detector_model: str = inputs.DETECTOR,
-        restorer: host.Managed[Any] | None = None,
-        detector: host.Managed[Any] | None = None,
-        **options: Any,
+        upscaled: Tensor | None,
+        restorer: Managed[Any] | None,
+        detector: Managed[Any] | None,
+        options: sockets.FurtherOptions | None,
+        **values: Any,
     ) -> io.NodeOutput:
         """Restore (B, H, W, C) float RGB(A) in [0, 1]; the image given is not changed."""
-        return _restore(
-            image,
-            restorer or host.last_used("restorer", model),
-            detector or host.last_used("detector", detector_model),
-            strength=strength,
-            **options,
+        further = sockets.FurtherOptions() if options is None else options
+        chosen = inputs.to_options(values, further.options)
+        restorer = restorer or models.last_used("restorer", values["model"])
+        detector = detector or models.last_used("detector", values["detector_model"])
+        frames = pictures.to_frames(image)
+        background = None if upscaled is None else pictures.to_frames(upscaled)
+        sizes = pictures.sizes(frames, background)
+        bar = Bar()
+        together = FaceRestorer(
+            restorer.ready(models.working_memory(restorer, chosen.runtime.batch_size)),
+            detector.ready(),
+            parser=None if further.parser is None else further.parser.ready(),
+            embedder=None if further.embedder is None else further.embedder.ready(),
+        )
+        people, reference = further.people, further.reference
+        restored = together.restore(
+            frames,
+            background=background,
+            frame_mask=pictures.from_mask(further.frame_mask, *sizes),
+            region=pictures.from_mask(further.region, sizes[0]),
+            people=None if people is None else together.describe([*pictures.to_frames(people)]),
+            reference=None if reference is None else pictures.to_frames(reference),
+            progress=bar,
+            preview=bar.preview,
+            **_keywords(chosen),
+        )
+        return io.NodeOutput(
+            pictures.to_image(restored.frames),
+            pictures.to_mask(restored.mask),
+            sockets.FacesOfImage(restored.faces, frames),
+            ui=pictures.comparison(frames, restored.frames),
         )
 
 
-def _restore(
-    image: Tensor,
-    restorer: host.Managed[Any],
-    detector: host.Managed[Any],
-    *,
-    fidelity: float = 0.5,
-    score: float = DEFAULT_SCORE,
-    min_size: int = 0,
-    max_size: int = 0,
-    rotations: str = inputs.UPRIGHT,
-    seed: int = 0,
-    batch: int = 0,
-    mask: Any = "ellipse",
-    feather: float = 0.1,
-    upscaled: Tensor | None = None,
-    options: RestoreOptions = NO_OPTIONS,
-    **more: Any,
-) -> io.NodeOutput:
-    frames = host.to_frames(image)
-    bar = host.Bar()
-    find = detector.ready()
-    together = FaceRestorer(
-        restorer.ready(host.working_memory(restorer, batch)),
-        find,
-        parser=None if options.parser is None else options.parser.ready(),
-        embedder=None if options.embedder is None else options.embedder.ready(),
-    )
-    restored = together.restore(
-        frames,
-        people=host.people(options.people, options.embedder, find),
-        background=None if upscaled is None else host.to_frames(upscaled),
-        **inputs.detection_options(score, min_size, max_size, rotations),
-        fidelity=host.fidelity_for(restorer, fidelity),
-        mask=replace(options.mask, shape=mask, feather=feather),
-        seed=seed or None,
-        batch_size=batch or None,
-        progress=bar,
-        preview=bar.preview,
-        **options.given,
-        **more,
-    )
-    return io.NodeOutput(
-        host.to_image(restored.frames),
-        host.to_mask(restored.mask),
-        inputs.FacesOfImage(restored.faces, frames),
-        ui=host.comparison(frames, restored.frames),
-    )
+def _keywords(options: RestoreOptions) -> dict[str, Any]:
+    color, search = options.color, options.detection
+    return {
+        "strength": options.strength,
+        "auto_strength": options.auto_strength,
+        "fidelity": options.fidelity,
+        "upscale": options.upscale,
+        "mask": options.mask,
+        "blend": options.blend,
+        "color": color.mode,
+        "color_strength": color.strength,
+        "grey": color.keep_monochrome,
+        "border": options.padding,
+        "score": search.score,
+        "min_size": search.min_size,
+        "max_size": search.max_size,
+        "long_side": search.long_side,
+        "rotations": search.rotations,
+        "flip": search.flip,
+        "order": options.selection.order,
+        "which": options.selection.select,
+        "max_sharpness": options.selection.max_sharpness,
+        "people_limit": options.identity.people_limit,
+        "identity_limit": options.identity.identity_limit,
+        "tracks": Tracks() if options.video.video else None,
+        "seed": options.seed,
+        "chunk": options.runtime.batch_size,
+    }

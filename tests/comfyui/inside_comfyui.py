@@ -5,12 +5,13 @@ ComfyUI's modules have names (nodes, utils, comfy) that must not get in the way 
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
-import inspect
 import os
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -40,40 +41,159 @@ def load_pack() -> Any:
 
 
 NODES = load_pack()
-HOST, INPUTS = NODES.host, NODES.inputs
-HOST.register_folders()
-
-
-def defaults(node: Any) -> dict[str, Any]:
-    """What a schema gives for inputs that are left out."""
-    return {
-        one.id: one.default
-        for one in node.define_schema().inputs
-        if getattr(one, "default", None) is not None
-    }
+INPUTS, SOCKETS = NODES.inputs, NODES.sockets
+FOLDERS, MODELS, NODE, PICTURES = (
+    importlib.import_module(f"gfp_pack.nodes.comfy.{name}")
+    for name in ("folders", "models", "node", "pictures")
+)
+OPTIONS = importlib.import_module("gfp_pack.gfp_core.options")
+asyncio.run(NODES.GFPExtension().get_node_list())
 
 
 @pytest.mark.parametrize("node", NODES.NODES, ids=lambda node: node.__name__)
-def test_what_is_left_out_is_the_schemas_default(node: Any) -> None:
-    """Headless prompts may leave out optional inputs: `execute` then uses the same values."""
-    functions = [node.execute]
-    if node.__name__ == "GFPRestorePhoto":
-        from gfp_pack.gfp_core.pipeline import FaceRestorer
+def test_null_and_what_is_left_out_are_the_schemas_default(
+    node: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = node.define_schema().inputs
+    wanted = {each.id: getattr(each, "default", None) for each in inputs}
+    monkeypatch.setattr(node, "run", classmethod(lambda cls, **values: values))
+    assert node.execute() == wanted
+    assert node.execute(**dict.fromkeys(wanted)) == wanted
+    given = {name: name for name in wanted}
+    assert node.execute(**given) == given
 
-        from_node = importlib.import_module("gfp_pack.nodes.restore_photo")
-        # The first to have a parameter decides: what a function does not know it hands on.
-        functions += [from_node._restore, FaceRestorer.restore]
-    optional = {one.id for one in node.define_schema().inputs if one.optional}
-    known: dict[str, Any] = {}
-    for function in functions:
-        for name, parameter in inspect.signature(function).parameters.items():
-            if parameter.default is not inspect.Parameter.empty:
-                known.setdefault(name, parameter.default)
-            if name == "parts":  # the switches of the parts come together, see `chosen_parts`
-                left_on = INPUTS.chosen_parts({})
-                known |= {part: part in left_on for part in get_args(INPUTS.Part)}
-    wanted = {name: value for name, value in defaults(node).items() if name in optional}
-    assert {name: known.get(name) for name in wanted} == wanted
+
+def test_null_in_a_prompt_is_the_default() -> None:
+    handle = NODE.prompt_handler(NODES.NODES)
+    inputs = {"image": ["1", 0], "model": None, "which": None, "seed": None, "strength": 0.5}
+    request = {"prompt": {"2": {"class_type": "GFPRestorePhoto", "inputs": inputs}}}
+    assert handle(request)["prompt"]["2"]["inputs"] == {
+        "image": ["1", 0],
+        "model": "lite",
+        "which": "all",
+        "seed": 0,
+        "strength": 0.5,
+    }
+    for odd in ({}, {"prompt": None}, {"prompt": []}, {"prompt": {"1": None, "2": {}, "3": 4}}):
+        assert handle(odd) == odd
+    others = {"prompt": {"1": {"class_type": "LoadImage", "inputs": {"image": None}}}}
+    assert handle(others)["prompt"]["1"]["inputs"] == {"image": None}
+
+
+def test_file_names_of_other_packs_are_the_catalogues_weights() -> None:
+    inputs = {"model": "GFPGANv1.4.pth", "detector_model": "nothing.pth"}
+    request = {"prompt": {"2": {"class_type": "GFPRestorePhoto", "inputs": inputs}}}
+    NODE.prompt_handler(NODES.NODES)(request)
+    assert inputs == {"model": "gfpgan-1.4", "detector_model": "nothing.pth"}
+
+
+@pytest.mark.parametrize("load", ["restorer", "face_detector", "face_parser", "face_embedder"])
+@pytest.mark.parametrize("form", ["absolute", "upwards", "upload"])
+def test_a_linked_name_reaches_no_file_elsewhere(load: str, form: str, tmp_path: Path) -> None:
+    """Whether there is a file or not, the message is the same."""
+    function = getattr(MODELS, f"load_{load}")
+    more = ("auto", "auto") if load == "restorer" else ("auto",)
+    there, not_there = tmp_path / "there.safetensors", tmp_path / "none.safetensors"
+    there.write_bytes((REPOSITORY / "gfp_core/weights/lite.safetensors").read_bytes())
+
+    def written(path: Path) -> str:
+        if form == "absolute":
+            return str(path)
+        up = os.path.relpath(path, folder_paths.models_dir + "/facerestore_models")
+        return up if form == "upwards" else f"../../input/{path.name}"
+
+    messages = []
+    for path in (there, not_there):
+        with pytest.raises(ValueError, match="there is no") as raised:
+            function(written(path), *more)
+        messages.append(str(raised.value).replace(path.name, "NAME"))
+    assert messages[0] == messages[1]
+
+
+def test_wrong_settings_take_no_node_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "weights.toml"
+    file.write_text("[settings\nfolders = 3", encoding="utf-8")
+    monkeypatch.setenv("GFP_CATALOGUE", str(file))
+    for node in NODES.NODES:
+        node.define_schema()
+    assert "lite" in FOLDERS.choices("restorer")
+    with pytest.raises(ValueError, match=r"weights\.toml"):
+        MODELS.load_restorer("lite", "auto", "auto")
+
+
+# --- Options, declared once -----------------------------------------------------------------------
+
+
+def ids_of(name: str) -> set[str]:
+    return {each.id for each in getattr(NODES, name).define_schema().inputs}
+
+
+def test_every_option_is_in_a_node_unless_its_declaration_says_why_not() -> None:
+    offered = ids_of("GFPRestorePhoto") | ids_of("GFPRestoreOptions")
+    for each in OPTIONS.options_of(OPTIONS.RestoreOptions):
+        ids = set(INPUTS.PARTS) if each.name == "parts" else {each.node_id}
+        if "node" in each.absent:
+            assert len(each.absent["node"]) > 10, each.name
+        else:
+            assert ids <= offered, f"{each.name} is in no node"
+    assert not INPUTS.remaining(), "name these in a list, at its end: a later one would move them"
+
+
+def test_a_new_option_is_offered_at_the_end_of_the_options_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @dataclass(frozen=True)
+    class Sparkle(OPTIONS.Options):  # type: ignore[misc, name-defined]
+        glitter: float = OPTIONS.option(0.25, "Share of glitter.", 0, 2, step=0.5)
+
+    @dataclass(frozen=True)
+    class MoreOptions(OPTIONS.RestoreOptions):  # type: ignore[misc, name-defined]
+        sparkle: Sparkle = field(default_factory=Sparkle)
+
+    MoreOptions.__annotations__["sparkle"] = Sparkle
+    monkeypatch.setattr(INPUTS, "RestoreOptions", MoreOptions)
+    last = NODES.GFPRestoreOptions.define_schema().inputs[-1]
+    assert (last.id, last.default, last.min, last.max, last.step) == ("glitter", 0.25, 0, 2, 0.5)
+    assert last.tooltip == "Share of glitter."
+    carried = NODES.GFPRestoreOptions.execute(glitter=1.5).args[0].options
+    assert carried.get("glitter") == 1.5
+
+
+@pytest.mark.parametrize("name", ["GFPRestorePhoto", "GFPRestoreOptions", "GFPDetectFaces"])
+def test_widgets_at_their_defaults_are_the_default_options(name: str) -> None:
+    node = getattr(NODES, name)
+    values = NODE.defaults(node)
+    assert INPUTS.to_options(values) == OPTIONS.RestoreOptions()
+    assert INPUTS.to_options({}) == OPTIONS.RestoreOptions()
+
+
+def test_what_is_set_comes_before_a_preset() -> None:
+    def options(**values: Any) -> Any:
+        return NODES.GFPRestoreOptions.execute(**values).args[0].options
+
+    preset = OPTIONS.RestoreOptions.preset("natural")
+    assert options(preset="natural") == preset
+    assert options(preset="natural", grain=0.9) == preset.replace(grain=0.9)
+    photo = INPUTS.to_options({"strength": 0.25, "feather": 0.1}, options(preset="portrait"))
+    assert photo == OPTIONS.RestoreOptions.preset("portrait").replace(strength=0.25)
+    assert options() == OPTIONS.RestoreOptions()
+
+
+# --- Masks as ComfyUI has them --------------------------------------------------------------------
+
+
+def test_load_images_mask_of_an_unpainted_picture_is_no_mask() -> None:
+    assert PICTURES.from_mask(torch.zeros(1, 64, 64), (100, 200)) is None
+    painted = torch.zeros(1, 64, 64)
+    painted[0, :32] = 1
+    resized = PICTURES.from_mask(painted, (100, 200), (400, 800))
+    assert resized.shape == (1, 100, 200)
+    assert resized[0, :45].min() == 1
+    assert resized[0, 55:].max() == 0
+    fitting = torch.ones(2, 400, 800)
+    assert PICTURES.from_mask(fitting, (100, 200), (400, 800)) is fitting
+    assert PICTURES.from_mask(fitting[0], (400, 800)).shape == (1, 400, 800)
+    assert PICTURES.from_mask(None, (100, 200)) is None
 
 
 def test_no_node_changes_what_it_is_given() -> None:
@@ -88,7 +208,7 @@ def test_no_node_changes_what_it_is_given() -> None:
 
     def watched(value: Any) -> Any:
         tensors = [value]
-        if isinstance(value, INPUTS.FacesOfImage):
+        if isinstance(value, SOCKETS.FacesOfImage):
             tensors = [value.frames, value.faces.crops, value.faces.restored]
         held.extend((one, one.clone()) for one in tensors if isinstance(one, torch.Tensor))
         return value
@@ -130,8 +250,8 @@ def test_no_node_changes_what_it_is_given() -> None:
 
 
 def test_networks_are_in_comfyuis_memory_management() -> None:
-    restorer = HOST.load_restorer("lite", "auto", "auto")
-    detector = HOST.load_detector("retinaface_mobile025", "auto")
+    restorer = MODELS.load_restorer("lite", "auto", "auto")
+    detector = MODELS.load_face_detector("retinaface_mobile025", "auto")
     patchers = [restorer.patcher, detector.patcher]
     restorer.ready(), detector.ready()
     loaded = comfy.model_management.loaded_models()
@@ -145,10 +265,10 @@ def test_networks_are_in_comfyuis_memory_management() -> None:
 @pytest.mark.parametrize(
     "load",
     [
-        lambda: HOST.load_restorer("gfpgan-1.4", "auto", "auto"),
-        lambda: HOST.load_detector("retinaface_resnet50", "auto"),
-        lambda: HOST.load_parsing("bisenet", "auto"),
-        lambda: HOST.load_embedding("face-descriptor", "auto"),
+        lambda: MODELS.load_restorer("gfpgan-1.4", "auto", "auto"),
+        lambda: MODELS.load_face_detector("retinaface_resnet50", "auto"),
+        lambda: MODELS.load_face_parser("bisenet", "auto"),
+        lambda: MODELS.load_face_embedder("face-descriptor", "auto"),
     ],
 )
 def test_downloads_move_the_nodes_bar_and_can_be_cancelled(
@@ -165,7 +285,7 @@ def test_downloads_move_the_nodes_bar_and_can_be_cancelled(
     def hook(value: int, total: int, preview: Any, **_: Any) -> None:
         told.append((value, total))
 
-    monkeypatch.setattr(HOST.Weights, "get", download)
+    monkeypatch.setattr(FOLDERS.Weights, "get", download)
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         load()
@@ -173,14 +293,14 @@ def test_downloads_move_the_nodes_bar_and_can_be_cancelled(
 
 
 def test_only_what_is_for_commerce_is_offered_if_so_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = HOST.choices("restorer")
+    usual = FOLDERS.choices("restorer")
     assert {"lite", "codeformer"} <= set(usual)
     monkeypatch.setenv("GFP_COMMERCIAL_ONLY", "1")
-    left = HOST.choices("restorer")
+    left = FOLDERS.choices("restorer")
     assert "lite" in left
     assert not {"codeformer", "gfpgan-1.4"} & set(left)
-    assert "codeformer" not in INPUTS.restorer_choice().tooltip
-    assert HOST.choices("detector"), "ComfyUI refuses every prompt of a node with an empty choice"
+    assert "codeformer" not in INPUTS.model_choice("restorer", "lite").tooltip
+    assert FOLDERS.choices("detector"), "ComfyUI refuses prompts of a node with an empty choice"
 
 
 def test_users_own_folders_are_kept(tmp_path: Path) -> None:
@@ -188,7 +308,7 @@ def test_users_own_folders_are_kept(tmp_path: Path) -> None:
     (tmp_path / "mine.pth").touch()
     (tmp_path / "notes.txt").touch()
     folder_paths.add_model_folder_path("facerestore_models", str(tmp_path))
-    HOST.register_folders()
+    FOLDERS.register()
     names = folder_paths.get_filename_list("facerestore_models")
     assert "mine.pth" in names
     assert "notes.txt" not in names
@@ -234,16 +354,16 @@ def test_arguments_that_the_core_does_not_know_are_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told = {"node_id": "X", "search_aliases": ["y"], "essentials_category": "Image Tools"}
-    monkeypatch.setattr(HOST.io, "Schema", OldSchema)
-    assert vars(HOST.schema(**told)) == {"node_id": "X", "inputs": None}
-    monkeypatch.setattr(HOST.io, "Schema", NewSchema)
-    assert vars(HOST.schema(**told)) == {**told, "inputs": None}
+    monkeypatch.setattr(NODE.io, "Schema", OldSchema)
+    assert vars(NODE.schema(**told)) == {"node_id": "X", "inputs": None}
+    monkeypatch.setattr(NODE.io, "Schema", NewSchema)
+    assert vars(NODE.schema(**told)) == {**told, "inputs": None}
 
 
 def test_advanced_inputs_are_marked_in_every_core() -> None:
-    old = HOST.advanced(OldWidget("x", {"other": 1}))
+    old = NODE.advanced(OldWidget("x", {"other": 1}))
     assert old.extra_dict == {"other": 1, "advanced": True}
-    new = HOST.advanced(NewWidget("x"))
+    new = NODE.advanced(NewWidget("x"))
     assert new.advanced is True
     assert new.extra_dict is None
     assert old.optional is new.optional is True

@@ -88,7 +88,8 @@ def loads(log: str) -> list[str]:
 BAD = [
     (simple, SIMPLE, "strength", 1.5),
     (simple, SIMPLE, "strength", -0.1),
-    (simple, SIMPLE, "upscale", 0.5),
+    (simple, SIMPLE, "upscale", 0),
+    (simple, SIMPLE, "upscale", 17),
     (simple, SIMPLE, "fidelity", 2),
     (simple, SIMPLE, "score", "high"),
     (simple, SIMPLE, "min_size", -1),

@@ -1,0 +1,130 @@
+"""Networks in ComfyUI's memory management: loaded by name, and on their device while they work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+import comfy.model_management
+import comfy.model_patcher
+import torch
+
+from ...gfp_core.detect import FaceDetector
+from ...gfp_core.embed import FaceEmbedder, load_embedder
+from ...gfp_core.parse import FaceParser, load_parser
+from ...gfp_core.pipeline import find_detector
+from ...gfp_core.restore import DEFAULT_CHUNK, Precision, Restorer
+from ...gfp_core.weights.catalogue import Role
+from ...gfp_core.weights.loading import load_network
+from ...gfp_core.weights.resolve import Resolved
+from . import folders
+from .progress import Bar
+
+DevicePolicy = Literal["auto", "cpu"]
+Runner = TypeVar("Runner")
+
+
+@dataclass(frozen=True, eq=False)
+class Managed(Generic[Runner]):
+    """A network that ComfyUI moves to its device for use, and away when others need the memory."""
+
+    name: str
+    """As the loader lists it."""
+    runner: Runner
+    patcher: comfy.model_patcher.ModelPatcher | None
+    """None for what does not run in PyTorch."""
+
+    def ready(self, memory: float = 0.0) -> Runner:
+        """Bring the network to its device, with ``memory`` bytes free beside it."""
+        if self.patcher is not None:
+            comfy.model_management.load_models_gpu(
+                [self.patcher], memory_required=memory, force_full_load=True
+            )
+            self.patcher.model.to(self.patcher.load_device)
+        return self.runner
+
+
+def load_restorer(name: str, precision: Precision, policy: DevicePolicy) -> Managed[Restorer]:
+    """Read a restorer; it is downloaded first if need be.
+
+    Raises:
+        ValueError: the weights are not available or not readable; says why and what to do.
+    """
+    file, _, architecture = _fetch("restorer", name)
+    return _manage(name, Restorer(load_network(file, architecture), precision=precision), policy)
+
+
+def load_face_detector(name: str, policy: DevicePolicy) -> Managed[FaceDetector]:
+    """Read a detector; it is downloaded first if need be.
+
+    Raises:
+        ValueError: the weights are not available or not readable; says why and what to do.
+    """
+    reference = folders.find("detector", name)
+    target = reference.path if reference.entry is None else reference.entry.name
+    assert target is not None
+    weights = folders.weights("detector")
+    detector = find_detector(target, device="cpu", weights=weights, progress=Bar())
+    return _manage(name, detector, policy)
+
+
+def load_face_parser(name: str, policy: DevicePolicy) -> Managed[FaceParser]:
+    """Read a face parser; it is downloaded first if need be.
+
+    Raises:
+        ValueError: the weights are not available or not readable; says why and what to do.
+    """
+    return _manage(name, load_parser(path=_fetch("parser", name).file, device="cpu"), policy)
+
+
+def load_face_embedder(name: str, policy: DevicePolicy) -> Managed[FaceEmbedder]:
+    """Read a face embedder; it is downloaded first if need be.
+
+    Raises:
+        ValueError: the weights are not available or not readable; says why and what to do.
+    """
+    return _manage(name, load_embedder(_fetch("embedder", name).file, device="cpu"), policy)
+
+
+LAST_USED: dict[Role, tuple[str, Managed[Any]]] = {}
+"""One network of each role, for nodes that name it instead of taking a loader's: so it is not read
+again for each image. It is in main memory, and on the device as long as ComfyUI lets it."""
+
+
+def last_used(role: Literal["restorer", "detector"], name: str) -> Managed[Any]:
+    """Return the network of this name with the loader's defaults; the one before it is let go.
+
+    Raises:
+        ValueError: the weights are not available or not readable; says why and what to do.
+    """
+    key = folders.fingerprint(role, name)
+    if role not in LAST_USED or LAST_USED[role][0] != key:
+        LAST_USED.pop(role, None)  # first, for there may be no room for both
+        loaded: Managed[Any] = (
+            load_restorer(name, "auto", "auto")
+            if role == "restorer"
+            else load_face_detector(name, "auto")
+        )
+        LAST_USED[role] = key, loaded
+    return LAST_USED[role][1]
+
+
+def working_memory(
+    restorer: Managed[Restorer], batch_size: int | None, count: int = DEFAULT_CHUNK
+) -> float:
+    """Return the bytes that a restorer needs beside its weights for a batch of ``count`` faces."""
+    return restorer.runner.bytes_per_face * min(batch_size or DEFAULT_CHUNK, count)
+
+
+def _fetch(role: Role, name: str) -> Resolved:
+    return folders.find(role, name).fetch(folders.weights(role), Bar())
+
+
+def _manage(name: str, runner: Runner, policy: DevicePolicy) -> Managed[Runner]:
+    net = getattr(runner, "net", None)
+    if not isinstance(net, torch.nn.Module):
+        return Managed(name, runner, None)
+    cpu = torch.device("cpu")
+    load = cpu if policy == "cpu" else comfy.model_management.get_torch_device()
+    # Not CoreModelPatcher: the dynamic one of newer versions leaves our layers where they are.
+    return Managed(name, runner, comfy.model_patcher.ModelPatcher(net, load, cpu))

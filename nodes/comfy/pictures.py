@@ -1,0 +1,107 @@
+"""ComfyUI's images and masks as the library's frames and back, and previews for the page."""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy_api.latest import io, ui
+from comfy_execution.graph_utils import ExecutionBlocker
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...gfp_core.faces import Faces
+
+logger = logging.getLogger(__name__)
+
+PREVIEW_FRAMES = 16
+"""Frames of a batch that are shown on a node."""
+PREVIEW_SIDE = 1600
+"""Longest side of a preview in pixels."""
+_STAND_IN = (64, 64)
+"""Size of the mask that Load Image gives for a picture in which nothing is painted."""
+
+
+def to_frames(image: Tensor) -> Tensor:
+    """Return ComfyUI's IMAGE (B, H, W, C) as frames (B, C, H, W): a view, not a copy."""
+    return image.movedim(-1, 1)
+
+
+def to_image(frames: Tensor) -> Tensor:
+    """Return frames (B, C, H, W) as an IMAGE (B, H, W, C), where ComfyUI keeps results."""
+    device = comfy.model_management.intermediate_device()
+    return frames.movedim(1, -1).contiguous().to(device)
+
+
+def to_mask(mask: Tensor) -> Tensor:
+    """Return a mask (B, H, W) where ComfyUI keeps results."""
+    return mask.to(comfy.model_management.intermediate_device())
+
+
+def from_mask(mask: Tensor | None, *sizes: tuple[int, int]) -> Tensor | None:
+    """Return ComfyUI's MASK (B, H, W) or (H, W), resized to the first size if it has none of them.
+
+    Load Image gives a black mask of 64 by 64 pixels for a picture in which nothing is painted:
+    this is no mask, and None.
+    """
+    if mask is None:
+        return None
+    mask = mask[None] if mask.ndim == 2 else mask
+    size = (int(mask.shape[-2]), int(mask.shape[-1]))
+    if size == _STAND_IN and not mask.any():
+        logger.info("The mask is Load Image's for a picture in which nothing is painted: no mask.")
+        return None
+    if size in sizes:
+        return mask
+    return F.interpolate(mask[:, None].float(), sizes[0], mode="bilinear", antialias=True)[:, 0]
+
+
+def sizes(*batches: Tensor | None) -> list[tuple[int, int]]:
+    """Return (height, width) of the batches of frames (B, C, H, W) that are there."""
+    return [(batch.shape[-2], batch.shape[-1]) for batch in batches if batch is not None]
+
+
+def nothing(reason: str) -> ExecutionBlocker:
+    """Return an output that has nothing to give: nodes that use it stop with this message."""
+    return ExecutionBlocker(f"This output of the node is empty, for {reason}.")
+
+
+def crops_to_image(faces: Faces, crops: Tensor | None) -> Tensor:
+    """Return crops as an IMAGE; a black picture for no face, as nodes fail on an empty batch."""
+    if crops is None or not len(faces):
+        side = 512 if crops is None else crops.shape[-1]
+        crops = torch.zeros(1, 3, side, side)
+    return to_image(crops)
+
+
+def save_previews(frames: Tensor) -> list[dict[str, str]]:
+    """Save reduced copies of the first frames (B, C, H, W) in ComfyUI's folder for such files.
+
+    Returns:
+        What the page needs to fetch each: its filename, subfolder and type.
+    """
+    small = [_reduced(frame) for frame in frames[:PREVIEW_FRAMES]]
+    letters = "".join(random.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(8))
+    saved = ui.ImageSaveHelper.save_images(
+        small, f"GFP_{letters}", io.FolderType.temp, cls=None, compress_level=1
+    )
+    return [dict(picture) for picture in saved]
+
+
+def comparison(before: Tensor, after: Tensor) -> dict[str, Any]:
+    """Return what the page's slider needs: previews of frames (B, C, H, W) before and after."""
+    pairs = zip(save_previews(before), save_previews(after), strict=True)
+    return {"gfp_compare": [{"before": old, "after": new} for old, new in pairs]}
+
+
+def _reduced(frame: Tensor) -> Tensor:
+    """Reduce (C, H, W) to (H', W', C), at most PREVIEW_SIDE long."""
+    frame = torch.nan_to_num(frame.detach().float(), posinf=1.0, neginf=0.0)
+    scale = PREVIEW_SIDE / max(frame.shape[-2:])
+    if scale < 1:
+        size = [max(1, round(side * scale)) for side in frame.shape[-2:]]
+        frame = F.interpolate(frame[None], size, mode="bilinear", antialias=True)[0]
+    return frame.movedim(0, -1)
