@@ -74,28 +74,34 @@ def add_check(node: type[io.ComfyNode], check: Check, names: set[str]) -> None:
     its own checks of these out. So the signature names no more than needed: of ``names``, those
     that the node has; and all choices where ComfyUI is too old to check them.
     """
-    inputs = node.define_schema().inputs
-    choices = {each.id: each.options for each in inputs if isinstance(each, io.Combo.Input)}
-    unchecked = {} if hasattr(io, "DynamicCombo") else choices  # both came with one version
-    named = [each.id for each in inputs if each.id in names or each.id in unchecked]
+
+    def unchecked() -> dict[str, list[Any]]:
+        """Return the choices that ComfyUI leaves to us, as they are now: the user adds files."""
+        if hasattr(io, "DynamicCombo"):  # came with the check
+            return {}
+        inputs = node.define_schema().inputs
+        return {each.id: each.options for each in inputs if isinstance(each, io.Combo.Input)}
+
+    named = [each.id for each in node.define_schema().inputs if each.id in names | {*unchecked()}]
     if not named:
         return
 
     def validate_inputs(cls: Any, **values: Any) -> bool | str:
+        choices = unchecked()
         for name, value in values.items():
             if value is None:  # another node brings it
                 continue
-            if name in unchecked and value not in unchecked[name]:
-                options = ", ".join(map(str, unchecked[name]))
-                return f"{name}: {value!r} is not one of {options}"
+            if name in choices and value not in choices[name]:
+                return f"{name}: {value!r} is not one of {', '.join(map(str, choices[name]))}"
             if name in names and (message := check(name, value)):
                 return message
         return True
 
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [inspect.Parameter(name, keyword, default=None) for name in named]
-    first = inspect.Parameter("cls", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    validate_inputs.__signature__ = inspect.Signature([first, *parameters])  # type: ignore[attr-defined]
+    # ComfyUI asks `inspect.getfullargspec`, which leaves out keyword-only parameters.
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter("cls", kind)]
+    parameters += [inspect.Parameter(name, kind, default=None) for name in named]
+    validate_inputs.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     node.validate_inputs = classmethod(validate_inputs)  # type: ignore[assignment]
 
 

@@ -142,6 +142,24 @@ def test_bad_values_are_refused_by_validation(
     assert name in message or repr(value) in message
 
 
+def test_null_in_headless_json_is_the_default(comfyui: Any, photos: Path) -> None:
+    """What a template's empty field becomes: no error, and a restored face."""
+    usual = comfyui.queue(simple())
+    info = comfyui.object_info()["GFPRestorePhoto"]["input"]
+    nulls = dict.fromkeys([*info["required"], *info["optional"]])
+    outputs = comfyui.queue(simple(**{**nulls, "image": [PHOTO, 0]}))
+    assert np.array_equal(comfyui.saved(outputs[SAVE]), comfyui.saved(usual[SAVE]))
+
+
+def test_unpainted_mask_of_load_image_is_no_mask(comfyui: Any, photos: Path) -> None:
+    usual = comfyui.queue(simple())
+    prompt = simple(options=["options", 0])
+    masks = {"region": [PHOTO, 1], "frame_mask": [PHOTO, 1]}
+    prompt["options"] = node("GFPRestoreOptions", **masks)
+    masked = comfyui.queue(prompt)
+    assert np.array_equal(comfyui.saved(masked[SAVE]), comfyui.saved(usual[SAVE]))
+
+
 # --- Cancelling -----------------------------------------------------------------------------------
 
 

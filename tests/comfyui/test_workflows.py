@@ -218,7 +218,8 @@ def widget_values(kind: dict[str, Any], values: list[Any]) -> Iterator[tuple[str
             typed = isinstance(spec[0], list) or spec[0] in WIDGETS
             if not typed or options.get("forceInput"):
                 continue
-            yield name, left.pop(0)
+            if left:  # graphs may be older than a node's last inputs
+                yield name, left.pop(0)
             if options.get("control_after_generate"):
                 assert left.pop(0) in ("fixed", "increment", "decrement", "randomize")
     assert left in ([], ["image"]), "what is left is the upload button's"
