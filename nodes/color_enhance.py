@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..gfp_core.color import apply_color
-from ..gfp_core.enhance import enhance
+from ..gfp_core.color.enhance import enhance
 from . import inputs, sockets
 from .comfy import pictures
 from .comfy.node import Node, schema
@@ -88,7 +88,7 @@ class GFPColorEnhance(Node):
                 faces.faces,
                 color.mode,
                 strength=color.strength,
-                grey=color.keep_monochrome,
+                keep_monochrome=color.keep_monochrome,
                 reference=None if reference is None else pictures.to_frames(reference),
                 smoothing=values["smoothing"],
             )

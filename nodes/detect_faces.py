@@ -5,13 +5,11 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..gfp_core.align import align
-from ..gfp_core.choose import blurred, choose, parse_which, rank, sort
 from ..gfp_core.faces import Faces
-from ..gfp_core.find import find_candidates
+from ..gfp_core.options import parse_selection
 from ..gfp_core.paste import face_mask
-from ..gfp_core.sharpness import face_sharpness
-from ..gfp_core.track import Tracks
+from ..gfp_core.pipeline import Extra, FaceRestorer
+from ..gfp_core.select import rank, sort
 from . import inputs, sockets
 from .comfy import pictures
 from .comfy.models import Managed
@@ -99,43 +97,27 @@ class GFPDetectFaces(Node):
     ) -> io.NodeOutput:
         """Detect in (B, H, W, C) float RGB(A) in [0, 1]; the image given is not changed."""
         frames = pictures.to_frames(image)
-        options = inputs.to_options(values)
-        search, selection = options.detection, options.selection
-        network = detector.ready()
-        embeds = None if embedder is None else embedder.ready()
-        embeddings = None
-        if people is not None:
-            if embeds is None:
-                raise ValueError(NEEDS_EMBEDDER)
-            embeddings = embeds.describe([*pictures.to_frames(people)], network)
-        detections = find_candidates(
-            network,
-            frames,
-            tracks=Tracks() if options.video.video else None,
-            region=pictures.from_mask(region, *pictures.sizes(frames)),
-            people=embeddings,
-            people_limit=options.identity.people_limit,
-            embedder=embeds,
-            score=search.score,
-            min_size=search.min_size,
-            max_size=search.max_size,
-            long_side=search.long_side,
-            rotations=search.rotations,
-            flip=search.flip,
-            progress=Bar(),
+        # Sharpness is measured where faces are pasted, unless it selects them here.
+        options = inputs.to_options(values).replace(auto_strength=False)
+        finder = FaceRestorer(
+            detector=detector.ready(), embedder=None if embedder is None else embedder.ready()
         )
-        detections = sort(detections, selection.order)
-        chosen = choose(detections, order=selection.order, which=selection.select)
-        if selection.max_sharpness is not None:
-            chosen = blurred(chosen, face_sharpness(frames, chosen), selection.max_sharpness)
-        chosen = align(frames, chosen, crop_size)
+        if people is not None and embedder is None:
+            raise ValueError(NEEDS_EMBEDDER)
+        extra = Extra(
+            region=pictures.from_mask(region, *pictures.sizes(frames)),
+            people=None if people is None else finder.describe([*pictures.to_frames(people)]),
+        )
+        candidates = finder.detect(frames, options, extra=extra, size=crop_size, progress=Bar())
+        chosen = finder.select(frames, candidates, options, size=crop_size)
+        candidates = sort(candidates, options.selection.order)
         return io.NodeOutput(
             sockets.FacesOfImage(chosen, frames),
             pictures.crops_to_image(chosen, chosen.crops),
             _boxes(chosen),
             pictures.to_mask(face_mask(chosen)),
             len(chosen),
-            ui={"gfp_faces": _picker_frames(frames, detections, selection.select)},
+            ui={"gfp_faces": _picker_frames(frames, candidates, options.selection.select)},
         )
 
 
@@ -150,7 +132,7 @@ def _boxes(faces: Faces) -> list[list[dict[str, Any]]]:
 
 def _picker_frames(frames: Tensor, detections: Faces, select: str) -> list[dict[str, Any]]:
     """Return what the page's face picker needs of the first frames."""
-    numbers = parse_which(select)
+    numbers = parse_selection(select)
     entries: list[dict[str, Any]] = [
         {"frame": index, "height": height, "width": width, "image": image, "faces": []}
         for index, ((height, width), image) in enumerate(

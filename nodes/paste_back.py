@@ -2,13 +2,11 @@
 
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..gfp_core.crops import resize_masks
-from ..gfp_core.paste import paste
-from ..gfp_core.sharpness import auto_strength as strengths_of
+from ..gfp_core.pipeline import Extra, FaceRestorer
 from . import inputs, sockets
 from .comfy import pictures
 from .comfy.node import Node, schema
@@ -79,24 +77,17 @@ class GFPPasteBack(Node):
         options = inputs.to_options(values)
         frames = pictures.to_frames(image)
         background = None if upscaled is None else pictures.to_frames(upscaled)
-        shares = torch.full((len(faces.faces),), options.strength)
-        if options.auto_strength:
-            shares *= strengths_of(frames, faces.faces)
         if face_masks is not None:
             # One empty mask stands for no face.
             face_masks = resize_masks(face_masks[: len(faces.faces)], faces.faces)
-        pasted, covered = paste(
-            frames,
-            faces.faces,
-            mask=options.mask if face_masks is None else face_masks,
-            frame_mask=pictures.from_mask(frame_mask, *pictures.sizes(frames, background)),
-            blend=options.blend,
-            strength=shares,
+        extra = Extra(
             background=background,
-            progress=Bar(),
+            frame_mask=pictures.from_mask(frame_mask, *pictures.sizes(frames, background)),
+            face_masks=face_masks,
         )
+        pasted = FaceRestorer().paste(frames, faces.faces, options, extra=extra, progress=Bar())
         return io.NodeOutput(
-            pictures.to_image(pasted),
-            pictures.to_mask(covered),
-            ui=pictures.comparison(frames, pasted),
+            pictures.to_image(pasted.frames),
+            pictures.to_mask(pasted.mask),
+            ui=pictures.comparison(frames, pasted.frames),
         )

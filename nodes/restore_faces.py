@@ -4,6 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..gfp_core.pipeline import FaceRestorer
 from . import inputs, sockets
 from .comfy import pictures
 from .comfy.models import Managed, working_memory
@@ -50,11 +51,9 @@ class GFPRestoreFaces(Node):
         bar = Bar()
         memory = working_memory(restorer, options.runtime.batch_size, len(crops))
         runner = restorer.ready(memory)
-        restored = runner.restore(
+        restored = FaceRestorer(runner).restore_faces(
             crops,
-            fidelity=options.fidelity,
-            seed=options.seed,
-            chunk=options.runtime.batch_size,
+            options.replace(color="restorer"),  # Enhance Colors (GFP) gives others
             progress=bar,
             preview=bar.preview,
         )

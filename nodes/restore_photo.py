@@ -5,9 +5,7 @@ from typing import Any, ClassVar
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..gfp_core.options import RestoreOptions
-from ..gfp_core.pipeline import FaceRestorer
-from ..gfp_core.track import Tracks
+from ..gfp_core.pipeline import Extra, FaceRestorer
 from ..gfp_core.weights.catalogue import Role
 from . import inputs, sockets
 from .comfy import models, pictures
@@ -95,14 +93,16 @@ class GFPRestorePhoto(Node):
         people, reference = further.people, further.reference
         restored = together.restore(
             frames,
-            background=background,
-            frame_mask=pictures.from_mask(further.frame_mask, *sizes),
-            region=pictures.from_mask(further.region, sizes[0]),
-            people=None if people is None else together.describe([*pictures.to_frames(people)]),
-            reference=None if reference is None else pictures.to_frames(reference),
+            chosen,
+            extra=Extra(
+                background=background,
+                frame_mask=pictures.from_mask(further.frame_mask, *sizes),
+                region=pictures.from_mask(further.region, sizes[0]),
+                people=None if people is None else together.describe([*pictures.to_frames(people)]),
+                reference=None if reference is None else pictures.to_frames(reference),
+            ),
             progress=bar,
             preview=bar.preview,
-            **_keywords(chosen),
         )
         return io.NodeOutput(
             pictures.to_image(restored.frames),
@@ -110,33 +110,3 @@ class GFPRestorePhoto(Node):
             sockets.FacesOfImage(restored.faces, frames),
             ui=pictures.comparison(frames, restored.frames),
         )
-
-
-def _keywords(options: RestoreOptions) -> dict[str, Any]:
-    color, search = options.color, options.detection
-    return {
-        "strength": options.strength,
-        "auto_strength": options.auto_strength,
-        "fidelity": options.fidelity,
-        "upscale": options.upscale,
-        "mask": options.mask,
-        "blend": options.blend,
-        "color": color.mode,
-        "color_strength": color.strength,
-        "grey": color.keep_monochrome,
-        "border": options.padding,
-        "score": search.score,
-        "min_size": search.min_size,
-        "max_size": search.max_size,
-        "long_side": search.long_side,
-        "rotations": search.rotations,
-        "flip": search.flip,
-        "order": options.selection.order,
-        "which": options.selection.select,
-        "max_sharpness": options.selection.max_sharpness,
-        "people_limit": options.identity.people_limit,
-        "identity_limit": options.identity.identity_limit,
-        "tracks": Tracks() if options.video.video else None,
-        "seed": options.seed,
-        "chunk": options.runtime.batch_size,
-    }

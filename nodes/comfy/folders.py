@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from functools import cache
 from pathlib import Path
 
 import folder_paths
@@ -14,8 +12,6 @@ from ...gfp_core.weights.catalogue import Entry, Role
 from ...gfp_core.weights.resolve import Reference, refer
 from ...gfp_core.weights.settings import Settings
 from ...gfp_core.weights.store import Weights
-
-logger = logging.getLogger(__name__)
 
 FOLDERS: dict[Role, tuple[str, ...]] = {
     "restorer": ("facerestore_models",),
@@ -42,10 +38,10 @@ def register() -> None:
 def weights(role: Role) -> Weights:
     """Return the weights of the user's settings, searched first in ComfyUI's folders.
 
-    Raises:
-        WeightsError: the user's settings are wrong; says where.
+    Wrong settings of the user do not take the nodes away: bundled weights go on working then, and
+    who asks for others is told what is wrong.
     """
-    return Weights(Settings.load(folders=paths(role)))
+    return Weights(Settings.load(folders=paths(role), strict=False))
 
 
 def paths(role: Role) -> list[str]:
@@ -59,20 +55,11 @@ def paths(role: Role) -> list[str]:
 
 
 def offered(role: Role) -> list[Entry]:
-    """Return the rows of the catalogue that can be chosen for a role.
-
-    Wrong settings of the user do not take the nodes away: the catalogue of the package is offered
-    then, and what loads weights says what is wrong.
-    """
-    try:
-        entries = weights(role).offered.entries
-    except WeightsError as error:
-        _warn_once(str(error))
-        entries = Weights(Settings(folders=())).offered.entries
+    """Return the rows of the catalogue that can be chosen for a role."""
     networks = {row.name for row in registry.ARCHITECTURES}
     return [
         entry
-        for entry in entries
+        for entry in weights(role).offered.entries
         if entry.role == role and (role != "restorer" or entry.architecture in networks)
     ]
 
@@ -98,8 +85,7 @@ def find(role: Role, name: str) -> Reference:
     comes from: a widget, another node, or a prompt without a page.
 
     Raises:
-        WeightsError: there is no such name, or the user's settings are wrong; says nothing about
-            files elsewhere.
+        WeightsError: there is no such name; says nothing about files elsewhere.
     """
     return refer(name, role, weights(role), folders=paths(role))
 
@@ -118,8 +104,3 @@ def _files(role: Role) -> list[str]:
     if role != "restorer":  # the other folders hold files of every kind, for other packs
         return []
     return [name for folder in FOLDERS[role] for name in folder_paths.get_filename_list(folder)]
-
-
-@cache
-def _warn_once(message: str) -> None:
-    logger.warning("%s. The nodes offer the catalogue of the package.", message)

@@ -117,8 +117,9 @@ def test_wrong_settings_take_no_node_away(tmp_path: Path, monkeypatch: pytest.Mo
     for node in NODES.NODES:
         node.define_schema()
     assert "lite" in FOLDERS.choices("restorer")
+    MODELS.load_restorer("lite", "auto", "auto")
     with pytest.raises(ValueError, match=r"weights\.toml"):
-        MODELS.load_restorer("lite", "auto", "auto")
+        MODELS.load_restorer("gfpgan-1.4", "auto", "auto")
 
 
 # --- Options, declared once -----------------------------------------------------------------------
@@ -300,7 +301,8 @@ def test_only_what_is_for_commerce_is_offered_if_so_set(monkeypatch: pytest.Monk
     assert "lite" in left
     assert not {"codeformer", "gfpgan-1.4"} & set(left)
     assert "codeformer" not in INPUTS.model_choice("restorer", "lite").tooltip
-    assert FOLDERS.choices("detector"), "ComfyUI refuses prompts of a node with an empty choice"
+    detectors = INPUTS.model_choice("detector", INPUTS.DETECTOR).options
+    assert detectors, "ComfyUI refuses prompts of a node with an empty choice"
 
 
 def test_users_own_folders_are_kept(tmp_path: Path) -> None:
