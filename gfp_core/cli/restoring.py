@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..io import memory
 from ..io.images import (
     MAX_PIXELS,
     SUFFIXES,
@@ -135,6 +136,8 @@ class Restoring:
             elif RESULT not in todo.kinds:
                 logger.info("Finished before: %s to be added.", " and ".join(sorted(todo.kinds)))
         needed = read_header(job.source).restore_bytes(self.options.upscale)
+        if "restorer" not in vars(self):  # not loaded yet
+            needed += memory.NETWORK_BYTES
         check_memory(job.source, needed, "restored")
         picture = read_image(job.source)
         _check_output(job, picture, self.options.upscale)

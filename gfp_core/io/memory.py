@@ -21,11 +21,13 @@ from .picture import ImageError, NotEnoughMemoryError
 
 RESERVE = 0.05
 """Share of the free memory that is left to others."""
+NETWORK_BYTES = 700_000_000
+"""Memory of PyTorch and the usual networks, once they are loaded (measured)."""
 
 # A pixel, beside the file itself, while a file is decoded at its deepest with alpha (measured).
 _READ_BYTES = {"JPEG": 20, "PNG": 26, "BMP": 25, "GIF": 25, "WEBP": 33, "TIFF": 40, "AVIF": 33}
-_KEPT_BYTES = 16  # a pixel of a picture in memory: four float channels
-_RESTORE_BYTES = 50  # a pixel while faces of a picture are found, restored and pasted (measured)
+_RESTORE_BYTES = 60  # a pixel while faces are found, restored and pasted (measured: 56; alpha)
+_UPSCALED_BYTES = 30  # a further pixel of an enlarged result (measured: 22; alpha)
 _SEARCHED = 1 << 16  # bytes in which a HEIF or AVIF file says its size
 _JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
@@ -55,8 +57,8 @@ class Header:
             upscale: size of the result relative to the picture.
         """
         pixels = self.width * self.height
-        work = pixels * (_RESTORE_BYTES - _KEPT_BYTES) * max(1.0, upscale**2)
-        return max(self.read_bytes, round(pixels * _KEPT_BYTES + work))
+        further = pixels * max(0.0, upscale**2 - 1)
+        return max(self.read_bytes, round(pixels * _RESTORE_BYTES + further * _UPSCALED_BYTES))
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:

@@ -379,6 +379,7 @@ def test_a_picture_without_room_in_memory_does_not_end_the_run(
     photo(tmp_path / "in" / "a.png", size=(1200, 1000))
     photo(tmp_path / "in" / "b.png")
     monkeypatch.setattr(memory, "available_bytes", lambda: 20_000_000)
+    monkeypatch.setattr(memory, "NETWORK_BYTES", 0)
     assert run("restore", tmp_path / "in", "-o", tmp_path / "out") == 1
     assert files(tmp_path / "out") == ["b.png"]
     assert "a.png needs about 0.1 GB of memory to be restored" in capsys.readouterr().err
