@@ -21,6 +21,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACK = "gfp_face_restoration"  # the folder's name below custom_nodes
+QUICK = ("test_loading.py", "test_nodes.py")
+"""What stands for all tests with a server in the quick lane; the others are slow."""
 
 
 class RefusedError(Exception):
@@ -159,6 +161,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "comfyui" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("comfyui"))
+            if item.path.name not in QUICK:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
