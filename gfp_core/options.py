@@ -738,6 +738,48 @@ class RestoreOptions(Options):
         return cls.from_toml(_preset_file(name).read_text(encoding="utf-8"))
 
 
+@dataclass(frozen=True)
+class ClipOptions(Options):
+    """How a clip is encoded, and which part of it is taken."""
+
+    codec: str | None = option(
+        None,
+        "Codec of the moving pictures: h264, h265, av1, vp9, prores, ffv1 (lossless), or an "
+        "encoder of FFmpeg such as h264_nvenc; by default that of the clip.",
+    )
+    crf: float | None = option(
+        None,
+        "Constant quality of the encoder, the lower the better; by default one that looks like "
+        "the clip at about its size.",
+        0,
+        63,
+    )
+    encoder_preset: str | None = option(
+        None,
+        "Speed of the encoder, as FFmpeg calls it: slow, medium, fast; by default the encoder's.",
+    )
+    start: float = option(
+        0.0, "Seconds from the clip's beginning at which to begin.", 0, 1e6, metavar="SECONDS"
+    )
+    end: float | None = option(
+        None,
+        "Seconds from the clip's beginning at which to stop.",
+        0,
+        1e6,
+        metavar="SECONDS",
+        none=0,
+    )
+    first: float | None = option(
+        None,
+        "Only so many seconds, to see what becomes of the clip.",
+        0,
+        1e6,
+        metavar="SECONDS",
+        none=0,
+        name="preview_seconds",
+    )
+
+
 EXTRAS = {
     "background": "The same pictures brought to another size by an upscaler: the faces are pasted "
     "into them, and the result has their size.",

@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
-    import av
     from av.video.frame import VideoFrame
 
 logger = logging.getLogger(__name__)
@@ -66,9 +65,7 @@ class Encoder:
 ENCODERS = {
     "h264": Encoder(("libx264",), 18, "preset", containers=("mp4", "mov", "matroska", "avi")),
     "h265": Encoder(("libx265",), 20, "preset", {"x265-params": "log-level=error"}),
-    "av1": Encoder(
-        ("libsvtav1",), 26, "preset", containers=("mp4", "mov", "matroska", "webm")
-    ),
+    "av1": Encoder(("libsvtav1",), 26, "preset", containers=("mp4", "mov", "matroska", "webm")),
     "vp9": Encoder(
         ("libvpx-vp9",),
         26,
@@ -98,7 +95,15 @@ _MATRICES = {
     9: (0.2627, 0.0593),
     10: (0.2627, 0.0593),
 }
-_UNSPECIFIED = 2
+_SUBSAMPLINGS = {
+    (0, 0): "444",
+    (1, 0): "422",
+    (1, 1): "420",
+    (0, 1): "440",
+    (2, 0): "411",
+    (2, 2): "410",
+}
+"""FFmpeg's names, by how often chroma is halved to the side and downwards."""
 _FULL_RANGE = 2
 
 
@@ -244,7 +249,14 @@ def _planar_name(pixel: Any, depth: int, is_rgb: bool, is_gray: bool, has_alpha:
         return "gray" + ending
     horizontal = (64 // pixel.chroma_width(64)).bit_length() - 1
     vertical = (64 // pixel.chroma_height(64)).bit_length() - 1
-    kind = {(0, 0): "444", (1, 0): "422", (1, 1): "420", (0, 1): "440", (2, 0): "411", (2, 2): "410"}
+    kind = {
+        (0, 0): "444",
+        (1, 0): "422",
+        (1, 1): "420",
+        (0, 1): "440",
+        (2, 0): "411",
+        (2, 2): "410",
+    }
     return f"yuv{'a' if has_alpha else ''}{kind[horizontal, vertical]}p{ending}"
 
 
@@ -509,9 +521,7 @@ class Encoding:
                 codec = av.Codec(name, "w")
                 if codec.type == "video":
                     return name
-        hardware = [
-            name for name in sorted(av.codecs_available) if name.endswith(_HARDWARE)
-        ]
+        hardware = [name for name in sorted(av.codecs_available) if name.endswith(_HARDWARE)]
         raise VideoError(
             f"there is no encoder {self.codec} here; there are {', '.join(ENCODERS)}"
             + (f", and perhaps {', '.join(hardware)}" if hardware else "")
@@ -598,9 +608,7 @@ class Segment:
                 encoded.width,
                 encoded.height,
             )
-        stream = self._output.add_stream(
-            encoder, rate=clip.rate, options=self._encoding.options()
-        )
+        stream = self._output.add_stream(encoder, rate=clip.rate, options=self._encoding.options())
         stream.width, stream.height, stream.pix_fmt = width, height, self._format
         stream.time_base = clip.time_base
         context = stream.codec_context
@@ -757,7 +765,9 @@ def join(
     if container == "gif":
         return _write_gif(av, segments, target, window or Window())
     with Clip(clip_path) as clip:
-        options = {"movflags": "+faststart+use_metadata_tags"} if container in ("mp4", "mov") else {}
+        options = (
+            {"movflags": "+faststart+use_metadata_tags"} if container in ("mp4", "mov") else {}
+        )
         try:
             with av.open(str(target), "w", format=container, options=options) as output:
                 _mux(av, segments, clip, output, window or Window())
@@ -767,7 +777,7 @@ def join(
 
 def _write_gif(av: Any, segments: Sequence[Path], target: Path, window: Window) -> None:
     """Write segments as a GIF, each frame with the palette that fits it best."""
-    graph = output = None
+    graph = None
     with av.open(str(target), "w", format="gif") as output:
         for path in segments:
             with av.open(str(path)) as segment:
@@ -776,7 +786,11 @@ def _write_gif(av: Any, segments: Sequence[Path], target: Path, window: Window) 
                 if graph is None:
                     graph = _palette_graph(av, source)
                     stream = output.add_stream("gif", rate=source.average_rate or 25)
-                    stream.width, stream.height, stream.pix_fmt = source.width, source.height, "pal8"
+                    stream.width, stream.height, stream.pix_fmt = (
+                        source.width,
+                        source.height,
+                        "pal8",
+                    )
                     stream.codec_context.time_base = Fraction(1, 100)
                 for frame in segment.decode(source):
                     frame.pts = round((frame.pts * source.time_base + start) * 100)
@@ -817,9 +831,7 @@ def _drain(av: Any, graph: Any, stream: Any, output: Any) -> None:
             output.mux(packet)
 
 
-def _mux(
-    av: Any, segments: Sequence[Path], clip: Clip, output: Any, window: Window
-) -> None:
+def _mux(av: Any, segments: Sequence[Path], clip: Clip, output: Any, window: Window) -> None:
     source = clip.container
     streams: dict[int, Any] = {}
     first = av.open(str(segments[0])) if segments else None

@@ -1,0 +1,518 @@
+"""Restore the faces of a clip: decoded, restored and encoded frame by frame, in bounded memory.
+
+The restored frames are written in segments of a fixed number of frames, each with the state that
+the next one goes on from, into a folder beside the target. A run that was killed goes on behind the
+last whole segment, and its result is that of an undisturbed one. At the end the segments are joined
+with the clip's sound and all else it holds, without encoding anything again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from queue import Queue
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from . import __version__
+from .faces import Preview, Progress, Track, Tracks
+from .io import atomic
+from .io.video import SUFFIXES, Clip, Encoding, Frame, Segment, VideoError, Window, join
+from .options import ClipOptions, RestoreOptions
+from .pipeline import Extra, FaceRestorer, Restoration
+from .track import is_cut
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+SEGMENT = 240
+"""Frames of a segment: what a killed run loses at most, and how often an encoder begins anew."""
+_AHEAD = 4
+"""Frames decoded before they are needed, and frames that wait to be encoded."""
+
+
+@dataclass
+class Scene:
+    """A stretch of frames without a cut."""
+
+    start: float
+    """Seconds from the clip's beginning."""
+    frames: int = 0
+    faces: int = 0
+
+
+@dataclass
+class ClipSummary:
+    """What became of a clip."""
+
+    frames: int = 0
+    """Frames written."""
+    with_faces: int = 0
+    """Frames that show a face that was restored."""
+    faces: int = 0
+    """Faces restored, counted in each frame."""
+    scenes: list[Scene] = field(default_factory=list)
+    damage: str = ""
+    """What was wrong in the clip and mended."""
+    resumed_at: int = 0
+    """Frames that an earlier run had finished."""
+    is_copy: bool = False
+    """Whether no face was found, and the clip's streams were copied as they are."""
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        parts = [
+            f"{self.frames} frames",
+            f"{self.faces} faces in {self.with_faces} of them",
+            f"{max(0, len(self.scenes) - 1)} cuts",
+        ]
+        if self.resumed_at:
+            parts.append(f"{self.resumed_at} frames finished before")
+        if self.damage:
+            parts.append(self.damage)
+        if self.is_copy:
+            parts.append("copied as it is, without encoding")
+        parts.append(f"{self.seconds:.1f} s")
+        return ", ".join(parts)
+
+
+def restore_clip(
+    restorer: FaceRestorer,
+    source: Path,
+    target: Path,
+    options: RestoreOptions | None = None,
+    clip_options: ClipOptions | None = None,
+    *,
+    extra: Extra | None = None,
+    progress: Progress | None = None,
+    preview: Preview | None = None,
+    keep_partial: bool = False,
+) -> ClipSummary:
+    """Restore the faces of a clip into another file.
+
+    Frames are in order, whatever ``options.video`` says: faces are followed and steadied.
+
+    Args:
+        restorer: restores the frames.
+        source: the clip.
+        target: the file to write; its ending says the container (`io.video.SUFFIXES`).
+        options: how the frames are restored.
+        clip_options: how they are encoded, and which part of the clip is taken.
+        extra: tensors for all frames, as for `FaceRestorer.stream`.
+        progress: called with (frames done, frames in all), in which the second is an estimate; may
+            raise to cancel. The next call with the same arguments goes on where this one stopped.
+        preview: called with restored crops as soon as they are finished.
+        keep_partial: whether a cancelled run leaves what there is as a clip, beside the target,
+            with ``.part`` before its ending.
+
+    Raises:
+        VideoError: the clip cannot be read, or the target cannot hold it.
+        OSError: the disk is full; the next call goes on.
+    """
+    options = RestoreOptions() if options is None else options
+    clip_options = ClipOptions() if clip_options is None else clip_options
+    _check_paths(source, target)
+    began = time.monotonic()
+    window = _window(clip_options)
+    with Clip(source) as clip:
+        encoding = Encoding.choose(
+            clip, target, clip_options.codec, clip_options.crf, clip_options.encoder_preset
+        )
+        parts = _Parts.of(target, _plan(source, options, clip_options, encoding))
+        run = _Run(restorer, options, extra or Extra(), parts, clip, encoding, window)
+        try:
+            run.go(progress, preview)
+        except BaseException:
+            if keep_partial and run.segments:
+                _write_partial(run, source, target)
+            raise
+        summary = run.summary
+        summary.damage = str(clip.damage)
+    summary.is_copy = not summary.faces and _may_copy(clip_options, options, clip, target)
+    with atomic.atomic_path(target) as path:
+        segments = [] if summary.is_copy else run.segments
+        join(segments, source, path, window, container=SUFFIXES[target.suffix.lower()])
+    parts.remove()
+    summary.seconds = time.monotonic() - began
+    return summary
+
+
+def _window(options: ClipOptions) -> Window:
+    ends = [end for end in (options.end, options.first and options.start + options.first) if end]
+    if ends and min(ends) <= options.start:
+        raise VideoError(f"end ({min(ends):g} s) must lie behind start ({options.start:g} s)")
+    return Window(options.start, min(ends, default=None))
+
+
+def _check_paths(source: Path, target: Path) -> None:
+    if target.suffix.lower() not in SUFFIXES:
+        raise VideoError(f"{target} does not end like a clip: {', '.join(SUFFIXES)}")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise VideoError(f"{target} is the input and would be overwritten; choose another output")
+
+
+def _may_copy(clip_options: ClipOptions, options: RestoreOptions, clip: Clip, target: Path) -> bool:
+    """Return whether a clip without a face can be copied stream by stream."""
+    asked = clip_options.flat(changed=True)
+    same_kind = SUFFIXES.get(clip.path.suffix.lower()) == SUFFIXES[target.suffix.lower()]
+    return same_kind and options.upscale == 1 and not asked
+
+
+class _Run:
+    """One pass over a clip."""
+
+    def __init__(
+        self,
+        restorer: FaceRestorer,
+        options: RestoreOptions,
+        extra: Extra,
+        parts: _Parts,
+        clip: Clip,
+        encoding: Encoding,
+        window: Window,
+    ) -> None:
+        self._restorer, self._options, self._extra = restorer, options, extra
+        self._parts, self._clip, self._encoding, self._window = parts, clip, encoding, window
+        self.segments, self.summary, self._tracks = parts.finished()
+        self._segment: Segment | None = None
+        self._last_time = 0.0
+
+    @property
+    def last_time(self) -> float:
+        """Seconds at which the last frame written ends."""
+        return self._last_time
+
+    def go(self, progress: Progress | None, preview: Preview | None) -> None:
+        """Restore what is not finished yet, and write it in segments."""
+        skip = self.summary.resumed_at = self.summary.frames
+        if skip:
+            logger.info("%s: goes on behind frame %d.", self._clip.path, skip)
+        total = self._total()
+        is_open = False  # whether a segment is begun, seen from this thread
+        with (
+            ThreadPoolExecutor(1) as pool,
+            _ahead(self._decoded(skip), _AHEAD) as decoded,
+            _Writer(pool, _AHEAD) as writer,
+        ):
+            try:
+                for frame, tensor in decoded:
+                    result = self._restore(frame, tensor, preview)
+                    if not is_open:
+                        writer.put(self._begin_segment)
+                    writer.put(self._write, frame, tensor, result)
+                    is_open = self.summary.frames % SEGMENT != 0
+                    if not is_open:
+                        writer.put(self._end_segment, _copy_of(self.summary), self._tracks)
+                    if progress is not None:
+                        progress(self.summary.frames, max(total, self.summary.frames))
+            except BaseException:
+                writer.drop()
+                writer.put(self._close_segment)
+                raise
+            if is_open:
+                writer.put(self._end_segment, self.summary, self._tracks)
+        if not self.summary.frames:
+            raise VideoError(f"{self._clip.path} holds no frame between --start and --end")
+        if progress is not None:
+            progress(self.summary.frames, self.summary.frames)
+
+    def _total(self) -> int:
+        count = self._clip.frame_count or 0
+        if self._window.end is None and not self._window.start:
+            return count
+        rate = float(self._clip.rate)
+        end = count if self._window.end is None else min(count, round(self._window.end * rate))
+        return max(0, end - round(self._window.start * rate))
+
+    def _decoded(self, skip: int) -> Iterator[tuple[Frame, Tensor]]:
+        """Yield the frames of the window behind the first ``skip``, and their tensors."""
+        number, size = 0, None
+        for frame in self._clip.frames():
+            if size not in (None, frame.planes[0].shape):
+                raise VideoError(f"{self._clip.path} changes its size at frame {frame.index}")
+            size = frame.planes[0].shape
+            seconds = float(frame.pts * self._clip.time_base)
+            if self._window.end is not None and seconds >= self._window.end - 1e-9:
+                return
+            if not self._window.holds(seconds):
+                continue
+            if number >= skip:
+                yield frame, frame.to_tensor()
+            number += 1
+
+    def _restore(self, frame: Frame, tensor: Tensor, preview: Preview | None) -> Restoration:
+        before = self._tracks
+        extra = replace(self._extra, tracks=before, in_place=False)
+        result = self._restorer.restore(tensor, self._options, extra=extra, preview=preview)
+        assert result.tracks is not None
+        self._tracks = result.tracks
+        self._count(frame, before, result)
+        return result
+
+    def _count(self, frame: Frame, before: Tracks, result: Restoration) -> None:
+        summary, faces = self.summary, len(result.faces)
+        last, this = before.thumbnail, self._tracks.thumbnail
+        if not summary.scenes or (last is not None and this is not None and is_cut(last, this)):
+            summary.scenes.append(Scene(round(float(frame.pts * self._clip.time_base), 3)))
+        summary.scenes[-1].frames += 1
+        summary.scenes[-1].faces += faces
+        summary.frames += 1
+        summary.faces += faces
+        summary.with_faces += faces > 0
+
+    def _begin_segment(self) -> None:
+        path = self._parts.segment(len(self.segments))
+        self._segment = Segment(path, self._clip, self._encoding)
+        self.segments.append(path)
+
+    def _write(self, frame: Frame, tensor: Tensor, result: Restoration) -> None:
+        assert self._segment is not None
+        frames = result.frames
+        if frames.shape == tensor.shape:
+            self._segment.write(frame.with_change(tensor, frames))
+        else:
+            self._segment.write(frame.resized(frames))
+        duration = frame.duration or round(1 / (self._clip.rate * self._clip.time_base))
+        self._last_time = float((frame.pts + duration) * self._clip.time_base)
+
+    def _close_segment(self) -> None:
+        if self._segment is not None:
+            self._segment.close()
+
+    def _end_segment(self, summary: ClipSummary, tracks: Tracks) -> None:
+        assert self._segment is not None
+        self._segment.close()
+        self._segment = None
+        self._parts.finish(len(self.segments) - 1, summary, tracks)
+
+
+def _copy_of(summary: ClipSummary) -> ClipSummary:
+    """Return a copy that counting on does not change."""
+    return replace(summary, scenes=[replace(scene) for scene in summary.scenes])
+
+
+def _write_partial(run: _Run, source: Path, target: Path) -> None:
+    """Leave what there is of a cancelled run as a clip that can be played."""
+    partial = target.with_suffix(".part" + target.suffix)
+    window = replace(run._window, end=run.last_time)
+    try:
+        with atomic.atomic_path(partial) as path:
+            join(run.segments, source, path, window, container=SUFFIXES[target.suffix.lower()])
+        logger.info("%s holds what is finished; the same command goes on.", partial)
+    except (VideoError, OSError, ValueError) as error:
+        logger.warning("%s: what is finished cannot be shown yet (%s).", partial, error)
+
+
+def _plan(
+    source: Path, options: RestoreOptions, clip_options: ClipOptions, encoding: Encoding
+) -> dict[str, Any]:
+    """Return what the segments depend on: where it is another, they are begun anew."""
+    status = source.stat()
+    return {
+        "version": __version__,
+        "source": [str(source.resolve()), status.st_size, status.st_mtime_ns],
+        "options": options.fingerprint(),
+        "clip": clip_options.fingerprint(),
+        "encoding": asdict(encoding),
+        "segment": SEGMENT,
+    }
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The folder beside a target that holds its segments, until they are joined."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, target: Path, plan: dict[str, Any]) -> _Parts:
+        """Return the folder of a target; what another plan left there is removed."""
+        parts = cls(target.with_name(f".{target.name[:200]}.gfp-parts"))
+        text = json.dumps(plan, sort_keys=True)
+        note = parts.folder / "plan.json"
+        if not note.is_file() or note.read_text(encoding="utf-8") != text:
+            parts.remove()
+            parts.folder.mkdir(parents=True)
+            atomic.write_text(note, text)
+        return parts
+
+    def segment(self, index: int) -> Path:
+        """Return the file of a segment."""
+        return self.folder / f"{index:06}.segment"
+
+    def finished(self) -> tuple[list[Path], ClipSummary, Tracks]:
+        """Return the whole segments, and what was known behind the last of them."""
+        segments: list[Path] = []
+        while (self.folder / f"{len(segments):06}.state").is_file():
+            segments.append(self.segment(len(segments)))
+        if not segments:
+            return [], ClipSummary(), Tracks()
+        summary, tracks = _load_state(self.folder / f"{len(segments) - 1:06}.state")
+        return segments, summary, tracks
+
+    def finish(self, index: int, summary: ClipSummary, tracks: Tracks) -> None:
+        """Say that a segment is whole."""
+        with atomic.atomic_path(self.folder / f"{index:06}.state") as path:
+            _save_state(path, summary, tracks)
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+_ARRAYS = ("points", "speed", "box")
+
+
+def _save_state(path: Path, summary: ClipSummary, tracks: Tracks) -> None:
+    """Write what the next segment goes on from, without code that a reader could run."""
+    tensors: dict[str, Tensor] = {}
+    rows = []
+    for index, each in enumerate(tracks.tracks):
+        rows.append({"number": each.number, "age": each.age, "missing": each.missing})
+        for name in _ARRAYS:
+            tensors[f"{index}.{name}"] = torch.from_numpy(getattr(each, name).copy())
+        if each.embedding is not None:
+            tensors[f"{index}.embedding"] = each.embedding.cpu().contiguous()
+        for name, value in each.values.items():
+            tensors[f"{index}.values.{name}"] = value.detach().cpu().contiguous().clone()
+    if tracks.thumbnail is not None:
+        tensors["thumbnail"] = tracks.thumbnail.contiguous()
+    notes = {
+        "tracks": rows,
+        "count": tracks.count,
+        "frame_size": tracks.frame_size,
+        "summary": asdict(summary),
+    }
+    save_file(tensors, str(path), {"state": json.dumps(notes)})
+
+
+def _load_state(path: Path) -> tuple[ClipSummary, Tracks]:
+    with safe_open(str(path), framework="pt") as file:
+        notes = json.loads(file.metadata()["state"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tracks = []
+    for index, row in enumerate(notes["tracks"]):
+        start = f"{index}.values."
+        values = {
+            name.removeprefix(start): value
+            for name, value in tensors.items()
+            if name.startswith(start)
+        }
+        points, speed, box = (
+            np.asarray(tensors[f"{index}.{name}"].numpy(), np.float64) for name in _ARRAYS
+        )
+        tracks.append(
+            Track(
+                row["number"],
+                points,
+                speed,
+                box,
+                age=row["age"],
+                missing=row["missing"],
+                embedding=tensors.get(f"{index}.embedding"),
+                past=values,
+                values=values,
+            )
+        )
+    size = notes["frame_size"]
+    summary = ClipSummary(**notes["summary"])
+    summary.scenes = [Scene(**cast(dict[str, Any], scene)) for scene in summary.scenes]
+    return summary, Tracks(
+        tuple(tracks),
+        thumbnail=tensors.get("thumbnail"),
+        frame_size=None if size is None else (size[0], size[1]),
+        count=notes["count"],
+    )
+
+
+class _ahead(Iterator[T]):  # noqa: N801 -- used like a function
+    """Run an iterator in a thread of its own, some items before they are needed."""
+
+    def __init__(self, items: Iterator[T], depth: int) -> None:
+        self._queue: Queue[tuple[str, Any]] = Queue(depth)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(items,), daemon=True)
+
+    def __enter__(self) -> _ahead[T]:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        while self._thread.is_alive():
+            while not self._queue.empty():
+                self._queue.get_nowait()
+            self._thread.join(0.01)
+
+    def __next__(self) -> T:
+        kind, value = self._queue.get()
+        if kind == "item":
+            return cast(T, value)
+        if kind == "error":
+            raise value
+        raise StopIteration
+
+    def _run(self, items: Iterator[T]) -> None:
+        try:
+            for item in items:
+                self._queue.put(("item", item))
+                if self._stop.is_set():
+                    return
+        except BaseException as error:
+            self._queue.put(("error", error))
+        else:
+            self._queue.put(("end", None))
+
+
+class _Writer:
+    """Do one thing after the other in another thread, and raise here what failed there."""
+
+    def __init__(self, pool: ThreadPoolExecutor, depth: int) -> None:
+        self._pool, self._room = pool, threading.Semaphore(depth)
+        self._error: BaseException | None = None
+        self._dropped = False
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._pool.shutdown(wait=True)
+        if kind is None:
+            self._raise()
+
+    def put(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Do it when all before is done; waits while too much is waiting."""
+        self._raise()
+        self._room.acquire()
+        self._pool.submit(self._do, work, arguments)
+
+    def drop(self) -> None:
+        """Forget an error, so that what ends the file can still be put."""
+        self._error = None
+
+    def _do(self, work: Callable[..., None], arguments: Sequence[Any]) -> None:
+        try:
+            if self._error is None:
+                work(*arguments)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._room.release()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
