@@ -177,18 +177,19 @@ class Layout:
     def to_rgb(self, planes: Sequence[Plane]) -> NDArray[np.float32]:
         """Return planes as (H, W, 3) float32 RGB, nominally in [0, 1]; alpha is left out."""
         if self.is_rgb:
-            green, blue, red = (plane.astype(np.float32) for plane in planes[:3])
+            green, blue, red = (_float(plane) for plane in planes[:3])
             return np.stack([red, green, blue], axis=2) / np.float32(2**self.depth - 1)
         offset, span = self._luma
-        luma = (planes[0].astype(np.float32) - offset) / span
+        luma = (_float(planes[0]) - np.float32(offset)) / np.float32(span)
         if self.is_gray:
             return np.repeat(luma[:, :, None], 3, axis=2)
         middle, range_ = self._chroma
         size = (luma.shape[1], luma.shape[0])
         blue, red = (
-            cv2.resize((plane.astype(np.float32) - middle) / range_, size) for plane in planes[1:3]
+            cv2.resize((_float(plane) - np.float32(middle)) / np.float32(range_), size)
+            for plane in planes[1:3]
         )
-        return cv2.transform(np.dstack([luma, blue, red]), self._to_rgb_matrix)
+        return _float(cv2.transform(np.dstack([luma, blue, red]), self._to_rgb_matrix))
 
     def add(self, planes: Sequence[Plane], change: NDArray[np.float32]) -> list[Plane]:
         """Return planes with a change of (H, W, 3) RGB added; samples it is zero in are the same.
@@ -199,7 +200,7 @@ class Layout:
         if self.is_rgb:
             parts = [change[:, :, channel] * top for channel in (1, 2, 0)]
         else:
-            ycc = cv2.transform(change, np.linalg.inv(self._to_rgb_matrix))
+            ycc = _float(cv2.transform(change, np.linalg.inv(self._to_rgb_matrix)))
             parts = [ycc[:, :, 0] * self._luma[1]]
             if not self.is_gray:
                 span = self._chroma[1]
@@ -236,7 +237,11 @@ def _padded(
     right = -size[1] % round(size[1] / chroma[1])
     if not bottom and not right:
         return part
-    return cv2.copyMakeBorder(part, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+    return _float(cv2.copyMakeBorder(part, 0, bottom, 0, right, cv2.BORDER_REPLICATE))
+
+
+def _float(samples: NDArray[Any]) -> NDArray[np.float32]:
+    return samples.astype(np.float32, copy=False)
 
 
 def _planar_name(pixel: Any, depth: int, is_rgb: bool, is_gray: bool, has_alpha: bool) -> str:
@@ -517,10 +522,10 @@ class Encoding:
         av = import_av()
         known = ENCODERS.get(self.codec)
         for name in known.names if known else (self.codec,):
-            with contextlib.suppress(av.FFmpegError):
+            with contextlib.suppress(av.FFmpegError, ValueError):
                 codec = av.Codec(name, "w")
                 if codec.type == "video":
-                    return name
+                    return str(name)
         hardware = [name for name in sorted(av.codecs_available) if name.endswith(_HARDWARE)]
         raise VideoError(
             f"there is no encoder {self.codec} here; there are {', '.join(ENCODERS)}"
@@ -626,7 +631,7 @@ class Segment:
         """Return the frame as the decoder's class, in the layout's own format."""
         layout = frame.layout
         height, width = frame.planes[0].shape
-        picture = self._av.VideoFrame(width, height, layout.format)
+        picture: VideoFrame = self._av.VideoFrame(width, height, layout.format)
         for plane, samples in zip(picture.planes, frame.planes, strict=True):
             line = plane.line_size // samples.itemsize
             rows = np.zeros((plane.height, line), samples.dtype)
@@ -641,7 +646,7 @@ class Segment:
 
     def _fitted(self, picture: VideoFrame) -> VideoFrame:
         """Return the picture in the encoder's pixel format and size."""
-        pts, base, duration = picture.pts, picture.time_base, picture.duration
+        pts, base, duration = int(picture.pts or 0), picture.time_base, picture.duration
         if picture.format.name != self._format:
             picture = _converted(picture, self._format)
         width, height = self._stream.width, self._stream.height
@@ -710,7 +715,7 @@ def _encoded_size(picture: VideoFrame, format: str, encoder: str) -> tuple[int, 
 
 def _with_even_size(av: Any, picture: VideoFrame, width: int, height: int) -> VideoFrame:
     """Return a picture with its last row and column repeated."""
-    result = av.VideoFrame(width, height, picture.format.name)
+    result: VideoFrame = av.VideoFrame(width, height, picture.format.name)
     for before, after in zip(picture.planes, result.planes, strict=True):
         dtype = np.uint8 if picture.format.components[0].bits == 8 else np.dtype("<u2")
         samples = _array(before, dtype)
@@ -734,7 +739,9 @@ class Window:
 
     def holds(self, seconds: float) -> bool:
         """Return whether a time lies in the window."""
-        return seconds >= self.start - 1e-9 and (self.end is None or seconds < self.end - 1e-9)
+        # Sound may begin before zero, with samples that prime its decoder.
+        begun = not self.start or seconds >= self.start - 1e-9
+        return begun and (self.end is None or seconds < self.end - 1e-9)
 
 
 def join(
@@ -777,7 +784,7 @@ def join(
 
 def _write_gif(av: Any, segments: Sequence[Path], target: Path, window: Window) -> None:
     """Write segments as a GIF, each frame with the palette that fits it best."""
-    graph = None
+    graph: Any = None
     with av.open(str(target), "w", format="gif") as output:
         for path in segments:
             with av.open(str(path)) as segment:

@@ -1,0 +1,242 @@
+"""Clips frame by frame: planes, time stamps, colors, sound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+av = pytest.importorskip("av")
+
+from gfp_core.io.video import (  # noqa: E402
+    SUFFIXES,
+    Clip,
+    Encoding,
+    Frame,
+    Segment,
+    VideoError,
+    Window,
+    join,
+)
+from tests.io.clip_maker import BASE, make_clip, packets_of, stamps_of, times  # noqa: E402
+
+BOX = (slice(None), slice(None), slice(8, 20), slice(9, 21))
+
+
+def rewrite(source: Path, target: Path, *, codec: str | None = None, change: float = 0.1) -> None:
+    """Write a clip anew, brighter in a box, in segments of five frames."""
+    paths: list[Path] = []
+    with Clip(source) as clip:
+        encoding = Encoding.choose(clip, target, codec, None, None)
+        segment = None
+        for frame in clip.frames():
+            if frame.index % 5 == 0:
+                if segment is not None:
+                    segment.close()
+                paths.append(target.with_name(f"{target.name}.{len(paths)}"))
+                segment = Segment(paths[-1], clip, encoding)
+            before = frame.to_tensor()
+            after = before.clone()
+            after[BOX] += change
+            assert segment is not None
+            segment.write(frame.with_change(before, after))
+        assert segment is not None
+        segment.close()
+    join(paths, source, target, container=SUFFIXES[target.suffix])
+
+
+def frames_of(path: Path) -> list[Frame]:
+    with Clip(path) as clip:
+        return list(clip.frames())
+
+
+KINDS = {
+    "h264.mp4": {},
+    "ten_bits.mp4": {"pixel_format": "yuv420p10le", "options": {"crf": "10"}},
+    "full_range.mp4": {"pixel_format": "yuvj420p", "colors": {"color_range": 2}},
+    "bt709.mkv": {"colors": {"color_primaries": 1, "color_trc": 1, "colorspace": 1}},
+    "prores.mov": {"codec": "prores_ks", "pixel_format": "yuv422p10le"},
+    "vp9.webm": {"codec": "libvpx-vp9", "sound": 0},
+    "ffv1.avi": {"codec": "ffv1"},
+    "turned.mp4": {"rotation": 90},
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_times_sound_and_colors_are_the_clips(tmp_path: Path, name: str) -> None:
+    source = make_clip(tmp_path / name, **KINDS[name])
+    target = tmp_path / f"out_{name}"
+    rewrite(source, target)
+    assert stamps_of(target) == stamps_of(source)
+    with av.open(str(source)) as before, av.open(str(target)) as after:
+        first, second = before.streams.video[0], after.streams.video[0]
+        for attribute in ("color_primaries", "color_trc", "colorspace", "color_range", "pix_fmt"):
+            pair = [getattr(each.codec_context, attribute) for each in (first, second)]
+            assert pair[0] == pair[1], attribute
+        assert after.metadata["title"] == "a clip"
+        if not name.endswith(".avi"):
+            titles = [
+                [(each["metadata"]["title"], each["end"] * each["time_base"]) for each in chapters]
+                for chapters in (before.chapters(), after.chapters())
+            ]
+            assert titles[0] == titles[1] != []
+    if KINDS[name].get("sound", 1):
+        assert packets_of(target, "audio") == packets_of(source, "audio")
+    assert [frame.turns for frame in frames_of(target)] == [
+        frame.turns for frame in frames_of(source)
+    ]
+
+
+def test_a_variable_rate_stays_variable(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "clip.mp4")
+    rewrite(source, tmp_path / "out.mp4")
+    assert stamps_of(tmp_path / "out.mp4") == [pts * BASE for pts in times(12)]
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "ten_bits.mp4", "full_range.mp4", "turned.mp4"])
+def test_samples_that_no_change_touches_are_the_decoders(tmp_path: Path, name: str) -> None:
+    source = make_clip(tmp_path / name, **KINDS[name])
+    rewrite(source, tmp_path / "out.mkv", codec="ffv1")
+    for before, after in zip(frames_of(source), frames_of(tmp_path / "out.mkv"), strict=True):
+        turned = before.turns
+        box = np.zeros(np.rot90(before.planes[0], turned).shape, bool)
+        box[8:20, 9:21] = True
+        box = np.rot90(box, -turned)
+        # Chroma samples that stand for a pixel of the box.
+        small = box.reshape(box.shape[0] // 2, 2, box.shape[1] // 2, 2).any(axis=(1, 3))
+        for plane, other, inside in zip(
+            before.planes, after.planes, (box, small, small), strict=True
+        ):
+            assert np.array_equal(plane[~inside], other[~inside])
+        assert (before.planes[0][box] < after.planes[0][box]).mean() > 0.9
+
+
+def test_a_change_comes_back_as_it_was_made(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "clip.mkv", codec="ffv1", pixel_format="yuv444p10le", frames=1)
+    frame = frames_of(source)[0]
+    before = frame.to_tensor()
+    after = before.clone()
+    after[:, 0, 10:20, 10:20] += 0.1
+    after[:, 1:, 10:20, 10:20] -= 0.05
+    again = frame.with_change(before, after).to_tensor()
+    assert (again - after).abs().max() < 2 / 1023
+
+
+def test_colors_are_those_of_the_decoder(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "clip.mkv", codec="ffv1", pixel_format="yuv444p", frames=1)
+    frame = frames_of(source)[0]
+    with av.open(str(source)) as clip:
+        rgb = next(clip.decode(video=0)).to_ndarray(format="rgb24").astype(np.float32) / 255
+    ours = frame.to_tensor()[0].permute(1, 2, 0).clamp(0, 1).numpy()
+    assert np.abs(ours - rgb).max() < 3 / 255
+
+
+def test_odd_sizes_are_encoded(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "odd.mkv", codec="ffv1", size=(63, 47), frames=6)
+    rewrite(source, tmp_path / "out.mp4", codec="h264")
+    assert frames_of(tmp_path / "out.mp4")[0].planes[0].shape == (48, 64)
+    rewrite(source, tmp_path / "out.mkv")
+    assert frames_of(tmp_path / "out.mkv")[0].planes[0].shape == (47, 63)
+
+
+def test_a_gif_keeps_its_times(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "clip.mp4", sound=0)
+    rewrite(source, tmp_path / "one.gif")
+    rewrite(tmp_path / "one.gif", tmp_path / "two.gif")
+    assert stamps_of(tmp_path / "two.gif") == stamps_of(tmp_path / "one.gif")
+    expected = [float(stamp) for stamp in stamps_of(source)]
+    assert np.allclose([float(s) for s in stamps_of(tmp_path / "two.gif")], expected, atol=0.006)
+
+
+def test_broken_packets_are_left_out_and_the_sound_stays_in_step(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "clip.mkv", codec="ffv1", options={"slicecrc": "1"}, frames=12)
+    data = bytearray(source.read_bytes())
+    third = packets_of(source, "video")[3]
+    place = data.index(third)
+    data[place : place + len(third)] = bytes(len(third))
+    source.write_bytes(data)
+    rewrite(source, tmp_path / "out.mkv")
+    assert packets_of(tmp_path / "out.mkv", "audio") == packets_of(source, "audio")
+    assert (
+        set(stamps_of(tmp_path / "out.mkv"))
+        <= {round(pts * BASE * 1000) / 1000 for pts in times(12)}
+        or len(stamps_of(tmp_path / "out.mkv")) >= 11
+    )
+
+
+def test_a_truncated_clip_gives_what_there_is(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "clip.mkv", frames=30)
+    source.write_bytes(source.read_bytes()[:-2000])
+    rewrite(source, tmp_path / "out.mkv")
+    assert 5 < len(stamps_of(tmp_path / "out.mkv")) <= 30
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("text.mp4", b"no clip at all", "cannot be read as a clip"),
+        ("empty.mp4", b"", "cannot be read as a clip"),
+    ],
+)
+def test_what_is_no_clip_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match=rf"{name} {message}"):
+        Clip(path)
+
+
+def test_sound_alone_is_no_clip(tmp_path: Path) -> None:
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("aac", rate=48000, layout="mono")
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        silence.sample_rate = 48000
+        output.mux(stream.encode(silence))
+        output.mux(stream.encode(None))
+    with pytest.raises(VideoError, match="holds no moving pictures"):
+        Clip(path)
+
+
+def test_hdr_is_refused(tmp_path: Path) -> None:
+    colors = {"color_primaries": 9, "color_trc": 16, "colorspace": 9}
+    source = make_clip(
+        tmp_path / "hdr.mkv",
+        codec="libx265",
+        pixel_format="yuv420p10le",
+        options={"x265-params": "log-level=error:colorprim=9:transfer=16:colormatrix=9"},
+        colors=colors,
+        frames=2,
+    )
+    with pytest.raises(VideoError, match=r"is HDR \(PQ\)"):
+        Clip(source)
+
+
+def test_a_codec_that_the_container_does_not_take_is_refused(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "clip.mp4", frames=2)
+    with Clip(source) as clip:
+        with pytest.raises(VideoError, match="a webm file holds no h264"):
+            Encoding.choose(clip, tmp_path / "out.webm", "h264", None, None)
+        with pytest.raises(VideoError, match="there is no encoder h266"):
+            Encoding.choose(clip, tmp_path / "out.mp4", "h266", None, None)
+        assert Encoding.choose(clip, tmp_path / "out.webm", None, None, None).codec == "vp9"
+        assert Encoding.choose(clip, tmp_path / "out.mp4", None, None, None).codec == "h264"
+
+
+def test_a_window_holds_its_start_and_not_its_end() -> None:
+    window = Window(1.0, 2.0)
+    assert [window.holds(seconds) for seconds in (0.99, 1.0, 1.99, 2.0)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+def test_the_tensor_is_upright(tmp_path: Path) -> None:
+    plain = frames_of(make_clip(tmp_path / "plain.mkv", codec="ffv1", frames=1))[0].to_tensor()
+    source = make_clip(tmp_path / "turned.mp4", rotation=90, frames=1, options={"crf": "1"})
+    turned = frames_of(source)[0].to_tensor()
+    assert turned.shape == (1, 3, 64, 48)
+    assert (torch.rot90(plain, 1, (2, 3)) - turned).abs().mean() < 0.02

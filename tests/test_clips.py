@@ -1,0 +1,165 @@
+"""A clip restored: every frame once, resumed with the same result, copied where no face is."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("av")
+
+from gfp_core import clips
+from gfp_core.clips import restore_clip
+from gfp_core.io.video import Segment, VideoError
+from gfp_core.options import ClipOptions, RestoreOptions
+from tests.io.clip_maker import BASE, make_clip, packets_of, stamps_of, times
+
+
+@pytest.fixture(autouse=True)
+def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clips, "SEGMENT", 5)
+
+
+OPTIONS = RestoreOptions.of(score=0.5)
+"""The fixture's detector is sure of its faces by 0.75."""
+
+
+def restore(*arguments: Any, options: RestoreOptions = OPTIONS, **more: Any) -> Any:
+    restorer, source, target, *rest = arguments
+    return restore_clip(restorer, source, target, options, *rest, **more)
+
+
+class Cancelled(BaseException):
+    """What a progress function raises."""
+
+
+def cancel_at(number: int) -> Any:
+    def progress(done: int, total: int) -> None:
+        if done == number:
+            raise Cancelled
+
+    return progress
+
+
+def test_every_frame_is_restored_once(tmp_path: Path, fake_restorer: Any) -> None:
+    source = make_clip(tmp_path / "clip.mp4", frames=12)
+    done: list[int] = []
+    summary = restore(
+        fake_restorer, source, tmp_path / "out.mp4", progress=lambda now, _: done.append(now)
+    )
+    assert (summary.frames, summary.faces, summary.with_faces) == (12, 12, 12)
+    assert len(summary.scenes) == 1
+    assert done == [*range(1, 13), 12]
+    assert stamps_of(tmp_path / "out.mp4") == stamps_of(source)
+    assert packets_of(tmp_path / "out.mp4", "audio") == packets_of(source, "audio")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "out.mp4"]
+    assert packets_of(tmp_path / "out.mp4", "video") != packets_of(source, "video")
+
+
+@pytest.mark.parametrize("stop", [3, 5, 8, 11])
+def test_a_cancelled_run_goes_on_with_the_same_result(
+    tmp_path: Path, fake_restorer: Any, stop: int
+) -> None:
+    source = make_clip(tmp_path / "clip.mp4", frames=12)
+    restore(fake_restorer, source, tmp_path / "whole.mp4")
+    target = tmp_path / "out.mp4"
+    with pytest.raises(Cancelled):
+        restore(fake_restorer, source, target, progress=cancel_at(stop))
+    assert not target.exists()
+    summary = restore(fake_restorer, source, target)
+    assert summary.resumed_at == stop // 5 * 5
+    assert (summary.frames, summary.faces) == (12, 12)
+    assert target.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+
+
+def test_a_cancelled_run_can_leave_a_clip_that_plays(tmp_path: Path, fake_restorer: Any) -> None:
+    source = make_clip(tmp_path / "clip.mp4", frames=12)
+    with pytest.raises(Cancelled):
+        restore(
+            fake_restorer, source, tmp_path / "out.mp4", progress=cancel_at(8), keep_partial=True
+        )
+    shown = stamps_of(tmp_path / "out.part.mp4")
+    assert shown == stamps_of(source)[: len(shown)]
+    assert len(shown) in (7, 8)
+
+
+def test_other_options_begin_anew(tmp_path: Path, fake_restorer: Any) -> None:
+    source = make_clip(tmp_path / "clip.mp4", frames=12)
+    with pytest.raises(Cancelled):
+        restore(fake_restorer, source, tmp_path / "out.mp4", progress=cancel_at(8))
+    options = OPTIONS.replace(strength=0.5)
+    summary = restore(fake_restorer, source, tmp_path / "out.mp4", options=options)
+    assert summary.resumed_at == 0
+
+
+def test_a_clip_without_a_face_is_copied(tmp_path: Path, fake_restorer: Any) -> None:
+    source = make_clip(tmp_path / "clip.mp4", frames=7, face=False)
+    summary = restore(fake_restorer, source, tmp_path / "out.mp4")
+    assert summary.is_copy
+    assert packets_of(tmp_path / "out.mp4", "video") == packets_of(source, "video")
+    assert packets_of(tmp_path / "out.mp4", "audio") == packets_of(source, "audio")
+    options = ClipOptions.of(codec="ffv1")
+    assert not restore(fake_restorer, source, tmp_path / "out.mkv", options).is_copy
+
+
+def test_a_part_of_a_clip(tmp_path: Path, fake_restorer: Any) -> None:
+    source = make_clip(tmp_path / "clip.mp4", frames=12)
+    options = ClipOptions.of(start=0.1, end=0.3)
+    summary = restore(fake_restorer, source, tmp_path / "out.mp4", options)
+    inside = [pts * BASE for pts in times(12) if 0.1 <= pts * BASE < 0.3]
+    assert summary.frames == len(inside)
+    shown = stamps_of(tmp_path / "out.mp4")
+    assert [float(stamp - shown[0]) for stamp in shown] == pytest.approx(
+        [float(stamp - inside[0]) for stamp in inside]
+    )
+
+
+def test_upscaled_frames_are_larger(tmp_path: Path, fake_restorer: Any) -> None:
+    source = make_clip(tmp_path / "clip.mp4", frames=3)
+    options = OPTIONS.replace(upscale=2)
+    restore(fake_restorer, source, tmp_path / "out.mp4", options=options)
+    import av
+
+    with av.open(str(tmp_path / "out.mp4")) as clip:
+        assert (clip.streams.video[0].width, clip.streams.video[0].height) == (128, 96)
+
+
+def test_a_cut_is_counted(tmp_path: Path, fake_restorer: Any, monkeypatch: Any) -> None:
+    source = make_clip(tmp_path / "clip.mp4", frames=6)
+    cuts = iter([False, False, True, False, False])
+    monkeypatch.setattr(clips, "is_cut", lambda *_: next(cuts))
+    summary = restore(fake_restorer, source, tmp_path / "out.mp4")
+    assert [scene.frames for scene in summary.scenes] == [3, 3]
+    assert summary.scenes[1].start == pytest.approx(float(times(4)[3] * BASE), abs=1e-3)
+
+
+def test_a_full_disk_ends_the_run_and_the_next_goes_on(
+    tmp_path: Path, fake_restorer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_clip(tmp_path / "clip.mp4", frames=12)
+    write = Segment.write
+
+    def full(self: Segment, frame: Any) -> None:
+        if frame.index == 8:
+            raise OSError(errno.ENOSPC, "no space left")
+        write(self, frame)
+
+    monkeypatch.setattr(Segment, "write", full)
+    with pytest.raises(OSError, match="no space left"):
+        restore(fake_restorer, source, tmp_path / "out.mp4")
+    assert not (tmp_path / "out.mp4").exists()
+    monkeypatch.setattr(Segment, "write", write)
+    assert restore(fake_restorer, source, tmp_path / "out.mp4").resumed_at == 5
+
+
+def test_the_input_is_never_the_output(tmp_path: Path, fake_restorer: Any) -> None:
+    source = make_clip(tmp_path / "clip.mp4", frames=2)
+    with pytest.raises(VideoError, match="is the input and would be overwritten"):
+        restore(fake_restorer, source, source)
+    with pytest.raises(VideoError, match="does not end like a clip"):
+        restore(fake_restorer, source, tmp_path / "out.txt")
+    options = ClipOptions.of(start=2, end=1)
+    with pytest.raises(VideoError, match=r"end \(1 s\) must lie behind start \(2 s\)"):
+        restore(fake_restorer, source, tmp_path / "out.mp4", options)
