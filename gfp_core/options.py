@@ -167,11 +167,18 @@ class Option:
             return ", ".join(map(str, self.choices))
         noun = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
         words = noun[self.kind]
+        # A whole number of twenty digits is written with all of them.
+        low, high = (limit if isinstance(limit, int) else f"{limit:g}" for limit in self._limits)
         if self.min is not None and self.max is not None:
-            words += f" from {self.min:g} to {self.max:g}"
+            words += f" from {low} to {high}"
         elif self.min is not None:
-            words += f" from {self.min:g} on"
+            words += f" from {low} on"
         return words
+
+    @property
+    def _limits(self) -> tuple[float, float]:
+        low = -math.inf if self.min is None else self.min
+        return low, math.inf if self.max is None else self.max
 
     def _check_item(self, value: Any) -> Any:
         if self.validate is not None:
@@ -182,8 +189,7 @@ class Option:
             if not match:
                 raise OptionError(f"{self.name} must be one of {self.allowed}, not {value!r}")
             return match[0]
-        low = -math.inf if self.min is None else self.min
-        high = math.inf if self.max is None else self.max
+        low, high = self._limits
         is_number = self.kind in (int, float)
         if typed is None or (is_number and not low <= typed <= high):
             raise OptionError(f"{self.name} must be {self.allowed}, not {value!r}")

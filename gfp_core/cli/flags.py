@@ -223,8 +223,7 @@ def _help(option: Option) -> str:
     if option.is_list:
         notes.append(f"some of {','.join(map(str, option.choices))}")
     elif option.kind in (int, float) and option.min is not None:
-        limit = f"from {option.min:g} on" if option.max is None else ""
-        notes.append(limit or f"{option.min:g} to {option.max:g}")
+        notes.append(option.allowed.partition(" from ")[2].removeprefix("from "))
     if option.default is not None:
         notes.append(f"default: {_shown(option.default)}")
     if option.bare is not None:

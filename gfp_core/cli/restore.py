@@ -40,7 +40,8 @@ def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
         parents=[talk],
         usage="gfp restore INPUT [INPUT ...] -o OUT [FLAG ...]",
         help="restore the faces of pictures",
-        description="Restore the faces of pictures (PNG, JPEG, WebP, TIFF, BMP). Files that are "
+        description="Restore the faces of pictures (PNG, JPEG, WebP, TIFF and BMP; GIF, AVIF "
+        "and HEIC become PNG). Files that are "
         "already finished are skipped, so an interrupted run goes on where it stopped; results of "
         "other options, another model or another picture are made again.",
     )
