@@ -2,8 +2,11 @@
 
 import json
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import skimage.data
@@ -14,7 +17,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmarks import baselines
-from gfp_core.detect import DEFAULT_SCORE, FaceDetector, load_detector
+from gfp_core import detect as detect_module
+from gfp_core.detect import (
+    CLOSE_SIDE,
+    DEFAULT_SCORE,
+    SECOND_SIDE,
+    FaceDetector,
+    YuNetDetector,
+    load_detector,
+)
 from gfp_core.faces import Faces
 from gfp_core.io.images import read_image
 from gfp_core.networks import retinaface
@@ -483,3 +494,94 @@ def test_one_face_in_each_portrait(detector, shared_dir, pattern, people_behind)
         if len(found) > 1:
             more.add(path.name)
     assert more == people_behind
+
+
+# --- What is no face
+
+
+def enlarged(picture: np.ndarray, long_side: int) -> Tensor:
+    scale = long_side / max(picture.shape[:2])
+    size = (round(picture.shape[1] * scale), round(picture.shape[0] * scale))
+    larger = cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC)
+    if larger.ndim == 2:
+        larger = np.repeat(larger[..., None], 3, axis=2)
+    return torch.from_numpy(larger).permute(2, 0, 1)[None].float() / 255
+
+
+@pytest.mark.parametrize("name", ["motorcycle", "cell"])
+def test_enlarged_pictures_without_people_show_no_face(detector, name):
+    picture = skimage.data.cell() if name == "cell" else skimage.data.stereo_motorcycle()[0]
+    frames = enlarged(picture, 1600)
+    assert len(detector.detect(frames)) == 0
+    first_look = FaceDetector(detector.net).detect(frames).faces
+    assert max(face.score for face in first_look) > 0.95  # the first look alone is sure
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.25, 3.0])
+def test_a_second_look_changes_nothing_about_a_face(detector, astronaut, scale):
+    frames = torch.nn.functional.interpolate(
+        astronaut, scale_factor=scale, mode="bicubic", antialias=True
+    )
+    plain = FaceDetector(detector.net).detect(frames)
+    assert len(plain) == 1
+    assert same(detector.detect(frames), plain)
+    assert detector.detect(frames).faces[0].score == plain.faces[0].score
+
+
+def test_a_doubtful_face_has_the_lower_of_both_confidences():
+    class Doubtful(Spots):
+        """Sure at first; the close look less, and the second look less again, if at all."""
+
+        second = 0.6
+
+        def forward(self, images: Tensor, **how: Any) -> tuple[Tensor, Tensor, Tensor]:
+            boxes, classes, points = super().forward(images, **how)
+            looks = {CLOSE_SIDE: 0.9, SECOND_SIDE: self.second}
+            return boxes, classes * looks.get(images.shape[3], 1.0), points
+
+    frames = spots(100, 100, np.array([[30.0, 35], [70, 35], [50, 70]]))
+    plain = FaceDetector(Doubtful()).detect(frames, score=0.3)
+    weighed = FaceDetector(Doubtful(), doubt=0.99).detect(frames, score=0.3)
+    assert same(plain, weighed, 0.1)
+    assert plain.faces[0].score == pytest.approx(0.99)
+    assert weighed.faces[0].score == pytest.approx(0.99 * 0.6)
+    assert len(FaceDetector(Doubtful(), doubt=0.99).detect(frames, score=0.7)) == 0
+    assert len(FaceDetector(Doubtful(), doubt=0.5).detect(frames, score=0.7)) == 1
+    unseen = Doubtful()
+    unseen.second = 0.0
+    assert len(FaceDetector(unseen, doubt=0.99).detect(frames, score=0.3)) == 0
+    assert len(FaceDetector(unseen, doubt=0.99).detect(frames, score=0.01)) == 1
+
+
+def test_only_so_many_faces_of_a_frame_are_taken_and_that_is_said(
+    detector, astronaut, monkeypatch, caplog
+):
+    frames = astronaut[:, :, ::2, ::2]
+    everything = detector.detect(frames, score=0.0, multiscale=False)
+    monkeypatch.setattr(detect_module, "MOST_FACES", 5)
+    with caplog.at_level(logging.WARNING):
+        surest = detector.detect(frames, score=0.0, multiscale=False)
+    assert len(everything) > 50
+    assert [face.score for face in surest.faces] == [face.score for face in everything.faces[:5]]
+    assert f"{len(everything)} detections in one frame: the surest 5 are taken" in caplog.text
+    caplog.clear()
+    assert len(detector.detect(frames)) == 1
+    assert not caplog.records
+
+
+def test_yunet_sees_one_image_at_a_time(astronaut):
+    class Busy:
+        """As OpenCV's network, which holds the size of the image that is being looked at."""
+
+        busy = False
+
+        def __call__(self, image: np.ndarray, score: float) -> np.ndarray:
+            assert not self.busy
+            self.busy = True
+            time.sleep(0.01)
+            self.busy = False
+            return np.zeros((0, 15), np.float32)
+
+    detector = YuNetDetector(Busy())  # type: ignore[arg-type]
+    with ThreadPoolExecutor(4) as pool:
+        assert [len(faces) for faces in pool.map(detector.detect, [astronaut] * 8)] == [0] * 8
