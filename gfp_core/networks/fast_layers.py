@@ -160,16 +160,16 @@ def in_bands(
         if not whole:
             whole = [
                 torch.empty(
-                    (band.shape[0], band.shape[1], math.ceil(rows * scale), band.shape[3]),
-                    dtype=band.dtype,
-                    device=band.device,
+                    (part.shape[0], part.shape[1], math.ceil(rows * scale), part.shape[3]),
+                    dtype=part.dtype,
+                    device=part.device,
                     memory_format=NHWC,
                 )
-                for band in parts
+                for part in parts
             ]
         first, count = int((start - low) * scale), math.ceil((stop - start) * scale)
-        for total, band in zip(whole, parts, strict=True):
-            total[:, :, int(start * scale) :][:, :, :count] = band[:, :, first : first + count]
+        for total, part in zip(whole, parts, strict=True):
+            total[:, :, int(start * scale) :][:, :, :count] = part[:, :, first : first + count]
     return whole
 
 
