@@ -13,7 +13,9 @@ Net = TypeVar("Net", bound=nn.Module)
 def quote_some(names: Iterable[str], limit: int = 3) -> str:
     """The first names, quoted, and how many more there are: ``'a', 'b', 'c' and 7 more``."""
     listed = list(names)
-    quoted = ", ".join(f"'{name}'" for name in listed[:limit])
+    quoted = ", ".join(
+        repr(name[:80]) for name in listed[:limit]
+    )  # with what a terminal obeys escaped
     return quoted if len(listed) <= limit else f"{quoted} and {len(listed) - limit} more"
 
 

@@ -414,7 +414,7 @@ def _check(content: object, path: Path) -> tuple[dict[str, Tensor], dict[str, in
                 f"not a tensor{_several(content)}"
             )
         if value.layout != torch.strided or value.is_quantized or value.is_complex():
-            raise WeightsError(f"{path}: tensor '{key}' is sparse, quantised or complex")
+            raise WeightsError(f"{path}: tensor {str(key)[:80]!r} is sparse, quantised or complex")
         # Views let a small file claim any size; this is before a copy makes it true.
         total += value.numel() * max(value.element_size(), 4)
         if total > forms.size_limit(path.stat().st_size):

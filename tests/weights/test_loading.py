@@ -478,3 +478,13 @@ def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "w.pth")
     with pytest.raises(WeightsError, match="no regular file"):
         load_network(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("value", [torch.ones(1), torch.tensor(float("nan"))])
+def test_names_of_tensors_reach_no_terminal_as_they_are(value: Tensor, tmp_path: Path) -> None:
+    name = "\x1b[2J\x1b]0;x\x07" + "a" * 1000
+    write_zip({name: value}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError) as caught:
+        load_network(tmp_path / "w.pth")
+    assert "\x1b" not in str(caught.value)
+    assert len(str(caught.value)) < 900
