@@ -29,7 +29,7 @@ _NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _NO_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _BUSY = {errno.EACCES, errno.EPERM, errno.EBUSY, errno.ETXTBSY}
 _WAITS = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds between attempts to rename a busy file
-_STALE = 86_400  # seconds without a change, after which a part of an unknown writer is stale
+_STALE = 86_400  # seconds without a change, after which a temporary of an unknown writer is stale
 _DISK_FULL_ON_WINDOWS = 112  # ERROR_DISK_FULL
 
 _RUN = secrets.token_hex(4)  # tells this process from an earlier one of the same number
@@ -53,15 +53,15 @@ def open_atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         OSError: the folder is missing or not writable, or the disk is full (`is_disk_full`).
     """
     target = Path(path)
-    part, descriptor = _create_part(target.parent)
+    temporary, descriptor = _create_part(target.parent)
     try:
         with open(descriptor, "wb") as file:
             yield file
             file.flush()
             _fsync(file.fileno())
-        _rename(part, target)
+        _rename(temporary, target)
     except BaseException:
-        _remove(part)
+        _remove(temporary)
         raise
 
 
@@ -79,15 +79,15 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: as `open_atomic`.
     """
     target = Path(path)
-    part, descriptor = _create_part(target.parent)
+    temporary, descriptor = _create_part(target.parent)
     try:
         rights = stat.S_IMODE(os.fstat(descriptor).st_mode)
         os.close(descriptor)
-        yield part
-        part.chmod(rights)
-        commit(part, target)
+        yield temporary
+        temporary.chmod(rights)
+        commit(temporary, target)
     except BaseException:
-        _remove(part)
+        _remove(temporary)
         raise
 
 
@@ -102,22 +102,22 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def commit(part: Path, target: Path) -> None:
+def commit(temporary: Path, target: Path) -> None:
     """Flush a finished file to the disk and rename it onto its target in the same file system.
 
     Args:
-        part: a regular file, no link, as another writer left it.
+        temporary: a regular file, no link, as another writer left it.
         target: its final name; an existing file is replaced.
 
     Raises:
-        OSError: ``part`` is a link or missing, or cannot be renamed; both files are as they were.
+        OSError: the finished file is a link, is missing or cannot be renamed; nothing is changed.
     """
-    descriptor = os.open(part, os.O_RDWR | _flags())
+    descriptor = os.open(temporary, os.O_RDWR | _flags())
     try:
         _fsync(descriptor)
     finally:
         os.close(descriptor)
-    _rename(part, target)
+    _rename(temporary, target)
 
 
 def check_writable(folder: Path) -> None:
@@ -126,9 +126,9 @@ def check_writable(folder: Path) -> None:
     Raises:
         OSError: the folder is missing or not writable.
     """
-    part, descriptor = _create_part(folder)
+    temporary, descriptor = _create_part(folder)
     os.close(descriptor)
-    part.unlink()
+    temporary.unlink()
 
 
 def is_disk_full(error: BaseException | None) -> bool:
@@ -199,10 +199,10 @@ def _create_part(folder: Path) -> tuple[Path, int]:
         _swept.add(resolved)
         sweep(resolved)
     # Short, and without the target's name: that may be as long as the file system allows.
-    part = folder / f".gfp-{_host()}-{os.getpid()}-{_RUN}-{next(_counter)}.part"
+    temporary = folder / f".gfp-{_host()}-{os.getpid()}-{_RUN}-{next(_counter)}.part"
     # Not tempfile: its files can be read by their owner only.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _flags()
-    return part, os.open(part, flags, 0o666)
+    return temporary, os.open(temporary, flags, 0o666)
 
 
 def _flags() -> int:
@@ -218,10 +218,10 @@ def _fsync(descriptor: int) -> None:
         _report_once(f"the disk does not confirm writes ({error.strerror}): continuing without")
 
 
-def _rename(part: Path, target: Path) -> None:
+def _rename(temporary: Path, target: Path) -> None:
     for wait in (*_WAITS, None):
         try:
-            os.replace(part, target)
+            os.replace(temporary, target)
             break
         except OSError as error:
             # A virus scanner or an indexer holds a new file for a moment.
@@ -250,7 +250,7 @@ def _report_once(message: str) -> None:
         logger.warning("%s", message)
 
 
-def _remove(part: Path) -> None:
+def _remove(temporary: Path) -> None:
     """Remove a temporary file after an error, which is the one to be reported."""
     with suppress(OSError):
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

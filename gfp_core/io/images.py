@@ -1,7 +1,7 @@
 """Files, arrays and tensors: a picture read from a file, and written without losing anything.
 
-PNG, JPEG, WebP, TIFF and BMP are read and written, GIF, AVIF and HEIC are read; all are recognised
-by their content. The pixels are turned upright as EXIF says, stay in the colour space of their
+PNG, JPEG, WebP, TIFF and BMP are read and written, GIF, AVIF and HEIC are read; all are recognized
+by their content. The pixels are turned upright as EXIF says, stay in the color space of their
 profile, and go back to a file at the depth they came from: 8 and 16 bits come back bit by bit.
 Nothing here needs torch but the two functions that speak of tensors.
 """
@@ -153,22 +153,24 @@ def copy_image(source: str | os.PathLike[str], target: str | os.PathLike[str]) -
 
 
 def to_frames(picture: Picture) -> Tensor:
-    """The picture as a batch of one: (1, C, H, W) float32, RGB or RGBA, its own memory."""
+    """Copy a picture into a batch of one: (1, C, H, W) float32, RGB or RGBA in [0, 1]."""
     import torch
 
     return torch.from_numpy(picture.pixels.transpose(2, 0, 1)[None].copy())
 
 
 def from_frames(frames: Tensor, like: Picture | None = None) -> Picture:
-    """A batch of one, (1, C, H, W) float, as a picture; it may share the frame's memory.
+    """Make a picture of a batch of one; the picture may share the frame's memory.
 
-    Its depth, format and metadata are those of ``like``; without, 8 bits and none.
+    Args:
+        frames: (1, 3 or 4, H, W) floating point RGB(A).
+        like: gives depth, format and metadata; without, 8 bits and no metadata.
 
     Raises:
         ValueError: the batch does not hold exactly one frame of 3 or 4 channels.
     """
     if frames.ndim != 4 or frames.shape[0] != 1 or frames.shape[1] not in (3, 4):
-        raise ValueError(f"one frame (1, 3 or 4, H, W) is wanted, not {tuple(frames.shape)}")
+        raise ValueError(f"one frame (1, 3 or 4, H, W) is needed, not {tuple(frames.shape)}")
     pixels = frames[0].permute(1, 2, 0).detach().float().cpu().numpy()
     return Picture(pixels) if like is None else replace(like, pixels=pixels)
 

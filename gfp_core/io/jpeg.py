@@ -129,7 +129,7 @@ def complete(
 
 
 def coding_of(image: JpegImageFile, *, swapped: bool) -> Coding | None:
-    """Read how a grey or YCbCr picture was compressed; None for other kinds.
+    """Read how a gray or YCbCr picture was compressed; None for other kinds.
 
     Args:
         image: as opened.

@@ -134,8 +134,9 @@ def unreadable(path: str | os.PathLike[str], error: OSError) -> ImageError:
 
 
 def _no_picture(path: str | os.PathLike[str], head: bytes) -> str:
-    if known := formats.describe(head):
-        return f"{path} is {known[0]}, which is not read; {known[1]}"
+    if description := formats.describe(head):
+        what, remedy = description
+        return f"{path} is {what}, which is not read; {remedy}"
     return f"{path} is no PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF or HEIC picture; convert it first"
 
 
@@ -264,14 +265,14 @@ def _cgroups(
 
 def _left_of(group: Path, limit: str, usage: str, reclaimable: str) -> Iterator[int]:
     with suppress(OSError, ValueError):  # no limit ("max"), or not this process's to see
-        most = int((group / limit).read_text())
+        maximum = int((group / limit).read_text())
         used = int((group / usage).read_text())
         caches = 0
         with suppress(OSError, ValueError):
             for line in (group / "memory.stat").read_text().splitlines():
                 if line.startswith(f"{reclaimable} "):
                     caches = int(line.split()[1])
-        yield most - used + caches
+        yield maximum - used + caches
 
 
 def _own_limit() -> Iterator[int]:

@@ -30,7 +30,7 @@ _SEGMENT_BYTES = 65_500  # of a JPEG segment, less its name (of XMP: 29 bytes) a
 XMP_KEYWORD = "XML:com.adobe.xmp"
 """Keyword of the PNG text entry that holds the XMP packet."""
 
-_PNG_COLOUR = (b"cICP", b"cHRM", b"gAMA", b"sRGB")
+_PNG_COLOR = (b"cICP", b"cHRM", b"gAMA", b"sRGB")
 # Held in fields of their own; the raw EXIF would also turn the picture once more.
 _PNG_OTHER_TEXT = (
     RECORD_KEYWORD,
@@ -47,7 +47,7 @@ class Metadata:
     exif: bytes = b""
     """An EXIF block without its ``Exif`` prefix; orientation 1 and no thumbnail."""
     icc_profile: bytes = b""
-    """The colour profile of the pixels."""
+    """The color profile of the pixels."""
     xmp: bytes = b""
     """The XMP packet in UTF-8, without our record and without promises of data behind a JPEG."""
     extended_xmp: bytes = b""
@@ -61,27 +61,27 @@ class Metadata:
     text: tuple[tuple[str, str], ...] = ()
     """Text entries: keyword and text; JPEG's comments have the keyword ``Comment``, and bytes in
     them that are not UTF-8 are surrogates (``surrogateescape``)."""
-    png_colour: tuple[tuple[bytes, bytes], ...] = ()
+    png_color: tuple[tuple[bytes, bytes], ...] = ()
     """PNG's chunks of gamma, primaries and coding points: name and content."""
     record: str = ""
     """What was done to the picture, as `images.write_image` was told; empty where unknown."""
 
-    def fitting(self, *, grey: bool, size: tuple[int, int]) -> Metadata:
+    def fitting(self, *, gray: bool, size: tuple[int, int]) -> Metadata:
         """Make the metadata true of the pixels to be written.
 
         A profile of another color model is left out; tags of the size are set to it.
 
         Args:
-            grey: the pixels are written without color.
+            gray: the pixels are written without color.
             size: width and height.
         """
         self = replace(
             self, exif=tiff.set_size(self.exif, *size), xmp=xmp.set_size(self.xmp, *size)
         )
         space = self.icc_profile[16:20]
-        if space == b"CMYK" or (space == b"GRAY" and not grey):
+        if space == b"CMYK" or (space == b"GRAY" and not gray):
             logger.warning(
-                "the colour profile is left out: it is for %s, not for the pixels written",
+                "the color profile is left out: it is for %s, not for the pixels written",
                 space.decode(),
             )
             return replace(self, icc_profile=b"")
@@ -133,7 +133,7 @@ def _read_png_metadata(chunks: Mapping[bytes, list[bytes]]) -> tuple[Metadata, i
         xmp=xmp.drop_promises(packet, extended=True)[0],
         dpi=_dpi(png.read_dpi(chunks), swapped=orientation > 4),
         text=tuple(entry for entry in entries if entry[0] not in _PNG_OTHER_TEXT),
-        png_colour=tuple((name, chunks[name][0]) for name in _PNG_COLOUR if name in chunks),
+        png_color=tuple((name, chunks[name][0]) for name in _PNG_COLOR if name in chunks),
         record=texts.get(RECORD_KEYWORD) or record,
     )
     return metadata, orientation
@@ -285,7 +285,7 @@ def _without_extension(metadata: Metadata) -> bytes:
 
 def _png_info(metadata: Metadata) -> PngInfo:
     info = PngInfo()
-    for name, content in metadata.png_colour:
+    for name, content in metadata.png_color:
         # A profile and sRGB exclude each other (PNG specification, 11.3.2.5).
         if not (name == b"sRGB" and metadata.icc_profile):
             info.add(name, content)

@@ -32,8 +32,8 @@ class Picture:
     premultiplied). Float files may hold other values, NaN and infinity among them."""
     bit_depth: int = 8
     """8 or 16 bits of whole numbers, or 32 for float numbers."""
-    grey: bool = False
-    """The source had no colour; it is written without, as long as its channels stay equal."""
+    gray: bool = False
+    """The source had no color; it is written without, as long as its channels stay equal."""
     lossless: bool = True
     """The source kept its pixels exactly; a WebP file is then written without loss, too."""
     format: str = "PNG"
@@ -41,6 +41,11 @@ class Picture:
     metadata: Metadata = field(default_factory=Metadata)
     jpeg: Coding | None = None
     """How the source was compressed, if it was a JPEG file."""
+
+    @property
+    def grey(self) -> bool:
+        """Old name of `gray`, kept for one version."""
+        return self.gray
 
     @property
     def height(self) -> int:

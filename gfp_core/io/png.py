@@ -1,6 +1,6 @@
 """What Pillow and OpenCV leave undone for PNG: the chunks, and a writer for 16 bits.
 
-Pillow reads and writes colour of 16 bits as 8 bits; OpenCV writes neither metadata nor grey with
+Pillow reads and writes color of 16 bits as 8 bits; OpenCV writes neither metadata nor gray with
 alpha. After the PNG specification, third edition.
 """
 
@@ -53,14 +53,14 @@ def read_chunks(data: bytes) -> dict[bytes, list[bytes]]:
 
 def without_chunks(data: bytes, names: Collection[bytes]) -> bytes:
     """Copy a whole file without the chunks of these names."""
-    kept, at = [data[:8]], 8
+    pieces, at = [data[:8]], 8
     while at < len(data):
         length, name = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
         if name not in names:
-            kept.append(data[at:end])
+            pieces.append(data[at:end])
         at = end if name != b"IEND" else len(data)
-    return b"".join(kept)
+    return b"".join(pieces)
 
 
 def read_text(chunks: Mapping[bytes, list[bytes]]) -> list[tuple[str, str]]:
@@ -128,11 +128,11 @@ def _inflate(packed: bytes, room: int) -> bytes:
     return content
 
 
-def add_colour_key(samples: NDArray[Any], chunks: Mapping[bytes, list[bytes]]) -> NDArray[Any]:
-    """Alpha from the transparent colour (tRNS), where the decoder left it out.
+def add_color_key(samples: NDArray[Any], chunks: Mapping[bytes, list[bytes]]) -> NDArray[Any]:
+    """Alpha from the transparent color (tRNS), where the decoder left it out.
 
     Args:
-        samples: (H, W) or (H, W, C) uint16, grey or RGB(A).
+        samples: (H, W) or (H, W, C) uint16, gray or RGB(A).
         chunks: from `read_chunks`.
 
     Returns:
@@ -140,10 +140,10 @@ def add_colour_key(samples: NDArray[Any], chunks: Mapping[bytes, list[bytes]]) -
     """
     if b"tRNS" not in chunks or (samples.ndim == 3 and samples.shape[2] == 4):
         return samples
-    colour = samples if samples.ndim == 3 else samples[..., None]
-    key = struct.unpack(f">{colour.shape[2]}H", chunks[b"tRNS"][0])
-    alpha = np.where((colour == key).all(axis=2, keepdims=True), 0, 65535).astype(np.uint16)
-    return np.concatenate([colour, alpha], axis=2)
+    color = samples if samples.ndim == 3 else samples[..., None]
+    key = struct.unpack(f">{color.shape[2]}H", chunks[b"tRNS"][0])
+    alpha = np.where((color == key).all(axis=2, keepdims=True), 0, 65535).astype(np.uint16)
+    return np.concatenate([color, alpha], axis=2)
 
 
 def encode_png16(samples: NDArray[np.uint16], ancillary: Mapping[bytes, list[bytes]]) -> bytes:
@@ -159,8 +159,8 @@ def encode_png16(samples: NDArray[np.uint16], ancillary: Mapping[bytes, list[byt
     filtered[:, 0] = 2  # filter "up": what changed since the row above
     filtered[0, 1:] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
-    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-    header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
+    color = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", width, height, 16, color, 0, 0, 0)
     chunks = [(b"IHDR", header)]
     for name, blocks in ancillary.items():
         if name not in (b"IHDR", b"IDAT", b"IEND"):

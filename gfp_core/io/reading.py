@@ -101,11 +101,11 @@ def _decode_png(data: bytes, path: str | os.PathLike[str]) -> Picture:
         _warn_of_frames(image, path)
         metadata, orientation = read_metadata(image, chunks)
         if depth == 16:
-            samples = png.add_colour_key(tiff.decode_with_opencv(bare), chunks)
+            samples = png.add_color_key(tiff.decode_with_opencv(bare), chunks)
         else:
             samples, metadata = _samples_of(image, metadata)
     picture = _picture(samples, orientation, "PNG", metadata, depth=16 if depth == 16 else 8)
-    return replace(picture, grey=color_type in (0, 4)) if depth == 16 else picture
+    return replace(picture, gray=color_type in (0, 4)) if depth == 16 else picture
 
 
 def _decode_jpeg(data: bytes, path: str | os.PathLike[str]) -> Picture:
@@ -226,7 +226,7 @@ def _unusual_tiff_samples(
 
 
 def _samples_of(image: Image.Image, metadata: Metadata) -> tuple[NDArray[np.uint8], Metadata]:
-    """The pixels of an 8-bit picture: (H, W) grey, or (H, W, C) grey+alpha, RGB or RGBA."""
+    """The pixels of an 8-bit picture: (H, W) gray, or (H, W, C) gray+alpha, RGB or RGBA."""
     image.load()
     if image.mode == "CMYK":
         return np.asarray(_cmyk_to_srgb(image, metadata)), replace(metadata, icc_profile=b"")
@@ -273,15 +273,15 @@ def _picture(
     depth: int = 8,
     lossless: bool = True,
 ) -> Picture:
-    grey = samples.ndim == 2 or samples.shape[2] <= 2
-    return Picture(_floats(samples, orientation), depth, grey, lossless, kind, metadata)
+    gray = samples.ndim == 2 or samples.shape[2] <= 2
+    return Picture(_floats(samples, orientation), depth, gray, lossless, kind, metadata)
 
 
 def _floats(samples: NDArray[Any], orientation: int) -> NDArray[np.float32]:
     """Samples as upright RGB(A) float32: whole numbers are divided by their largest value."""
     if samples.ndim == 2:
         samples = samples[..., None]
-    if samples.shape[2] < 3:  # grey, grey and alpha
+    if samples.shape[2] < 3:  # gray, gray and alpha
         samples = np.take(samples, [0, 0, 0, 1][: 2 + samples.shape[2]], axis=2)
     samples = _turn(samples, orientation)
     if samples.dtype.kind == "f":

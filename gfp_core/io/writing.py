@@ -39,12 +39,12 @@ def encode(picture: Picture, kind: str, quality: int | None) -> bytes:
     if max(height, width) > _MAX_SIDE.get(kind, 1 << 31):
         raise ValueError(f"{width}x{height} is more than its {_MAX_SIDE[kind]} pixels a side")
     samples = _levels(picture, kind)
-    grey = picture.grey and _is_grey(samples)
+    gray = picture.gray and _is_gray(samples)
     if kind == "TIFF" and samples.dtype != np.uint8 and samples.shape[2] == 4:
-        grey = False  # few programs, and not this one, read deep grey with alpha
-    if grey:
+        gray = False  # few programs, and not this one, read deep gray with alpha
+    if gray:
         samples = samples[..., [0, 3][: samples.shape[2] - 2]]
-    metadata = picture.metadata.fitting(grey=grey, size=(width, height))
+    metadata = picture.metadata.fitting(gray=gray, size=(width, height))
     if kind == "TIFF":
         return tiff.encode_tiff(
             samples,
@@ -103,7 +103,7 @@ def _levels(picture: Picture, kind: str) -> NDArray[Any]:
     return samples
 
 
-def _is_grey(samples: NDArray[Any]) -> bool:
+def _is_gray(samples: NDArray[Any]) -> bool:
     return bool((samples[..., :1] == samples[..., 1:3]).all())
 
 

@@ -35,7 +35,7 @@ def test_the_first_frame_of_a_gif_is_read_and_said(tmp_path, caplog, frames, mod
     images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:])
     picture = read_image(tmp_path / "a.gif")
     assert picture.format == "GIF"
-    assert picture.grey == (mode == "L")
+    assert picture.gray == (mode == "L")
     np.testing.assert_array_equal(levels(picture.pixels), np.asarray(images[0].convert("RGB")))
     assert ("first frame" in caplog.text) == (frames > 1)
 
@@ -191,7 +191,7 @@ def test_gray_with_a_second_channel(tmp_path, dtype, extra):
         planarconfig="contig",
         extrasamples=[extra],
     )
-    assert picture.grey
+    assert picture.gray
     assert picture.bit_depth == 8 * np.dtype(dtype).itemsize
     atol = 0.01 if extra == "assocalpha" else 1e-6
     np.testing.assert_allclose(picture.pixels[..., 1], gray / largest, atol=atol)

@@ -82,7 +82,7 @@ def test_whole_numbers_come_back_bit_by_bit(tmp_path, height, width, channels, d
     write_image(path, Picture(pixels, depth))
     back = read_image(path)
     assert back.bit_depth == depth
-    assert not back.grey
+    assert not back.gray
     assert back.pixels.dtype == np.float32
     np.testing.assert_array_equal(back.pixels, pixels)
 
@@ -113,18 +113,18 @@ def test_lossless_webp_comes_back_bit_by_bit(tmp_path, height, width, alpha, see
 def test_grey_stays_grey_as_long_as_it_is(tmp_path, suffix, depth, alpha):
     grey = levels((9, 7, 1), depth)
     samples = np.concatenate([grey] * 3 + ([levels((9, 7, 1), depth, 1)] if alpha else []), 2)
-    picture = Picture(floats(samples), depth, grey=True)
+    picture = Picture(floats(samples), depth, gray=True)
     path = tmp_path / f"a{suffix}"
     write_image(path, picture)
     back = read_image(path)
     assert back.bit_depth == depth
-    assert back.grey == (not (suffix == ".tif" and depth == 16 and alpha))
+    assert back.gray == (not (suffix == ".tif" and depth == 16 and alpha))
     np.testing.assert_array_equal(back.pixels, picture.pixels)
     samples[2, 3, 0] ^= 1
     coloured = floats(samples)
     write_image(path, replace(picture, pixels=coloured))
     back = read_image(path)
-    assert not back.grey
+    assert not back.gray
     np.testing.assert_array_equal(back.pixels, coloured)
 
 
@@ -190,7 +190,7 @@ def test_16_bit_png_of_every_colour_type(tmp_path, colour, channels):
     gamma = chunk(b"gAMA", struct.pack(">I", 100_000))  # must not be applied
     (tmp_path / "a.png").write_bytes(foreign_png16(samples, colour, gamma))
     picture = read_image(tmp_path / "a.png")
-    assert (picture.bit_depth, picture.grey) == (16, colour in (0, 4))
+    assert (picture.bit_depth, picture.gray) == (16, colour in (0, 4))
     order = {1: [0, 0, 0], 2: [0, 0, 0, 1], 3: [0, 1, 2], 4: [0, 1, 2, 3]}[channels]
     np.testing.assert_array_equal(picture.pixels, floats(samples[..., order]))
     write_image(tmp_path / "b.png", picture)
@@ -234,7 +234,7 @@ def test_every_mode_of_pillow(tmp_path, mode, suffix):
     picture = read_image(tmp_path / f"a{suffix}")
     wanted = "RGBA" if "A" in mode else "RGB"
     np.testing.assert_array_equal(picture.pixels, floats(np.asarray(image.convert(wanted))))
-    assert picture.grey == (mode in ("1", "L", "LA"))
+    assert picture.gray == (mode in ("1", "L", "LA"))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".tif"])
@@ -416,7 +416,7 @@ def test_metadata_too_long_for_jpeg_is_left_out_and_said(tmp_path, caplog):
 def test_grey_profile_is_left_out_when_colour_comes_in(tmp_path, caplog):
     profile = SRGB[:16] + b"GRAY" + SRGB[20:]
     pixels = np.full((4, 4, 3), 0.5, np.float32)
-    picture = Picture(pixels, grey=True, metadata=Metadata(icc_profile=profile))
+    picture = Picture(pixels, gray=True, metadata=Metadata(icc_profile=profile))
     write_image(tmp_path / "a.tif", picture)
     assert read_image(tmp_path / "a.tif").metadata.icc_profile == profile
     pixels[0, 0, 0] = 1
