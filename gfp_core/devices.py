@@ -35,9 +35,10 @@ def pick(device: torch.device | str | None = None) -> torch.device:
     """
     name = str(device).strip().lower() if device is not None else "auto"
     kind, colon, index = name.partition(":")
-    kind = _ALIASES.get(kind, kind)
-    if kind is None:
+    known_kind = _ALIASES.get(kind, kind)
+    if known_kind is None:
         return _fastest()
+    kind = known_kind
     try:
         if kind == "privateuseone":
             return _directml(int(index) if index else None)
@@ -56,7 +57,7 @@ def pick(device: torch.device | str | None = None) -> torch.device:
 
 def _available() -> list[str]:
     """List the kinds of devices that work here, the fastest first."""
-    accelerators = {
+    accelerators: dict[str, Callable[[], bool]] = {
         "cuda": torch.cuda.is_available,
         "xpu": torch.xpu.is_available,
         "mps": torch.backends.mps.is_available,

@@ -107,7 +107,7 @@ def _export(net: nn.Module, sample: Tensor) -> Any:
     logger.info("Exporting %s to OpenVINO, once.", type(net).__name__)
     with torch.no_grad(), warnings.catch_warnings():
         # Python's decisions are for this size and a CPU, as they should be.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         warnings.simplefilter("ignore", FutureWarning)  # that tracing will go some day
         traced = torch.jit.trace(net, sample, check_trace=False)
         return openvino.convert_model(traced, example_input=sample)

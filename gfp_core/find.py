@@ -10,10 +10,10 @@ from torch import Tensor
 from .align import align
 from .detect import FaceDetector
 from .embed import FaceEmbedder
-from .faces import Faces, Progress
+from .faces import Faces, Progress, Tracks
 from .geometry import fit_similarity
 from .options import Detection
-from .track import CONTINUES, Tracks, track
+from .track import CONTINUES, track
 
 logger = logging.getLogger(__name__)
 

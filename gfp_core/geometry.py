@@ -117,7 +117,8 @@ def _least_squares(points: NDArray[np.float64], weights: NDArray[np.float64]) ->
 
 def _residuals(matrix: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Measure the distance (5,) of each mapped landmark from the template's."""
-    return np.linalg.norm(transform(matrix, points) - TEMPLATE, axis=1)
+    result: NDArray[np.float64] = np.linalg.norm(transform(matrix, points) - TEMPLATE, axis=1)
+    return result
 
 
 def transform(matrix: NDArray[np.float64], points: ArrayLike) -> NDArray[np.float64]:
@@ -211,7 +212,8 @@ def warp_into(
     if not (height and width):
         return np.zeros((height, width, *picture.shape[2:]), np.float32)
     pixels = warp(picture, back, (width, height), interpolation=interpolation)
-    return np.clip(pixels, 0.0, 1.0)
+    result: NDArray[np.float32] = np.clip(pixels, 0.0, 1.0)
+    return result
 
 
 def scaling(old: Sequence[int], new: Sequence[int]) -> NDArray[np.float64]:

@@ -323,7 +323,8 @@ def _parsed(
         shown = shown & chosen
     # Padded, for beyond the crop nothing stands before the face.
     depth = _distance(np.pad(shown, 1, constant_values=True))[1:-1, 1:-1] / len(old)
-    return soft * smoothstep((depth - _RIM) / _RIM_FADE)
+    result: NDArray[np.float32] = soft * smoothstep((depth - _RIM) / _RIM_FADE)
+    return result
 
 
 def _agreement(before: Tensor, after: Tensor) -> NDArray[np.float32]:
@@ -335,7 +336,8 @@ def _agreement(before: Tensor, after: Tensor) -> NDArray[np.float32]:
     common = np.median(difference[face_ellipse(size)], axis=0)
     start, stop = _TONES
     apart = np.linalg.norm(difference - common, axis=-1)
-    return 1.0 - smoothstep((apart - start) / (stop - start))
+    result: NDArray[np.float32] = 1.0 - smoothstep((apart - start) / (stop - start))
+    return result
 
 
 @lru_cache(maxsize=1)

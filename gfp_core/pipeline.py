@@ -23,7 +23,7 @@ from .color import apply_color
 from .detect import FaceDetector, load_detector
 from .devices import pick, trim_memory
 from .embed import FaceEmbedder, load_embedder
-from .faces import Faces, Preview, Progress
+from .faces import Faces, Preview, Progress, Tracks
 from .find import EMBEDDER_ADVICE, drop_what_is_no_face, find_faces, find_in_order
 from .geometry import face_ellipse
 from .identity import compare
@@ -35,7 +35,7 @@ from .restore import Restorer
 from .select import blurred, inside, like, select
 from .sharpness import auto_strength, face_sharpness
 from .tensors import clamp01
-from .track import SMOOTHING, Tracks, smooth_over_time
+from .track import SMOOTHING, smooth_over_time
 from .weights.loading import load_network
 from .weights.resolve import refer, resolve
 from .weights.store import Weights
@@ -160,8 +160,8 @@ class FaceRestorer:
         net = load_network(*find_model(model, weights))
         together = cls(
             detector=find_detector(detector, device=device, weights=weights),
-            parser=parser and find_parser(parser, device=device, weights=weights),
-            embedder=embedder and load_embedder(embedder, device=device, weights=weights),
+            parser=find_parser(parser, device=device, weights=weights) if parser else None,
+            embedder=load_embedder(embedder, device=device, weights=weights) if embedder else None,
         )
         together.restorer = Restorer(net, device=device, precision=precision, engine=engine)
         del net  # what runs is its fast form

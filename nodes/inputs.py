@@ -223,11 +223,17 @@ def _make(declared: Option, id: str) -> Iterable[Any]:
     elif declared.kind is str:
         yield io.String.Input(id, **common)
     elif declared.kind is int or _is_whole(declared.step):
-        low, high, step = (None if x is None else int(x) for x in _limits(declared))
+        limits = (None if x is None else int(x) for x in _limits(declared))
+        whole_low, whole_high, whole_step = limits
         # A seed that went up by itself after each run would compute everything anew.
         fixed = {"control_after_generate": False} if declared.name == "seed" else {}
         yield io.Int.Input(
-            id, min=low, max=high, step=step, **{**common, "default": int(default)}, **fixed
+            id,
+            min=whole_low,
+            max=whole_high,
+            step=whole_step,
+            **{**common, "default": int(default)},
+            **fixed,
         )
     else:
         low, high, step = _limits(declared)

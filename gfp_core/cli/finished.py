@@ -136,7 +136,8 @@ class Results:
             return
         name = job.name.as_posix()
         before = self._entries.get(name)
-        kinds, stamps = set(files), {}
+        kinds = set(files)
+        stamps: dict[str, Any] = {}
         if RESULT not in files and before is not None:
             kinds |= set(before.kinds)
             stamps.update(before.files)
@@ -279,7 +280,7 @@ def network_hashes(options: RestoreOptions, weights: Weights, *, people: bool) -
         if people or options.identity.identity_limit is not None
         else None,
     }
-    hashes = {}
+    hashes: dict[str, str] = {}
     for role, name in names.items():
         if name is None:
             continue

@@ -12,7 +12,7 @@ import sys
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from ..options import Option, OptionError, Options, RestoreOptions, options_of, presets
 from .console import STDERR, printable
@@ -85,7 +85,13 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_options(arguments: argparse.Namespace, group: type[T] = RestoreOptions) -> T:  # type: ignore[assignment]
+@overload
+def read_options(arguments: argparse.Namespace) -> RestoreOptions: ...
+@overload
+def read_options(arguments: argparse.Namespace, group: type[T]) -> T: ...
+def read_options(
+    arguments: argparse.Namespace, group: type[RestoreOptions] = RestoreOptions
+) -> RestoreOptions:
     """The options that a command line asks for: the preset, the file over it, the flags over both.
 
     Raises:
@@ -96,7 +102,7 @@ def read_options(arguments: argparse.Namespace, group: type[T] = RestoreOptions)
     options = group()
     try:
         if getattr(arguments, "preset", None) is not None:
-            options = group.preset(arguments.preset)  # type: ignore[assignment]
+            options = group.preset(arguments.preset)
         if getattr(arguments, "options_file", None) is not None:
             options = _from_file(arguments.options_file, group, options)
         return options.replace(**(getattr(arguments, "option_values", None) or {}))

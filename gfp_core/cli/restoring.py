@@ -33,9 +33,8 @@ from .paths import Job, Plan, check_writable, extended, make_folder
 from .restore import COMPARE, CROPS
 
 if TYPE_CHECKING:
-    from ..faces import Faces, Progress
+    from ..faces import Faces, Progress, Tracks
     from ..pipeline import FaceRestorer, Restoration
-    from ..track import Tracks
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +181,7 @@ class Restoring:
 
     def _tracks_before(self, job: Job) -> Tracks:
         """What is known of the frames of a folder so far; nothing, if the last was skipped."""
-        from ..track import Tracks
+        from ..faces import Tracks
 
         if self._before.get(job.source) not in self._skipped:
             return self._tracks.get(job.source.parent) or Tracks()

@@ -179,4 +179,5 @@ def _saturated(chroma: Tensor, weights: Tensor) -> Tensor:
     amount = chroma.norm(dim=1, keepdim=True)
     mean = (weights * amount).sum() / weights.sum().clamp(min=1e-6)
     lift = (_USUAL_CHROMA / mean.clamp(min=1e-6) - 1).clamp(0.0, _MAX_SATURATION)
-    return chroma * (1 + lift * (1 - amount / _FULL_CHROMA).clamp(min=0.0))
+    result: Tensor = chroma * (1 + lift * (1 - amount / _FULL_CHROMA).clamp(min=0.0))
+    return result

@@ -104,4 +104,5 @@ def apply_map(pictures: Tensor, linear: Tensor, offset: Tensor) -> Tensor:
 def _power(matrices: Tensor, exponent: float) -> Tensor:
     """Powers of symmetric positive definite (N, 3, 3) matrices."""
     values, axes = torch.linalg.eigh(matrices)
-    return (axes * (values.clamp(min=1e-12) ** exponent)[:, None]) @ axes.mT
+    result: Tensor = (axes * (values.clamp(min=1e-12) ** exponent)[:, None]) @ axes.mT
+    return result

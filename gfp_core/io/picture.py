@@ -50,12 +50,12 @@ class Picture:
     @property
     def height(self) -> int:
         """Height in pixels."""
-        return self.pixels.shape[0]
+        return int(self.pixels.shape[0])
 
     @property
     def width(self) -> int:
         """Width in pixels."""
-        return self.pixels.shape[1]
+        return int(self.pixels.shape[1])
 
     def derived(self, pixels: NDArray[np.float32]) -> Picture:
         """Make a picture out of parts of this one: a crop, a comparison, a drawing.

@@ -61,7 +61,8 @@ def reader_of(kind: str, path: str | os.PathLike[str]) -> type[ImageFile]:
                 f"{path} is a HEIC picture: pip install gfp-face-restoration[heif] to read it, "
                 "or convert it to JPEG or PNG first"
             ) from None
-        return HeifImageFile
+        heif: type[ImageFile] = HeifImageFile
+        return heif
     return _READERS[kind]
 
 
@@ -246,7 +247,9 @@ def _samples_of(image: Image.Image, metadata: Metadata) -> tuple[NDArray[np.uint
 
 def _is_gray_palette(image: Image.Image) -> bool:
     palette = image.getpalette("RGB") if image.mode == "P" else None
-    return bool(palette) and palette[::3] == palette[1::3] == palette[2::3]
+    if not palette:
+        return False
+    return palette[::3] == palette[1::3] == palette[2::3]
 
 
 def _cmyk_to_srgb(image: Image.Image, metadata: Metadata) -> Image.Image:
@@ -287,7 +290,8 @@ def _floats(samples: NDArray[Any], orientation: int) -> NDArray[np.float32]:
     if samples.dtype.kind == "f":
         return np.ascontiguousarray(samples, dtype=np.float32)
     scale = np.float32(np.iinfo(samples.dtype).max)
-    return np.divide(samples, scale, dtype=np.float32, order="C")
+    result: NDArray[np.float32] = np.divide(samples, scale, dtype=np.float32, order="C")
+    return result
 
 
 def _turn(samples: NDArray[Any], orientation: int) -> NDArray[Any]:

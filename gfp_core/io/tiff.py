@@ -244,9 +244,11 @@ def _standard_type(pixels: NDArray[Any], bits: int, kind: str, *, lab: bool) -> 
     if bits in (8, 16):
         return pixels
     if bits < 8:
-        return np.rint(pixels * (255 / (2**bits - 1))).astype(np.uint8)
+        result: NDArray[Any] = np.rint(pixels * (255 / (2**bits - 1))).astype(np.uint8)
+        return result
     if bits < 16:
-        return np.rint(pixels * (65535 / (2**bits - 1))).astype(np.uint16)
+        result = np.rint(pixels * (65535 / (2**bits - 1))).astype(np.uint16)
+        return result
     return (pixels / (2.0**bits - 1)).astype(np.float32)
 
 

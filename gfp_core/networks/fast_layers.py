@@ -160,16 +160,16 @@ def in_bands(
         if not whole:
             whole = [
                 torch.empty(
-                    (part.shape[0], part.shape[1], math.ceil(rows * scale), part.shape[3]),
-                    dtype=part.dtype,
-                    device=part.device,
+                    (piece.shape[0], piece.shape[1], math.ceil(rows * scale), piece.shape[3]),
+                    dtype=piece.dtype,
+                    device=piece.device,
                     memory_format=NHWC,
                 )
-                for part in parts
+                for piece in parts
             ]
         first, count = int((start - low) * scale), math.ceil((stop - start) * scale)
-        for total, part in zip(whole, parts, strict=True):
-            total[:, :, int(start * scale) :][:, :, :count] = part[:, :, first : first + count]
+        for total, piece in zip(whole, parts, strict=True):
+            total[:, :, int(start * scale) :][:, :, :count] = piece[:, :, first : first + count]
     return whole
 
 

@@ -11,9 +11,10 @@ import torch
 
 from ...gfp_core.detect import FaceDetector
 from ...gfp_core.embed import FaceEmbedder, load_embedder
+from ...gfp_core.options import Precision
 from ...gfp_core.parse import FaceParser, load_parser
 from ...gfp_core.pipeline import find_detector
-from ...gfp_core.restore import DEFAULT_CHUNK, Precision, Restorer
+from ...gfp_core.restore import DEFAULT_CHUNK, Restorer
 from ...gfp_core.weights.catalogue import Role
 from ...gfp_core.weights.loading import load_network
 from ...gfp_core.weights.resolve import Resolved

@@ -102,7 +102,8 @@ def add_check(node: type[io.ComfyNode], check: Check, names: set[str]) -> None:
     parameters = [inspect.Parameter("cls", kind)]
     parameters += [inspect.Parameter(name, kind, default=None) for name in named]
     validate_inputs.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    node.validate_inputs = classmethod(validate_inputs)  # type: ignore[assignment]
+    as_method: Any = classmethod(validate_inputs)  # type: ignore[arg-type]
+    node.validate_inputs = as_method
 
 
 def prompt_handler(nodes: list[type[Node]]) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -118,7 +119,7 @@ def prompt_handler(nodes: list[type[Node]]) -> Callable[[dict[str, Any]], dict[s
         for entry in prompt.values() if isinstance(prompt, dict) else ():
             inputs = entry.get("inputs") if isinstance(entry, dict) else None
             node = classes.get(str(entry.get("class_type"))) if isinstance(inputs, dict) else None
-            if node is not None:
+            if node is not None and inputs is not None:
                 _fill_nulls(node, inputs)
                 _translate_names(node, inputs)
         return request
