@@ -25,7 +25,8 @@ def drawn() -> tuple[set[str], set[str]]:
 
 
 def is_deprecated(path: Path) -> bool:
-    return path.suffix == ".py" and path.read_text(encoding="utf-8").startswith('"""Old name')
+    file = path / "__init__.py" if path.is_dir() else path
+    return file.suffix == ".py" and file.read_text(encoding="utf-8").startswith('"""Old name')
 
 
 def test_every_drawn_folder_and_file_exists() -> None:

@@ -118,6 +118,7 @@ def test_bfloat16_where_it_is_wanted(cache: Path, caplog) -> None:
     assert "not used" not in caplog.text
 
 
+@pytest.mark.slow
 def test_an_export_that_gives_another_picture_is_refused(cache: Path, monkeypatch, caplog) -> None:
     pytest.importorskip("openvino")
     monkeypatch.setattr(engines, "TOLERANCE", -1.0)

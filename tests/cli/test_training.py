@@ -33,6 +33,7 @@ def photos(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_from_photographs_to_a_table(photos, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     data, run = tmp_path / "data", tmp_path / "run"

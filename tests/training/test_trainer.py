@@ -19,6 +19,10 @@ from gfp_core.weights.loading import load_network
 
 from .conftest import MODELS, SIZE, tiny_objective, tiny_recipe
 
+RECIPES = [  # one for all in the quick lane
+    name if name == "lite" else pytest.param(name, marks=pytest.mark.slow) for name in names()
+]
+
 
 def trainer(recipe, pack, run, alone):
     return Trainer(recipe, pack, run, alone, objective=tiny_objective(recipe))
@@ -36,7 +40,7 @@ def tensors(value, where=""):
             yield from tensors(part, f"{where}.{key}")
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", RECIPES)
 def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(name, pack, alone, tmp_path):
     recipe = tiny_recipe(name, steps=3)
     assert trainer(recipe, pack, tmp_path / "whole", alone).train()
@@ -64,7 +68,7 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(name, pack, alone, 
     assert wanted <= set(logs[0][2])  # every term has been computed
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_learns(name, pack, alone, tmp_path):
     recipe = tiny_recipe(
         name, "optimiser.lr=5e-3", "optimiser.groups={}", "schedule.warmup=0", "data.mirror=false",
@@ -162,6 +166,7 @@ def test_bfloat16_and_degrading_on_the_device_train_too(pack, alone, tmp_path):
     assert all(one.dtype == torch.float32 for one in state["networks"]["net"].values())
 
 
+@pytest.mark.slow
 def test_workers_start_after_opencv_used_its_threads(pack_folder, tmp_path):
     """A forked worker waited for ever for OpenCV's threads, which only its parent had."""
     program = """

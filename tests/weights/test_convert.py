@@ -403,6 +403,7 @@ def test_a_changed_byte_is_noticed(
         ours.verify("net")
 
 
+@pytest.mark.slow
 def test_killed_while_converting(
     weights: Make, hub: Any, folder: Path, state: dict[str, Tensor], tmp_path: Path
 ) -> None:
