@@ -186,7 +186,10 @@ class Layout:
         middle, range_ = self._chroma
         size = (luma.shape[1], luma.shape[0])
         blue, red = (
-            cv2.resize((_float(plane) - np.float32(middle)) / np.float32(range_), size)
+            np.asarray(
+                cv2.resize((_float(plane) - np.float32(middle)) / np.float32(range_), size),
+                np.float32,
+            )
             for plane in planes[1:3]
         )
         return _float(cv2.transform(np.dstack([luma, blue, red]), self._to_rgb_matrix))
@@ -700,7 +703,7 @@ def _pixel_format(av: Any, encoder: str, layout: Layout) -> str:
     for name in names:
         if name in formats:
             return name
-    return formats[0]
+    return str(formats[0])
 
 
 def _encoded_size(picture: VideoFrame, format: str, encoder: str) -> tuple[int, int]:
