@@ -48,7 +48,7 @@ def pick(device: torch.device | str | None = None) -> torch.device:
         logger.debug("Device %s: %s", name, error)
         # PyTorch's own messages go on for pages: only a short first sentence is worth repeating.
         reason = re.split(r"\. |[\n;!]", str(error).strip(), maxsplit=1)[0].rstrip(".")
-        shown = f" ({reason})" if len(reason) < 80 else ""
+        shown = f" ({reason})" if len(reason) < 80 and "aten" not in reason else ""
         raise ValueError(
             f"device {device} cannot be used here{shown}; there is: {', '.join(_available())}"
         ) from error
