@@ -31,29 +31,29 @@ _BLOCKS = (0.1, 0.4)
 _GRAIN_BANDS = (0.8, 1.6, 3.2)
 
 
-def kept_detail(seen: Picture, low: Picture, period: float) -> Picture:
-    """The detail of a photograph that its crop could not hold, less noise and JPEG's blocks.
+def own_detail(original: Picture, low: Picture, period: float) -> Picture:
+    """Extract a photograph's detail that its crop could not hold, less noise and JPEG's blocks.
 
     Local energy less that of the noise, as a share of the whole: Wiener's gain.
 
     Args:
-        seen: the photograph.
+        original: the photograph.
         low: the same, resampled to the crop and back.
         period: side of a JPEG block in pixels, 8 times the enlargement of the result.
     """
-    high = seen - low
+    high = original - low
     grey = cv2.cvtColor(high, cv2.COLOR_RGB2GRAY)
     energy = cv2.blur(grey * grey, (_WINDOW, _WINDOW))
-    noise = _NOISE_FACTOR * _quiet(energy, seen)
+    noise = _NOISE_FACTOR * _quiet(energy, original)
     gain = np.clip(1.0 - noise / np.maximum(energy, 1e-12), 0.0, 1.0)
     start, stop = _BLOCKS
-    doubt = np.clip((blockiness(seen, period) - start) / (stop - start), 0.0, 1.0)
-    kept: Picture = high * (cv2.blur(gain, (5, 5)) * (1.0 - doubt))[..., None]
-    return kept
+    doubt = np.clip((blockiness(original, period) - start) / (stop - start), 0.0, 1.0)
+    detail: Picture = high * (cv2.blur(gain, (5, 5)) * (1.0 - doubt))[..., None]
+    return detail
 
 
 def blockiness(picture: Picture, period: float = 8.0) -> float:
-    """How much steeper steps are between JPEG blocks than elsewhere; 0: not at all.
+    """Measure how much steeper steps are between JPEG blocks than elsewhere; 0: not at all.
 
     At a block's edge a step is compared with its neighbours (Wang, Bovik and Evans, "Blind
     measurement of blocking artifacts in images", ICIP 2000, in the pixels); where the grid begins
@@ -63,18 +63,18 @@ def blockiness(picture: Picture, period: float = 8.0) -> float:
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     if abs(period - step) > 1e-3 or min(grey.shape) < 4 * step:
         return 0.0  # no grid of whole pixels, or too small to tell
-    found = []
+    measures = []
     for lines in (grey, grey.T):
         edges = np.abs(np.diff(lines, axis=1)).mean(axis=0)
         steeper = edges[1:-1] - (edges[:-2] + edges[2:]) / 2
         usable = len(steeper) // step * step
         phases = steeper[:usable].reshape(-1, step).mean(axis=0)
-        found.append(float(phases.max() - np.median(phases)) / max(float(edges.mean()), 1e-6))
-    return min(found)
+        measures.append(float(phases.max() - np.median(phases)) / max(float(edges.mean()), 1e-6))
+    return min(measures)
 
 
 def banded(change: Picture, alpha: NDArray[np.float32], side: float) -> Picture:
-    """A change under a mask, whose low frequencies begin further inside than the high ones.
+    """Mask a change so that its low frequencies begin further inside than the high ones.
 
     Multi-band blending (Burt and Adelson, "A multiresolution spline with application to image
     mosaics", ACM TOG 2, 1983): a band fades over a width in proportion to its wavelengths. The
@@ -101,27 +101,27 @@ def banded(change: Picture, alpha: NDArray[np.float32], side: float) -> Picture:
     return result
 
 
-def grain(seen: Picture, restored: Picture, seed: int) -> Picture:
-    """The noise that a photograph has and its restored face lacks, made anew.
+def grain(original: Picture, restored: Picture, seed: int) -> Picture:
+    """Make anew the noise that a photograph has and its restored face lacks.
 
     Noise is measured band by band in luma and two colour differences, in the quietest windows.
 
     Args:
-        seen: the photograph.
+        original: the photograph.
         restored: the restored face in the same place.
         seed: of the noise; the same seed gives the same grain.
     """
-    noise = np.random.default_rng(seed).standard_normal(seen.shape).astype(np.float32)
-    made = np.zeros_like(seen)
+    noise = np.random.default_rng(seed).standard_normal(original.shape).astype(np.float32)
+    result = np.zeros_like(original)
     for raw, there, now in zip(
-        _split(noise), _split(_differences(seen)), _split(_differences(restored)), strict=True
+        _split(noise), _split(_differences(original)), _split(_differences(restored)), strict=True
     ):
         for channel in range(3):
-            wanted = _quiet(_energy(there[..., channel]), seen)
-            missing = wanted - _quiet(_energy(now[..., channel]), restored)
-            own = _quiet(_energy(raw[..., channel]), np.full_like(seen, 0.5))
-            made[..., channel] += raw[..., channel] * np.sqrt(max(missing, 0.0) / max(own, 1e-12))
-    luma, red, blue = made[..., 0], made[..., 1], made[..., 2]
+            target = _quiet(_energy(there[..., channel]), original)
+            missing = target - _quiet(_energy(now[..., channel]), restored)
+            own = _quiet(_energy(raw[..., channel]), np.full_like(original, 0.5))
+            result[..., channel] += raw[..., channel] * np.sqrt(max(missing, 0.0) / max(own, 1e-12))
+    luma, red, blue = result[..., 0], result[..., 1], result[..., 2]
     # Of Y = (R + 2 G + B) / 4, so that the three add up to it again.
     green = -(red + blue) / 2
     return np.stack([luma + red, luma + green, luma + blue], axis=-1)
@@ -134,7 +134,7 @@ def _differences(picture: Picture) -> Picture:
 
 
 def _split(picture: Picture) -> list[Picture]:
-    """The bands above each Gaussian and below the one before."""
+    """Split a picture into the bands above each Gaussian and below the one before."""
     bands: list[Picture] = []
     rest: NDArray[Any] = picture
     for sigma in _GRAIN_BANDS:
@@ -150,14 +150,14 @@ def _energy(band: NDArray[Any]) -> NDArray[Any]:
 
 
 def _quiet(energy: NDArray[Any], picture: Picture) -> float:
-    """The energy of the quietest windows, without those that are all black or all white."""
+    """Measure the energy of the quietest windows, without those all black or all white."""
     grey = picture.mean(axis=-1)
     usable = energy[(grey > 0.02) & (grey < 0.98)]
     return float(np.percentile(usable, _QUIET)) if usable.size else 0.0
 
 
 def _soft(picture: NDArray[Any], sigma: float) -> NDArray[Any]:
-    """A Gaussian blur, on a smaller picture where it is wide."""
+    """Blur by a Gaussian, on a smaller picture where the Gaussian is wide."""
     factor = _reduction(sigma)
     smaller = _by_channel(
         partial(
@@ -172,7 +172,7 @@ def _soft(picture: NDArray[Any], sigma: float) -> NDArray[Any]:
 
 
 def _reduction(sigma: float) -> int:
-    """By how much a picture may be reduced before a Gaussian blur."""
+    """Return by how much a picture may be reduced before a Gaussian blur."""
     return max(1, int(sigma / 2))
 
 
@@ -188,14 +188,14 @@ def _enlarged(picture: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
 
 
 def _resized(picture: NDArray[Any], size: tuple[int, int], interpolation: int) -> NDArray[Any]:
-    """A picture of another width and height, or itself if it has them."""
+    """Resize a picture to a width and height; itself if it has them."""
     if picture.shape[1::-1] == size:
         return picture
     return _by_channel(partial(cv2.resize, dsize=size, interpolation=interpolation), picture)
 
 
 def _by_channel(run: Callable[[NDArray[Any]], Any], picture: NDArray[Any]) -> NDArray[Any]:
-    """Together the channels' rounding differs, and what is grey must stay so exactly."""
+    """Run channel by channel: together their rounding differs, and gray must stay gray exactly."""
     if picture.ndim == 2:
         return np.asarray(run(picture))
     channels = np.moveaxis(picture, -1, 0)

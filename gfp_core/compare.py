@@ -65,13 +65,13 @@ def compare(
         if not len(aligned):
             raise ValueError("no face found: there is nothing to compare")
 
-        def part(done: int, total: int, number: int = number) -> None:
+        def report(done: int, total: int, number: int = number) -> None:
             if progress is not None:
                 progress(number * total + done, len(settings) * total)
 
         start = time.perf_counter()
         restored = setting.restorer.restore(
-            aligned, fidelity=setting.fidelity, seed=setting.seed, progress=part
+            aligned, fidelity=setting.fidelity, seed=setting.seed, progress=report
         )
         seconds = (time.perf_counter() - start) / len(aligned)
         columns.append(Column(setting.name, apply_color(restored, setting.color), seconds))
@@ -79,7 +79,7 @@ def compare(
 
 
 def comparison_sheet(columns: Sequence[Column], *, size: int = 320, rows: int = 12) -> Tensor:
-    """The comparison as a picture: a row a face, the input first, then a column a setting.
+    """Draw the comparison as a picture: a row a face, the input first, then a column a setting.
 
     Args:
         columns: from `compare`.
@@ -100,7 +100,7 @@ def comparison_sheet(columns: Sequence[Column], *, size: int = 320, rows: int = 
 
 
 def comparison_table(columns: Sequence[Column]) -> str:
-    """The comparison's timings as text, a line a setting."""
+    """Write the comparison's timings as text, a line a setting."""
     width = max(len(column.name) for column in columns)
     lines = []
     for column in columns:

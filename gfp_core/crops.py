@@ -18,7 +18,7 @@ CropKind: TypeAlias = Literal["restored", "input"]
 
 
 def faces_from_crops(crops: Tensor) -> Faces:
-    """Takes aligned pictures as faces, each the only one of a frame of its own.
+    """Take aligned pictures as faces, each the only one of a frame of its own.
 
     Args:
         crops: (N, 3, S, S) float RGB in [0, 1], aligned as `align.align` does.
@@ -39,7 +39,7 @@ def faces_from_crops(crops: Tensor) -> Faces:
 
 
 def exchange_crops(faces: Faces, crops: Tensor, kind: CropKind = "restored") -> Faces:
-    """Puts other pictures in the place of the crops; matrices follow if their size differs.
+    """Put other pictures in the place of the crops; matrices follow if their size differs.
 
     Args:
         faces: aligned faces.
@@ -62,7 +62,7 @@ def exchange_crops(faces: Faces, crops: Tensor, kind: CropKind = "restored") -> 
 
 
 def resize_crops(faces: Faces, size: int) -> Faces:
-    """Brings the crops, and the restored crops, to another size, filtered where they shrink.
+    """Bring the crops, and the restored crops, to another size, filtered where they shrink.
 
     With the frames at hand, `align.align` sees more.
 
@@ -77,11 +77,11 @@ def resize_crops(faces: Faces, size: int) -> Faces:
     Raises:
         ValueError: the faces were not aligned.
     """
-    held = faces.crops if faces.crops is not None else faces.restored
+    present = faces.crops if faces.crops is not None else faces.restored
     matrices = [face.matrix for face in faces.faces if face.matrix is not None]
-    if held is None or len(matrices) < len(faces):
+    if present is None or len(matrices) < len(faces):
         raise ValueError("the faces have no crops: align them first")
-    scale = size / held.shape[-1]
+    scale = size / present.shape[-1]
     # Corners coincide, not the centres of corner pixels.
     shift = np.array([[0.0, 0.0, (scale - 1) / 2]] * 2)
 
@@ -105,9 +105,9 @@ def resize_crops(faces: Faces, size: int) -> Faces:
 
 
 def resize_masks(masks: Tensor, faces: Faces) -> Tensor:
-    """Masks of crops (N, S, S) in [0, 1], brought to the size of the faces' crops if need be."""
-    held = faces.restored if faces.restored is not None else faces.crops
-    if held is None or not len(masks) or masks.shape[1:] == held.shape[2:]:
+    """Resize masks of crops (N, S, S) in [0, 1] to the size of the faces' crops if need be."""
+    present = faces.restored if faces.restored is not None else faces.crops
+    if present is None or not len(masks) or masks.shape[1:] == present.shape[2:]:
         return masks
-    size = (held.shape[2], held.shape[3])
+    size = (present.shape[2], present.shape[3])
     return F.interpolate(masks[:, None].float(), size, mode="bilinear", antialias=True)[:, 0]

@@ -326,7 +326,7 @@ def load_detector(
     path: str | Path | None = None,
     device: torch.device | str | None = None,
 ) -> FaceDetector:
-    """A ready detector: the bundled one, or one from a weights file.
+    """Load a detector: the bundled one, or one from a weights file.
 
     Args:
         name: ``"retinaface_mobile025"`` (small, fast, bundled), ``"retinaface_resnet50"`` or
@@ -341,9 +341,9 @@ def load_detector(
         ValueError: the name is unknown or needs a path; WeightsError, a kind of it, if the file
             cannot be read or holds something else.
     """
-    known = (*retinaface.NAMES, "yunet")
-    if name is not None and name not in known:
-        raise ValueError(f"unknown detector {name!r}: choose one of {', '.join(known)}")
+    names = (*retinaface.NAMES, "yunet")
+    if name is not None and name not in names:
+        raise ValueError(f"unknown detector {name!r}: choose one of {', '.join(names)}")
     if path is not None and (name == "yunet" or Path(path).suffix.lower() == ".onnx"):
         if name not in (None, "yunet"):
             raise WeightsError(f"{path}: an ONNX file, which {name} is not")
@@ -362,11 +362,11 @@ def load_detector(
 
 
 def _load(path: str | Path, name: str | None) -> nn.Module:
-    """The RetinaFace in a file, which must be the one called ``name`` unless that is None."""
+    """Load the RetinaFace in a file, which must be the one called ``name`` unless that is None."""
     state, _ = load_state_dict(path)
-    held = retinaface.identify(state)
-    if name not in (None, held):
-        raise WeightsError(f"{path}: holds {held or 'another network'}, not {name}")
+    architecture = retinaface.identify(state)
+    if name not in (None, architecture):
+        raise WeightsError(f"{path}: holds {architecture or 'another network'}, not {name}")
     try:
         return retinaface.from_state_dict(state)
     except ValueError as error:

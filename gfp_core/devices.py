@@ -48,9 +48,9 @@ def pick(device: torch.device | str | None = None) -> torch.device:
         logger.debug("Device %s: %s", name, error)
         # PyTorch's own messages go on for pages: only a short first sentence is worth repeating.
         reason = re.split(r"\. |[\n;!]", str(error).strip(), maxsplit=1)[0].rstrip(".")
-        shown = f" ({reason})" if len(reason) < 80 and "aten" not in reason else ""
+        detail = f" ({reason})" if len(reason) < 80 and "aten" not in reason else ""
         raise ValueError(
-            f"device {device} cannot be used here{shown}; there is: {', '.join(_available())}"
+            f"device {device} cannot be used here{detail}; there is: {', '.join(_available())}"
         ) from error
     return picked
 

@@ -77,9 +77,9 @@ def openvino_form(
     if not fresh:
         return run
     with torch.no_grad():
-        apart = float((run(sample) - net(sample)).abs().max())
-    if not apart <= TOLERANCE:
-        raise EngineError(f"OpenVINO's {type(net).__name__} is {apart:.1e} from PyTorch's")
+        difference = float((run(sample) - net(sample)).abs().max())
+    if not difference <= TOLERANCE:
+        raise EngineError(f"OpenVINO's {type(net).__name__} is {difference:.1e} from PyTorch's")
     _keep(model, path)
     return run if dtype == torch.float32 else _compile(model, dtype)
 
@@ -133,8 +133,8 @@ def _fingerprint(net: nn.Module, size: int) -> str:
     digest = hashlib.sha256(f"{type(net).__name__} {size} {torch.__version__}".encode())
     digest.update(version("openvino").encode())
     for module in ("engines.py", "networks"):  # what is traced
-        place = Path(__file__).with_name(module)
-        for source in [place] if place.is_file() else sorted(place.glob("*.py")):
+        source_path = Path(__file__).with_name(module)
+        for source in [source_path] if source_path.is_file() else sorted(source_path.glob("*.py")):
             digest.update(source.read_bytes())
     for name, tensor in net.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)}".encode())

@@ -83,7 +83,7 @@ def make_masks(
     parser: FaceParser | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """The masks of faces, for `paste.paste`.
+    """Make the masks of faces, for `paste.paste`.
 
     Args:
         faces: aligned and restored faces; both crops are looked at.
@@ -103,16 +103,16 @@ def make_masks(
             shape needs a parser and there is none.
     """
     mask = as_mask(mask)
-    held = faces.crops if faces.crops is not None else faces.restored
-    if held is None:
+    crops = faces.crops if faces.crops is not None else faces.restored
+    if crops is None:
         if len(faces):
             raise ValueError("the faces were not aligned: call align before their masks are made")
         return torch.zeros(0, 1, 1)
-    size = held.shape[-1]
-    made = CropMasks(mask, faces, size, _labels(faces, mask, parser, progress))
+    size = crops.shape[-1]
+    crop_masks = CropMasks(mask, faces, size, _labels(faces, mask, parser, progress))
     masks = torch.zeros(len(faces), size, size)
     for i in range(len(faces)):
-        masks[i] = torch.from_numpy(np.array(made[i]))
+        masks[i] = torch.from_numpy(np.array(crop_masks[i]))
     return masks
 
 
@@ -126,7 +126,7 @@ class CropMasks:
         size: int,
         labels: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        """Say what they are.
+        """Take faces and how their masks are made.
 
         Args:
             mask: a `Mask`, its shape's name, or the masks (N, size, size) themselves.
@@ -139,9 +139,11 @@ class CropMasks:
         """
         self.mask = mask if isinstance(mask, Tensor) else as_mask(mask)
         self.faces, self.size, self.labels = faces, size, labels
-        wanted = (len(faces), size, size)
-        if isinstance(self.mask, Tensor) and len(faces) and self.mask.shape != wanted:
-            raise ValueError(f"masks of these crops must be {wanted}, not {tuple(self.mask.shape)}")
+        expected = (len(faces), size, size)
+        if isinstance(self.mask, Tensor) and len(faces) and self.mask.shape != expected:
+            raise ValueError(
+                f"masks of these crops must be {expected}, not {tuple(self.mask.shape)}"
+            )
         unmade = isinstance(self.mask, Mask) and self.mask.needs_parser and labels is None
         if unmade and len(faces):
             raise ValueError(
@@ -149,15 +151,15 @@ class CropMasks:
             )
 
     def __getitem__(self, index: int) -> NDArray[np.float32]:
-        """(S, S) in [0, 1], 0 along the crop's border."""
+        """Make the mask (S, S) of one face, in [0, 1], 0 along the crop's border."""
         if isinstance(self.mask, Mask):
-            return self._made(self.mask, index)
+            return self._make(self.mask, index)
         # A copy: cpu() alone may give the caller's own memory.
-        given = self.mask[index].detach().float().nan_to_num(0.0).clamp(0, 1).cpu().numpy().copy()
-        given[[0, -1], :] = given[:, [0, -1]] = 0.0
-        return given
+        values = self.mask[index].detach().float().nan_to_num(0.0).clamp(0, 1).cpu().numpy().copy()
+        values[[0, -1], :] = values[:, [0, -1]] = 0.0
+        return values
 
-    def _made(self, mask: Mask, index: int) -> NDArray[np.float32]:
+    def _make(self, mask: Mask, index: int) -> NDArray[np.float32]:
         face = self.faces.faces[index]
         if self.labels is not None:
             soft = None if mask.needs_parser else outline(mask, face, self.size)
@@ -193,7 +195,7 @@ class FrameMask:
         self.back = invert(scaling(mask.shape[-2:], image[-2:]))
 
     def part(self, frame: int, box: tuple[slice, slice]) -> Tensor:
-        """(h, w) float32 in [0, 1] on the CPU: a box of a frame's result."""
+        """Cut a box of a frame's result out of the mask: (h, w) float32 in [0, 1] on the CPU."""
         mask = self.mask[frame if len(self.mask) > 1 else 0]
         if np.array_equal(self.back, np.eye(2, 3)):
             return mask[box].detach().float().cpu().nan_to_num(0.0).clamp(0, 1)
@@ -208,7 +210,7 @@ class FrameMask:
 
 
 def outline(mask: Mask, face: Face, size: int) -> NDArray[np.float32]:
-    """The faded outline of an aligned face, without looking at its pixels.
+    """Draw the faded outline of an aligned face, without looking at its pixels.
 
     Args:
         mask: of a shape that needs no parser.
@@ -229,7 +231,7 @@ def outline(mask: Mask, face: Face, size: int) -> NDArray[np.float32]:
 
 
 def fade(inside: NDArray[np.bool_], feather: float, grow: float = 0.0) -> NDArray[np.float32]:
-    """1 deep inside a shape (S, S), and falling smoothly to 0 at its outline.
+    """Fade a shape (S, S): 1 deep inside, and falling smoothly to 0 at its outline.
 
     Args:
         inside: which pixels belong to the shape.
@@ -255,16 +257,18 @@ def fade(inside: NDArray[np.bool_], feather: float, grow: float = 0.0) -> NDArra
 
 
 def _distance(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Of every pixel inside to the nearest one outside; far, if there is none."""
+    """Measure the distance of every pixel inside to the nearest one outside; far, if none is."""
     if inside.all():
         return np.full(inside.shape, 2.0 * len(inside), np.float32)
-    found: Any = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.asarray(found, np.float32)
+    distances: Any = cv2.distanceTransform(
+        inside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+    )
+    return np.asarray(distances, np.float32)
 
 
 @lru_cache(maxsize=8)
 def _fixed(shape: MaskShape, size: int, feather: float, grow: float) -> NDArray[np.float32]:
-    """The masks that are the same for every face."""
+    """Draw the masks that are the same for every face."""
     inside = face_ellipse(size) if shape == "ellipse" else np.ones((size, size), np.bool_)
     faded = fade(inside, feather, grow)
     faded.setflags(write=False)
@@ -284,7 +288,7 @@ def _hull(landmarks: NDArray[np.float64], size: int) -> NDArray[np.bool_]:
 
 
 def _crops(faces: Faces) -> tuple[Tensor, Tensor]:
-    """The crops (N, 3, S, S) before and after."""
+    """Return the crops (N, 3, S, S) before and after restoring."""
     if faces.crops is None or faces.restored is None:
         raise ValueError("this mask looks at restored faces: call a restorer before")
     return faces.crops, faces.restored
@@ -293,7 +297,7 @@ def _crops(faces: Faces) -> tuple[Tensor, Tensor]:
 def _labels(
     faces: Faces, mask: Mask, parser: FaceParser | None, progress: Progress | None
 ) -> tuple[Tensor, Tensor] | None:
-    """The label maps (N, S, S) of the crops before and after, if the mask looks at them."""
+    """Parse the crops before and after into label maps (N, S, S), if the mask needs these."""
     if parser is None or not len(faces) or (mask.occlusion == "off" and not mask.needs_parser):
         return None
     before, after = _crops(faces)
@@ -302,47 +306,47 @@ def _labels(
     def count(start: int) -> Progress | None:
         return None if progress is None else lambda done, _: progress(start + done, total)
 
-    shown = parser.parse(after, count(0)).cpu()
+    after_labels = parser.parse(after, count(0)).cpu()
     if mask.occlusion == "off":
-        return shown, shown
-    return parser.parse(before, count(len(faces))).cpu(), shown
+        return after_labels, after_labels
+    return parser.parse(before, count(len(faces))).cpu(), after_labels
 
 
 def _parsed(
     mask: Mask, soft: NDArray[np.float32] | None, before: Tensor, after: Tensor
 ) -> NDArray[np.float32]:
-    """The mask of a face from its outline (None: its parts) and its labels (S, S)."""
-    wanted, kinds = np.zeros(CLASSES, np.bool_), _kinds()
+    """Make the mask of a face from its outline (None: its parts) and its labels (S, S)."""
+    restored, kinds = np.zeros(CLASSES, np.bool_), _kinds()
     for part in mask.parts:
-        wanted[list(PARTS[part])] = True
+        restored[list(PARTS[part])] = True
     old, new = before.numpy(), after.numpy()
-    chosen, shown = wanted[old] & wanted[new], kinds[old] == kinds[new]
+    selected, unobstructed = restored[old] & restored[new], kinds[old] == kinds[new]
     if soft is None:
-        soft = fade(chosen, mask.feather, mask.grow)
+        soft = fade(selected, mask.feather, mask.grow)
     else:
-        shown = shown & chosen
+        unobstructed = unobstructed & selected
     # Padded, for beyond the crop nothing stands before the face.
-    depth = _distance(np.pad(shown, 1, constant_values=True))[1:-1, 1:-1] / len(old)
+    depth = _distance(np.pad(unobstructed, 1, constant_values=True))[1:-1, 1:-1] / len(old)
     result: NDArray[np.float32] = soft * smoothstep((depth - _RIM) / _RIM_FADE)
     return result
 
 
 def _agreement(before: Tensor, after: Tensor) -> NDArray[np.float32]:
-    """(S, S): 1 where two crops agree in tone, 0 where they show different things."""
+    """Compare two crops: (S, S), 1 where their tones agree, 0 where they show different things."""
     labs = rgb_to_lab(clamp01(torch.stack([before, after.to(before)]).float()))
     size = labs.shape[-1]
     difference = cv2.GaussianBlur(to_numpy(labs[0] - labs[1]), (0, 0), _TONE_BLUR * size)
     # A restorer may shift all colours of a face; that is no thing before it.
     common = np.median(difference[face_ellipse(size)], axis=0)
     start, stop = _TONES
-    apart = np.linalg.norm(difference - common, axis=-1)
-    result: NDArray[np.float32] = 1.0 - smoothstep((apart - start) / (stop - start))
+    distance = np.linalg.norm(difference - common, axis=-1)
+    result: NDArray[np.float32] = 1.0 - smoothstep((distance - start) / (stop - start))
     return result
 
 
 @lru_cache(maxsize=1)
 def _kinds() -> NDArray[np.int64]:
-    """(19,): a number for each label; what has the same number is of a kind."""
+    """Number the labels (19,) by their kind."""
     kinds = np.zeros(CLASSES, np.int64)
     for part in _FACE_KIND:
         kinds[list(PARTS[part])] = 1

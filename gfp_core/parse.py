@@ -93,7 +93,7 @@ class FaceParser:
 
 
 def parts_mask(labels: Tensor, parts: Collection[FacePart | int]) -> Tensor:
-    """Where a face shows one of some parts.
+    """Select the pixels of a face that show one of some parts.
 
     Args:
         labels: (N, S, S) integers, as from `FaceParser.parse`.
@@ -105,10 +105,10 @@ def parts_mask(labels: Tensor, parts: Collection[FacePart | int]) -> Tensor:
     Raises:
         ValueError: a number is no part.
     """
-    wanted = torch.zeros(len(FacePart), dtype=torch.bool, device=labels.device)
+    selected = torch.zeros(len(FacePart), dtype=torch.bool, device=labels.device)
     for part in parts:
-        wanted[FacePart(part)] = True
-    return wanted[labels.long()]
+        selected[FacePart(part)] = True
+    return selected[labels.long()]
 
 
 def load_parser(
@@ -118,7 +118,7 @@ def load_parser(
     device: torch.device | str | None = None,
     weights: Weights | None = None,
 ) -> FaceParser:
-    """A ready parser, by its name in the catalogue or from its file.
+    """Load a parser by its name in the catalogue or from its file.
 
     Weights that are named and not on this machine are downloaded, see `Weights.get`.
 

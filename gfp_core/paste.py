@@ -2,11 +2,11 @@
 
 Only the box of each face is read and written. A pixel becomes
 
-    frame + sum_i share_i (restored_i - seen)
+    frame + sum_i share_i (restored_i - original)
 
-where `seen` is the frame clamped to [0, 1], as alignment showed it to the network: what the frame
-holds beyond that range stays, inside the face too. `share_i` is the mask of face i; where masks
-overlap, the shares are scaled to add up to the largest of them, so that two faces never count
+where `original` is the frame clamped to [0, 1], as alignment showed it to the network: what the
+frame holds beyond that range stays, inside the face too. `share_i` is the mask of face i; where
+masks overlap, the shares are scaled to add up to the largest of them, so that two faces never count
 twice and their order does not matter. A pixel that no mask touches is the frame's, bit for bit.
 """
 
@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .blend import banded, grain, kept_detail
+from .blend import banded, grain, own_detail
 from .faces import Faces, Progress
 from .geometry import compose, invert, scaling, similarity_scale, transform, warp, warp_into
 from .masks import CropMasks, FrameMask
@@ -50,7 +50,7 @@ class _Patch:
     """(h, w) float32 in [0, 1]: the mask, times the strength and the frame's mask."""
     outside: Tensor | None
     """(3, h, w) bool: where the frame lay outside [0, 1] before; None: nowhere."""
-    seen: Tensor
+    original: Tensor
     """(3, h, w) float32 in [0, 1]."""
 
 
@@ -67,7 +67,7 @@ def paste(
     in_place: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Lays the restored faces into their frames.
+    """Lay the restored faces into their frames.
 
     Args:
         frames: (B, C, H, W) float RGB in [0, 1], C 3 or 4 (alpha, kept as it is). Values outside
@@ -138,7 +138,7 @@ def paste(
 
 
 def face_mask(faces: Faces, *, mask: Mask | MaskShape | Tensor | None = None) -> Tensor:
-    """Where `paste` would lay the faces at full strength.
+    """Draw where `paste` would lay the faces at full strength.
 
     Args:
         faces: aligned faces of frames of one size.
@@ -182,12 +182,12 @@ def _strengths(strength: float | Sequence[float] | Tensor, count: int) -> list[f
 
 
 def _zeros(*shape: int) -> Tensor:
-    """Zeros whose memory is not touched until it is used, unlike torch's: a face needs little."""
+    """Make zeros whose memory is not touched until it is used, unlike torch's."""
     return torch.from_numpy(np.zeros(shape, np.float32))
 
 
 def _check_restored(faces: Faces) -> tuple[Tensor, list[NDArray[np.float64]]]:
-    """The restored crops (N, 3, S, S) and their matrices, or what is missing."""
+    """Return the restored crops (N, 3, S, S) and their matrices, or say what is missing."""
     matrices = [face.matrix for face in faces.faces if face.matrix is not None]
     if len(matrices) < len(faces):
         raise ValueError("the faces were not aligned: call align and a restorer before paste")
@@ -207,7 +207,7 @@ def _check_restored(faces: Faces) -> tuple[Tensor, list[NDArray[np.float64]]]:
 
 
 def _canvas(frames: Tensor, upscale: float, background: Tensor | None, in_place: bool) -> Tensor:
-    """An image (B, C, H', W') to paste into: a new one, or one that may be changed."""
+    """Make the image (B, C, H', W') to paste into: a new one, or one that may be changed."""
     if not (math.isfinite(upscale) and upscale > 0):
         raise ValueError(f"upscale must be above 0, not {upscale}")
     if background is None:
@@ -235,7 +235,7 @@ def _place(
     to_result: NDArray[np.float64],
     image: Tensor,
 ) -> _Patch:
-    """The box of a face in the result (C, H', W') and its mask (S, S) resampled to it."""
+    """Find the box of a face in the result (C, H', W') and resample the mask (S, S) to it."""
     to_crop = compose(matrix, invert(to_result))
     # What the mask covers; two pixels of the crop more for the bicubic kernel, and below one of
     # the result for the averaging.
@@ -258,7 +258,7 @@ def _place(
         back,
         alpha,
         outside if outside.any() else None,
-        seen=clamp01(pixels.float()).cpu(),
+        original=clamp01(pixels.float()).cpu(),
     )
 
 
@@ -269,40 +269,42 @@ def _change(
     blend: Blend,
     to_result: NDArray[np.float64],
 ) -> NDArray[np.float32]:
-    """What is added to the box of a face, (h, w, 3)."""
+    """Compute what is added to the box of a face, (h, w, 3)."""
     warped = warp_into(patch.box, restored, patch.back)
     if not share.any():
         return np.zeros_like(warped)
-    seen = to_numpy(patch.seen)
-    if (seen == seen[..., :1]).all() and np.ptp(warped, axis=-1).max() < _ROUNDING:
+    original = to_numpy(patch.original)
+    if (original == original[..., :1]).all() and np.ptp(warped, axis=-1).max() < _ROUNDING:
         warped = np.repeat(warped[..., 1:2], 3, axis=-1)  # what is grey stays so, to the last bit
-    wanted = warped
+    target = warped
     up, shrink = similarity_scale(to_result), similarity_scale(patch.back)
     if blend.detail and shrink * up < 1:  # pixels of the crop for one of the frame
-        low = _shown(seen, patch, len(restored))
-        wanted = wanted + blend.detail * kept_detail(seen, low, up * _BLOCK)
+        low = _at_crop_resolution(original, patch, len(restored))
+        target = target + blend.detail * own_detail(original, low, up * _BLOCK)
     if blend.grain:
-        wanted = wanted + blend.grain * grain(seen, warped, patch.frame)
-    change = (wanted if wanted is warped else np.clip(wanted, 0.0, 1.0)) - seen
+        target = target + blend.grain * grain(original, warped, patch.frame)
+    change = (target if target is warped else np.clip(target, 0.0, 1.0)) - original
     if blend.multiband:
         return banded(change, share, len(restored) / shrink)
     return change * share[..., None]
 
 
-def _shown(seen: NDArray[np.float32], patch: _Patch, size: int) -> NDArray[np.float32]:
-    """The box (h, w, 3) as a crop of a size shows it, in the resolution of the box again.
+def _at_crop_resolution(
+    original: NDArray[np.float32], patch: _Patch, size: int
+) -> NDArray[np.float32]:
+    """Resample a box (h, w, 3) to a crop of a size and back.
 
     Channel by channel: together their rounding differs, and what is grey must stay so exactly.
     """
     channels = []
-    for channel in np.moveaxis(seen, -1, 0):
+    for channel in np.moveaxis(original, -1, 0):
         crop = warp(np.ascontiguousarray(channel), invert(patch.back), (size, size))
         channels.append(warp_into(patch.box, crop, patch.back))
     return np.stack(channels, axis=-1)
 
 
 def _add(image: Tensor, patch: _Patch, change: Tensor, share: Tensor) -> None:
-    """Adds a change (3, h, w) to the box of a (C, H', W') image, in place."""
+    """Add a change (3, h, w) to the box of a (C, H', W') image, in place."""
     region = image[(slice(3), *patch.box)]
     if not region.sum().isfinite():
         _mend(region, patch, share)
@@ -324,6 +326,6 @@ def _clamp(image: Tensor, patch: _Patch, covered: Tensor) -> None:
 
 
 def _mend(region: Tensor, patch: _Patch, share: Tensor) -> None:
-    """Replaces NaN and infinite pixels under a face (3, h, w), in place."""
+    """Replace NaN and infinite pixels under a face (3, h, w), in place."""
     broken = ~region.isfinite() & (share > 0).to(region.device)
-    region[broken] = patch.seen.to(region.device, region.dtype)[broken]
+    region[broken] = patch.original.to(region.device, region.dtype)[broken]

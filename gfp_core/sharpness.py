@@ -47,7 +47,7 @@ _DOUBTFUL = (0.5, 0.9)  # scores of the detector
 
 
 def face_sharpness(frames: Tensor, faces: Faces, *, crops: Tensor | None = None) -> Tensor:
-    """How much of a 512 px crop's resolution each face fills with detail.
+    """Measure how much of a 512 px crop's resolution each face fills with detail.
 
     Args:
         frames: (B, 3 or 4, H, W) float RGB in [0, 1].
@@ -76,7 +76,7 @@ def face_sharpness(frames: Tensor, faces: Faces, *, crops: Tensor | None = None)
 
 
 def auto_strength(frames: Tensor, faces: Faces, sharp: Tensor | None = None) -> Tensor:
-    """How much of a restored face each face can do with.
+    """Choose how much of a restored face each face can do with.
 
     All of it where the face is blurred; less the sharper it is, for what a restorer adds to a
     sharp face is invented; less where there are too few pixels to go by, and where the detector
@@ -119,23 +119,23 @@ def _resolution(crop: NDArray[np.float32]) -> float:
     return _SHRUNK / math.sqrt(max(sigma**2 - _OWN**2, 1e-6))
 
 
-def blur_of(grey: NDArray[Any], part: tuple[slice, slice]) -> float:
-    """Sigma in pixels of the blur of the strongest edges in a part of a (H, W) picture."""
+def blur_of(grey: NDArray[Any], region: tuple[slice, slice]) -> float:
+    """Measure the blur (sigma in pixels) of the strongest edges in a region of a (H, W) picture."""
     sigma = math.inf
-    coarse = _slopes(grey, 2 * _SCALES[-1])[part]
+    coarse = _slopes(grey, 2 * _SCALES[-1])[region]
     # From coarse to fine: a finer pair is asked only if there is something for it to see.
     for first in reversed(_SCALES):
-        fine = _slopes(grey, first)[part]
-        found = _sigma(fine, coarse, first, 2 * first)
+        fine = _slopes(grey, first)[region]
+        estimate = _sigma(fine, coarse, first, 2 * first)
         coarse = fine  # of the next pair, for each scale is half of the one before
-        sigma = min(sigma, found)
-        if found > _TRUST * first:
+        sigma = min(sigma, estimate)
+        if estimate > _TRUST * first:
             break
     return sigma
 
 
 def _sigma(fine: NDArray[Any], coarse: NDArray[Any], first: float, second: float) -> float:
-    """Sigma of the blur, from the slopes (h, w, 2) after a further blur of first and of second."""
+    """Compute a blur's sigma from slopes (h, w, 2) after a further blur of first and of second."""
     size = np.hypot(coarse[..., 0], coarse[..., 1])
     direction = coarse / np.maximum(size, 1e-12)[..., None]
     ridges = _ridges(size, direction)
@@ -152,14 +152,14 @@ def _sigma(fine: NDArray[Any], coarse: NDArray[Any], first: float, second: float
 
 
 def _slopes(grey: NDArray[Any], sigma: float) -> NDArray[Any]:
-    """(H, W, 2): slope in x and y after a blur of sigma."""
+    """Compute slopes (H, W, 2) in x and y after a blur of sigma."""
     soft = cv2.GaussianBlur(grey, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
     kernel = np.array([[-0.5, 0.0, 0.5]])
     return np.stack([cv2.filter2D(soft, -1, k) for k in (kernel, kernel.T)], axis=-1)
 
 
 def _ridges(size: NDArray[Any], direction: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where the slope is steepest along its own direction."""
+    """Find where the slope is steepest along its own direction."""
     height, width = size.shape
     y, x = np.mgrid[:height, :width].astype(np.float32)
     dx, dy = direction[..., 0].astype(np.float32), direction[..., 1].astype(np.float32)
