@@ -96,10 +96,10 @@ class Encoder(nn.Module):
     """From a picture to features before quantization."""
 
     def __init__(
-        self, widths: Sequence[int], blocks: int, z_channels: int, heads: int, kept: int
+        self, widths: Sequence[int], blocks: int, z_channels: int, heads: int, feature_levels: int
     ) -> None:
         super().__init__()
-        self.kept = kept
+        self.feature_levels = feature_levels
         self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
         self.down = nn.ModuleList()
         for i, (before, width) in enumerate(itertools.pairwise([widths[0], *widths])):
@@ -117,14 +117,14 @@ class Encoder(nn.Module):
 
         Returns:
             (B, Z, h, w); and the features that ask in the decoder, in its order: of the middle,
-            of the deepest level, of the level above it, ... (as many levels as are kept).
+            of the deepest level, of the level above it, ... (``feature_levels`` of them).
         """
         degraded: list[Tensor] = []
         x = self.conv_in(x)
         for i, level in enumerate(self.down):
             x = level(x)
             if i < len(self.down) - 1:
-                if i >= len(self.down) - self.kept:
+                if i >= len(self.down) - self.feature_levels:
                     degraded.insert(0, x)
                 x = level.get_submodule("downsample")(x)
         x = self.mid.block_1(x)
