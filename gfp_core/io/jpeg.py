@@ -25,9 +25,10 @@ PHOTOSHOP = b"Photoshop 3.0\0"
 SEGMENT_BYTES = 65_533
 """The most content of a segment, behind its length."""
 
-_SOS, _EOI, _DNL = 0xDA, 0xD9, 0xDC
+_SOS, _EOI, _DRI = 0xDA, 0xD9, 0xDD
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15 without DHT, JPG, DAC
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _TAIL_BYTES = 4096
 _FINE_TABLE = 24.0  # mean of the luma table at quality 80 is 23.0 (T.81, K.1, as libjpeg scales)
 
@@ -56,6 +57,18 @@ class Structure:
         ]
 
 
+@dataclass
+class _Component:
+    """A color component while the file is looked through."""
+
+    across: int
+    """Sampling factor."""
+    down: int
+    """Sampling factor."""
+    bits: NDArray[np.int_] = field(default_factory=lambda: np.full(64, 99))
+    """The lowest bit of each coefficient that has been sent."""
+
+
 @dataclass(frozen=True)
 class Coding:
     """How a JPEG file was compressed, to write a changed picture with the same losses again."""
@@ -71,7 +84,8 @@ class Coding:
 def read_structure(data: bytes) -> Structure:
     """Find the segments and the end of the first picture; a damaged file ends early."""
     result = Structure(end=len(data))
-    components: dict[int, NDArray[np.int_]] = {}  # the lowest bit sent of each coefficient
+    components: dict[int, _Component] = {}
+    interval, scan, scan_start = 0, b"", 0
     at = 2
     while match := _MARKER.search(data, at):
         marker, at = data[match.end() - 1], match.end()
@@ -82,22 +96,40 @@ def read_structure(data: bytes) -> Structure:
             continue
         (length,) = struct.unpack_from(">H", data, at)
         content = data[at + 2 : at + length]
+        at += max(length, 2)
         if marker in _FRAMES and len(content) >= 6 and result.size is None:
             height, width, count = struct.unpack_from(">HHB", content, 1)
             result.size = width, height
+            rows = [content[6 + 3 * i : 9 + 3 * i] for i in range(count)]
             components = {
-                content[6 + 3 * i]: np.full(64, 99) for i in range(count) if 6 + 3 * i < length - 2
+                row[0]: _Component(row[1] >> 4, row[1] & 15) for row in rows if len(row) == 3
             }
+        elif marker == _DRI and len(content) == 2:
+            (interval,) = struct.unpack(">H", content)
         elif marker == _SOS and content and len(content) == 4 + 2 * content[0]:
             first, last, precision = content[-3], content[-2], content[-1] & 15
-            for component in content[1:-3:2]:
-                if component in components:
-                    components[component][first : last + 1] = precision
+            scan, scan_start = content[1:-3:2], at
+            for name in scan:
+                if name in components:
+                    components[name].bits[first : last + 1] = precision
         elif 0xE0 <= marker <= 0xEF or marker == COMMENT:
             result.segments.append((marker, content))
-        at += max(length, 2)
-    result.precise = bool(components) and all((bits == 0).all() for bits in components.values())
+    result.precise = bool(components) and all(not each.bits.any() for each in components.values())
+    if interval and not result.ended and result.size is not None:
+        restarts = len(_RESTART.findall(data, scan_start))
+        result.precise &= restarts == -(-_units(result.size, components, scan) // interval) - 1
     return result
+
+
+def _units(size: tuple[int, int], components: dict[int, _Component], scan: bytes) -> int:
+    """The number of coded units (MCU) of a scan (T.81, A.2)."""
+    across = max((each.across for each in components.values()), default=1) or 1
+    down = max((each.down for each in components.values()), default=1) or 1
+    if len(scan) == 1 and scan[0] in components:  # blocks of the one component
+        each = components[scan[0]]
+        columns, rows = -(-size[0] * each.across // across), -(-size[1] * each.down // down)
+        return -(-columns // 8) * -(-rows // 8)
+    return -(-size[0] // (8 * across)) * -(-size[1] // (8 * down))
 
 
 def complete(
@@ -120,9 +152,9 @@ def complete(
         return None
     whole = data.removesuffix(b"\xff") + b"\xff\xd9"
     pixels = decode(whole)
-    for seed in range(3):
-        noise = np.random.default_rng(seed).integers(0, 255, _TAIL_BYTES, dtype=np.uint8)
-        tail = noise.tobytes()  # never 255: no marker
+    noise = np.random.default_rng(0).integers(0, 255, _TAIL_BYTES, dtype=np.uint8).tobytes()
+    for first in (0xFE, 0x80, 0x55, 0xAA, 0x33, 0xCC, 0x0F, 0xF0):  # each bit is 0 and is 1
+        tail = bytes([first]) + noise  # without 255: no marker
         if not np.array_equal(decode(whole[:-2] + tail + whole[-2:]), pixels):
             return None
     return whole

@@ -207,6 +207,8 @@ def decode_with_tifffile(
             pixels = page.asarray()
             if page.axes.startswith("S"):
                 pixels = np.moveaxis(pixels, 0, -1)
+    except MemoryError:
+        raise
     except Exception as error:  # of a decoder: nearly everything
         raise UnusualTiffError(
             f"{kind}, which cannot be read ({error}); save it as RGB of 8 or 16 bits"

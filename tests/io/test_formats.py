@@ -262,12 +262,18 @@ def test_a_raw_file_is_not_mistaken_for_its_preview(tmp_path):
 
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize("restarts", [0, 1, 3])
 def test_a_jpeg_is_read_without_its_end_if_no_pixel_is_missing(
-    tmp_path, caplog, progressive, subsampling
+    tmp_path, caplog, progressive, subsampling, restarts
 ):
     stream = io.BytesIO()
     Image.fromarray(PHOTO).save(
-        stream, "JPEG", progressive=progressive, subsampling=subsampling, quality=90
+        stream,
+        "JPEG",
+        progressive=progressive,
+        subsampling=subsampling,
+        restart_marker_blocks=restarts,
+        quality=90,
     )
     data, path = stream.getvalue(), tmp_path / "a.jpg"
     path.write_bytes(data)
