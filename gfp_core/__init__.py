@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .faces import Face, Faces
+    from .faces import Face, Faces, Tracks
     from .io.images import from_frames, read_image, to_frames, write_image
     from .options import RestoreOptions
     from .pipeline import Extra, FaceRestorer, Restoration
@@ -24,6 +24,7 @@ __all__ = [
     "Faces",
     "Restoration",
     "RestoreOptions",
+    "Tracks",
     "from_frames",
     "read_image",
     "to_frames",
@@ -37,6 +38,7 @@ _HOMES = {
     "Faces": "faces",
     "Restoration": "pipeline",
     "RestoreOptions": "options",
+    "Tracks": "faces",
     "from_frames": "io.images",
     "read_image": "io.images",
     "to_frames": "io.images",

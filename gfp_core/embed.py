@@ -1,4 +1,4 @@
-"""Who a face is: 128 numbers that are near each other for pictures of one person.
+"""Embed faces: 128 numbers that are near each other for pictures of one person.
 
 The network is the face descriptor of ``networks/face_descriptor.py``. It is optional: its weights
 are not bundled, and only what compares faces (a reference, the identity guard) asks for them. Two
@@ -41,7 +41,7 @@ _CHUNK = 32
 
 
 class FaceEmbedder:
-    """Turns aligned crops into embeddings."""
+    """Turns aligned crops into embeddings that say who a face is."""
 
     def __init__(self, net: nn.Module, *, device: torch.device | str | None = None) -> None:
         """Take the network.
@@ -59,7 +59,7 @@ class FaceEmbedder:
 
     @torch.inference_mode()
     def embed(self, crops: Tensor) -> Tensor:
-        """The embeddings of aligned crops.
+        """Embed aligned crops.
 
         Args:
             crops: (N, 3, S, S) RGB in [0, 1], aligned to the FFHQ template; values outside are
@@ -75,15 +75,15 @@ class FaceEmbedder:
             raise ValueError(f"crops must be (N, 3, S, S), not {tuple(crops.shape)}")
         if not len(crops):
             return torch.empty(0, DIMENSIONS)
-        found = []
+        embeddings = []
         with deterministic(self.device, allow_tf32=False):
             for part in crops.split(_CHUNK):
-                seen = part.to(self.device, torch.float32).nan_to_num(nan=0.0).clamp(0, 1)
-                found.append(F.normalize(self.net(inner_face(seen)).float(), dim=1).cpu())
-        return torch.cat(found)
+                rgb = part.to(self.device, torch.float32).nan_to_num(nan=0.0).clamp(0, 1)
+                embeddings.append(F.normalize(self.net(inner_face(rgb)).float(), dim=1).cpu())
+        return torch.cat(embeddings)
 
     def describe(self, pictures: Sequence[Tensor], detector: FaceDetector) -> Tensor:
-        """The embeddings of the people shown in pictures: of the largest face in each.
+        """Embed the people shown in pictures: the largest face in each.
 
         Args:
             pictures: (C, H, W) RGB or RGBA in [0, 1] each, of any sizes.
@@ -125,7 +125,7 @@ def load_embedder(
     weights: Weights | None = None,
     progress: Progress | None = None,
 ) -> FaceEmbedder:
-    """A ready embedder, by its name in the catalogue or from its file.
+    """Load an embedder by its name in the catalogue or from its file.
 
     Args:
         embedder: name of an embedder in the catalogue, or what `load_descriptor` takes.
@@ -135,7 +135,7 @@ def load_embedder(
         progress: of a download, see `Weights.get`.
 
     Raises:
-        WeightsError: it is neither, or its weights cannot be had; says how to get them.
+        WeightsError: it is neither, or its weights are not available; says how to get them.
     """
     weights = Weights() if weights is None else weights
     reference = refer(embedder, "embedder", weights)

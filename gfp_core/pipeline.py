@@ -516,8 +516,8 @@ class FaceRestorer:
         angles = None
         limit = options.identity.identity_limit
         if limit is not None:
-            angles, kept = compare(faces, self._need_embedder(), limit=limit)
-            shares = shares * kept
+            angles, identity_shares = compare(faces, self._need_embedder(), limit=limit)
+            shares = shares * identity_shares
         if faces.tracks is not None:
             smoothed, faces = smooth_over_time(faces, {"strength": shares}, SMOOTHING)
             shares = smoothed["strength"]
@@ -597,7 +597,7 @@ def find_model(
     *,
     progress: Progress | None = None,
 ) -> tuple[Path, str | None]:
-    """The file of a model and its architecture, for `load_network`.
+    """Find the file of a model and its architecture, for `load_network`.
 
     Args:
         model: name of weights in the catalogue, or a file. Only the catalogue's own names come
@@ -609,7 +609,7 @@ def find_model(
         The file; and the architecture if the catalogue says it, else None.
 
     Raises:
-        WeightsError: it is neither, or the weights cannot be had.
+        WeightsError: it is neither, or the weights are not available.
     """
     weights = Weights() if weights is None else weights
     file, _, architecture = resolve(model, "restorer", weights, progress=progress)
@@ -623,7 +623,7 @@ def find_detector(
     weights: Weights | None = None,
     progress: Progress | None = None,
 ) -> FaceDetector:
-    """A detector by its name or from its file, see `detect.load_detector`.
+    """Load a detector by its name or from its file, see `detect.load_detector`.
 
     Args:
         detector: name of a detector in the catalogue, or a file that holds one.
@@ -632,7 +632,7 @@ def find_detector(
         progress: of a download, see `Weights.get`.
 
     Raises:
-        WeightsError: it is neither, or its weights cannot be had.
+        WeightsError: it is neither, or its weights are not available.
     """
     weights = Weights() if weights is None else weights
     reference = refer(detector, "detector", weights)
@@ -651,10 +651,10 @@ def find_parser(
     device: torch.device | str | None = None,
     weights: Weights | None = None,
 ) -> FaceParser:
-    """A parser by its name or from its file, see `parse.load_parser`.
+    """Load a parser by its name or from its file, see `parse.load_parser`.
 
     Raises:
-        WeightsError: it is neither, or its weights cannot be had.
+        WeightsError: it is neither, or its weights are not available.
     """
     weights = Weights() if weights is None else weights
     reference = refer(parser, "parser", weights)

@@ -27,6 +27,8 @@ from torch import Tensor
 from .faces import Face, Faces, Track, Tracks
 from .geometry import angles, box_iou
 
+__all__ = ["Track", "Tracks", "is_cut", "number", "smooth_over_time", "track"]
+
 # The filter, in frames and in sizes of the face (the root of its box's area).
 STILL_CUTOFF = 0.02
 """Cutoff frequency for a face at rest, in cycles a frame: each frame counts for about a ninth."""
@@ -246,7 +248,11 @@ def _pairs(tracks: tuple[Track, ...], faces: Faces, indices: list[int]) -> dict[
             face = faces.faces[index]
             if face.score < CONTINUES:
                 continue
-            overlap = float(box_iou(torch.from_numpy(track.box)[None], torch.tensor([face.box])))
+            overlap = float(
+                box_iou(
+                    torch.from_numpy(track.box)[None], torch.tensor([face.box], dtype=torch.float64)
+                )
+            )
             angle = 0.0
             if faces.embeddings is not None and track.embedding is not None:
                 angle = float(angles(track.embedding, faces.embeddings[index]))

@@ -129,6 +129,19 @@ def test_a_missed_face_stays_missing_and_is_known_again():
     assert set(numbers(result)) == {0, 1}
 
 
+def test_a_detection_ends_the_wait_for_a_missing_face():
+    detected = [i for i in range(12) if i not in (2, 3, 4, 6, 7, 8)]  # twice three: more than five
+    assert set(numbers(track(*clip(*(face(i) for i in detected))))) == {0}
+
+
+def test_boxes_that_overlap_by_more_than_three_tenths_are_one_face():
+    def shifted(frame, x):
+        return replace(face(frame), box=(x, 50.0, x + 130.0, 150.0))
+
+    for x, expected in ((70.0, (0, 1)), (69.0, (0, 0))):  # at 70: 60 columns of 200
+        assert numbers(track(*clip(shifted(0, 0.0), shifted(1, x)))) == expected
+
+
 def test_an_unsure_detection_bridges_a_gap_but_begins_nothing():
     sure = [face(i, score=0.6 if i in (0, 5, 6) else 0.95) for i in range(10)]
     elsewhere = [face(i, x=60, y=60, size=40, score=0.6) for i in range(10)]
