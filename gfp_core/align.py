@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from . import geometry, tensors
 from .faces import Faces
 from .geometry import fit_similarity, invert, similarity_scale, transform, warp
 from .options import Padding
@@ -117,3 +118,18 @@ def _mirrored(positions: NDArray[np.int64], length: int) -> NDArray[np.int64]:
     last = length - 1
     result: NDArray[np.int64] = last - np.abs(last - np.abs(positions))
     return result
+
+
+_MOVED = {
+    **dict.fromkeys(("TEMPLATE", "face_ellipse", "scaling", "warp_into"), geometry),
+    "visible": tensors,
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Find what moved to `geometry` and `tensors` under its old name, for one version."""
+    if name not in _MOVED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _MOVED[name]
+    logger.warning("gfp_core.align.%s is deprecated: take it from %s", name, home.__name__)
+    return getattr(home, "clamp01" if name == "visible" else name)

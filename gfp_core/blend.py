@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .options import Blend as Blend  # where it was declared before
+
 Picture: TypeAlias = NDArray[np.float32]
 
 # Sigma of the Gaussians between the bands, as shares of the crop's side.

@@ -295,3 +295,24 @@ def test_faces_anywhere_of_any_size_give_crops(
         assert bool(((crops >= 0) & (crops <= 1)).all())
     else:
         torch.testing.assert_close(crops, torch.full_like(crops, 0.6), atol=1e-4, rtol=0)
+
+
+def test_names_that_moved_are_found_at_their_old_place_for_one_version(caplog) -> None:
+    from gfp_core import align as module
+    from gfp_core import geometry, tensors
+
+    assert module.TEMPLATE is geometry.TEMPLATE
+    assert module.visible is tensors.clamp01
+    assert "gfp_core.align.TEMPLATE is deprecated" in caplog.text
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        module.nonsense  # noqa: B018
+
+
+def test_the_old_name_of_padding_is_taken(caplog) -> None:
+    frame = torch.rand(1, 3, 100, 100)
+    faces = make_faces(TEMPLATE * 0.3 - 60, height=100, width=100)
+    old = align(frame, faces, 64, border="constant").crops
+    new = align(frame, faces, 64, padding="constant").crops
+    assert torch.equal(old, new)
+    assert not torch.equal(new, align(frame, faces, 64).crops)
+    assert "the name is padding" in caplog.text
