@@ -63,15 +63,18 @@ def test_a_cancelled_run_goes_on_with_the_same_result(
     tmp_path: Path, fake_restorer: Any, stop: int
 ) -> None:
     source = make_clip(tmp_path / "clip.mp4", frames=12)
-    restore(fake_restorer, source, tmp_path / "whole.mp4")
-    target = tmp_path / "out.mp4"
+    # Lossless, for x264 gives small pictures other bits from run to run.
+    how = ClipOptions.of(codec="ffv1")
+    restore(fake_restorer, source, tmp_path / "whole.mkv", how)
+    target = tmp_path / "out.mkv"
     with pytest.raises(Cancelled):
-        restore(fake_restorer, source, target, progress=cancel_at(stop))
+        restore(fake_restorer, source, target, how, progress=cancel_at(stop))
     assert not target.exists()
-    summary = restore(fake_restorer, source, target)
+    summary = restore(fake_restorer, source, target, how)
     assert summary.resumed_at == stop // 5 * 5
     assert (summary.frames, summary.faces) == (12, 12)
-    assert target.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    for kind in ("video", "audio"):
+        assert packets_of(target, kind) == packets_of(tmp_path / "whole.mkv", kind)
 
 
 def test_a_cancelled_run_can_leave_a_clip_that_plays(tmp_path: Path, fake_restorer: Any) -> None:
