@@ -28,7 +28,7 @@ from .find import EMBEDDER_ADVICE, drop_what_is_no_face, find_faces, find_in_ord
 from .geometry import face_ellipse
 from .identity import compare
 from .masks import make_masks
-from .options import Engine, Options, Precision, RestoreOptions
+from .options import Engine, Options, Precision, RestoreOptions, options_of
 from .parse import FaceParser, load_parser
 from .paste import paste
 from .restore import Restorer
@@ -565,9 +565,12 @@ def _with_keywords(
     names = {field.name for field in dataclasses.fields(Extra)}
     tensors = {name: value for name, value in keywords.items() if name in names}
     single = {name: value for name, value in keywords.items() if name not in names}
+    groups = {each.group for each in options_of(RestoreOptions)}
     for name in list(single):
         if isinstance(single[name], Options):  # a whole group, such as mask=Mask("hull")
             options = replace(options, **{name: single.pop(name)})
+        elif single[name] is None and name in groups:
+            del single[name]
     return options.replace(**single), replace(extra, **tensors)
 
 

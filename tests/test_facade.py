@@ -86,8 +86,7 @@ def test_former_keywords_go_on_working_and_unknown_ones_name_the_nearest(fake_re
 def test_none_is_the_default(fake_restorer, name):
     frames = photo()
     plain = fake_restorer.restore(frames).frames
-    if name != "blend":  # the name of a group
-        assert torch.equal(fake_restorer.restore(frames, **{name: None}).frames, plain)
+    assert torch.equal(fake_restorer.restore(frames, **{name: None}).frames, plain)
     assert torch.equal(fake_restorer.restore(frames, None, extra=None).frames, plain)
 
 

@@ -411,3 +411,25 @@ def test_results_stay_within_the_range_where_the_frame_did(options: dict) -> Non
     assert image[:, :, 92:98, 92:98].max() > 1
     assert image[:, :, 102:108, 92:98].min() < 0
     assert torch.equal(image, paste(frame, faces.select([1, 0]), blend=Blend(**options))[0])
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.25])
+def test_a_small_face_is_pasted_to_the_edges_of_its_crop(scale: float) -> None:
+    # Crop pixels are a tenth to a quarter of the frame's: what the kernels reach beyond the mask
+    # is less than a pixel of the frame, and a box a few pixels too small would cut the face.
+    frame = torch.zeros(1, 3, 240, 240)
+    faces = painted(make_faces(frame, placed(scale, centre=(120, 120)), size=512), 1.0)
+    _, covered = paste(frame, faces, mask=Mask("box", feather=0.0))
+    matrix = faces.faces[0].matrix
+    assert matrix is not None
+    expected = cv2.warpAffine(
+        np.ones((512, 512), np.float32),
+        matrix,
+        (240, 240),
+        flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+    )
+    rows, columns = np.nonzero(expected)
+    own_rows, own_columns = (covered[0] > 0).nonzero().T.numpy()
+    for own, wanted in ((own_rows, rows), (own_columns, columns)):
+        assert wanted.min() - 4 < own.min() < wanted.min()
+        assert wanted.max() < own.max() < wanted.max() + 4
