@@ -60,9 +60,9 @@ DOUBT = 0.95
 
 A second look, wider, is taken then, and the face keeps the lowest of the three confidences. Of 825
 detections in 661 portraits, whole, reduced to faces of 15 px or blurred by 12 px, 820 stay above
-0.9. Of 65 portraits 62 are found with a plain patch over the lower half of the face, and 53 with one
-over its left half, with the second look as without it. Neither size nor sharpness tells what is no
-face from these.
+0.9. Of 65 portraits 62 are found with a plain patch over the lower half of the face, and 53 with
+one over its left half, with the second look as without it. Neither size nor sharpness tells what is
+no face from these.
 """
 SECOND_SIDE, SECOND_MARGIN = 192, 2.0
 """Side and margin of the second look's square; see `CLOSE_SIDE` and `CLOSE_MARGIN`."""
