@@ -121,6 +121,8 @@ def test_no_standard_streams_at_all(
     assert run("restore", tmp_path / "a.png", "-o", tmp_path / "out") == OK
     assert run("detect", tmp_path / "a.png") == OK
     assert files(tmp_path / "out") == ["a.png"]
+    for stream in (sys.stdout, sys.stderr):  # those that lead nowhere
+        stream.close()
 
 
 @POSIX

@@ -124,8 +124,9 @@ def test_what_is_damaged_is_made_again(case, content, manifest):
 
 
 def test_a_result_that_somebody_changed_stays(case):
-    picture = Image.open(case.out / "a.png")
-    picture.rotate(180).save(case.out / "a.png")
+    with Image.open(case.out / "a.png") as picture:
+        turned = picture.rotate(180)
+    turned.save(case.out / "a.png")
     changed = (case.out / "a.png").read_bytes()
     said = case.run()
     assert "The result was changed since it was made: left as it is." in said

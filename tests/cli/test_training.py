@@ -78,8 +78,9 @@ def test_from_photographs_to_a_table(photos, tmp_path, capsys, monkeypatch):
     psnr = {(line["method"], line["picture"]): float(line["PSNR"]) for line in lines}
     assert psnr["ground truth", "mean"] == float("inf")
     assert psnr["input", "000_a.png"] > 15
-    assert Image.open(out / "sheet_0.jpg").size == (4 * 256, 24 + 3 * 256)
-    assert Image.open(out / "input" / "000_a.png").size == (192, 192)
+    for name, size in (("sheet_0.jpg", (4 * 256, 24 + 3 * 256)), ("input/000_a.png", (192, 192))):
+        with Image.open(out / name) as picture:
+            assert picture.size == size
 
     saved = sorted((out / "input").iterdir())
     first = [path.read_bytes() for path in saved]
@@ -103,7 +104,7 @@ def test_mistakes_are_told(tmp_path, capsys):
     assert main(train) == USAGE
     assert "holds no prepared faces" in capsys.readouterr().err
     assert main([*train, "--set", "data.bach=1"]) == USAGE
-    assert "data has no key bach" in capsys.readouterr().err
+    assert "data has no key 'bach'; the nearest is 'batch'" in capsys.readouterr().err
     assert main(["export", str(empty), "-o", str(tmp_path / "x.safetensors")]) == USAGE
     assert "holds no checkpoint" in capsys.readouterr().err
     assert main(["prepare", str(empty), "--out", str(tmp_path / "d")]) == USAGE

@@ -196,7 +196,8 @@ def test_only_the_newest_checkpoints_are_kept_and_a_damaged_one_is_named(pack, a
     assert kept == ["step_00000002.pt", "step_00000003.pt"]
     sheets = sorted((tmp_path / "sheets").iterdir())
     assert [sheet.name for sheet in sheets] == ["step_00000002.png", "step_00000003.png"]
-    assert Image.open(sheets[0]).size == (3 * SIZE, 24 + SIZE)
+    with Image.open(sheets[0]) as sheet:
+        assert sheet.size == (3 * SIZE, 24 + SIZE)
     board = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [picture.step for picture in board.Images("validation")] == [2, 3]
     assert [value.step for value in board.Scalars("l1")] == [1, 2, 3]
