@@ -1,9 +1,19 @@
-"""What installers read agrees with itself."""
+"""What installers read agrees with itself; the wheel holds what is needed, and works by itself."""
 
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
+
+import gfp_core
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -11,18 +21,20 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+LARGEST_WHEEL = 24_000_000
+"""Bytes; CONTRIBUTING.md says what of it is what."""
 
 
 def test_requirements_are_the_dependencies_without_torch() -> None:
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     required = [line for line in lines if not line.startswith("#")]
     dependencies = PROJECT["project"]["dependencies"]
-    assert required == [one for one in dependencies if not one.startswith("torch")]
+    assert required == [line for line in dependencies if not line.startswith("torch")]
 
 
 def test_torch_is_not_pinned() -> None:
-    assert [one for one in PROJECT["project"]["dependencies"] if one.startswith("torch")] == [
+    assert [line for line in PROJECT["project"]["dependencies"] if line.startswith("torch")] == [
         "torch>=2.4"
     ]
 
@@ -31,6 +43,127 @@ def test_torch_is_not_pinned() -> None:
     "needed", ["gfp_core/weights", "nodes", "web", "locales", "__init__.py", "NOTICE"]
 )
 def test_the_archive_of_the_registry_holds_what_the_pack_needs(needed: str) -> None:
-    ignored = (ROOT / ".comfyignore").read_text().split()
     assert (ROOT / needed).exists()
-    assert not any(needed.startswith(one.rstrip("/")) for one in ignored if not one.startswith("#"))
+    assert not any(needed.startswith(entry.rstrip("/")) for entry in left_out_of_the_registry())
+
+
+def test_the_archive_of_the_registry_leaves_out_what_only_developers_need() -> None:
+    needed = {"__init__.py", "LICENSE", "NOTICE", "README.md", "pyproject.toml"}
+    needed |= {"requirements.txt", "gfp_core", "nodes", "web", "locales"}
+    needed |= {"example_workflows", "workflows", ".comfyignore", ".gitignore"}
+    left_out = {entry.split("/")[0] for entry in left_out_of_the_registry()}
+    roots = {path.partition("/")[0] for path in tracked_files()}
+    assert roots - left_out - needed == set()
+
+
+def left_out_of_the_registry() -> list[str]:
+    lines = (ROOT / ".comfyignore").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_the_version_is_one() -> None:
+    version = PROJECT["project"]["version"]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert gfp_core.__version__ == version
+    assert re.findall(r"^version: (.*)$", citation, re.M) == [version]
+    headings = re.findall(r"^## \[(.*?)\]", changes, re.M)
+    assert version in headings[:2]
+
+
+def test_classifiers_are_those_that_the_package_index_takes() -> None:
+    known = pytest.importorskip("trove_classifiers").classifiers
+    assert [name for name in PROJECT["project"]["classifiers"] if name not in known] == []
+
+
+def tracked_files() -> list[str]:
+    """Files that git tracks, or skip where this is no clone."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("needs a clone, and git")
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-z"], check=True, capture_output=True, text=True
+    ).stdout
+    return [path for path in listed.split("\0") if path and (ROOT / path).is_file()]
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist of the tracked files, and the wheel that is built from that sdist."""
+    pytest.importorskip("setuptools", minversion="77")
+    folder = tmp_path_factory.mktemp("distributions")
+    for path in tracked_files():
+        target = folder / "source" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / path, target)
+    build(folder / "source", "build_sdist", folder)
+    with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
+        options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        archive.extractall(folder / "sdist", **options)
+    build(next((folder / "sdist").iterdir()), "build_wheel", folder)
+    return folder
+
+
+def build(source: Path, hook: str, folder: Path) -> None:
+    """Call a hook of the build backend, as installers do, with the packages that are here."""
+    program = f"from setuptools import build_meta; build_meta.{hook}({str(folder)!r})"
+    environment = {**os.environ, "PYTHONPATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=source, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_hold_the_library_and_nothing_else(distributions: Path) -> None:
+    library = {path for path in tracked_files() if path.startswith("gfp_core/")}
+    wheel = next(distributions.glob("*.whl"))
+    with zipfile.ZipFile(wheel) as archive:
+        files = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert files == library
+    assert wheel.stat().st_size < LARGEST_WHEEL
+    sdist = next(distributions.glob("*.tar.gz"))
+    with tarfile.open(sdist) as archive:
+        members = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    beside = {"LICENSE", "NOTICE", "README.md", "CHANGELOG.md", "MANIFEST.in", "pyproject.toml"}
+    assert {name for name in members if ".egg-info/" not in name} == library | beside | {
+        "PKG-INFO",
+        "setup.cfg",
+    }
+    assert sdist.stat().st_size < LARGEST_WHEEL
+
+
+@pytest.mark.slow
+def test_the_wheel_restores_a_picture_outside_the_checkout(
+    distributions: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("retinaface", reason="needs the extra offline")
+    wheel = next(distributions.glob("*.whl"))
+    home = tmp_path / "environment"
+    run = {"check": True, "capture_output": True, "text": True}
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], **run)
+    programs = home / ("Scripts" if os.name == "nt" else "bin")
+    python = programs / ("python.exe" if os.name == "nt" else "python")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps"]
+        + ["--no-index", str(wheel)],
+        **run,
+    )
+    # Dependencies come from this environment, without its link to the checkout.
+    purelib = subprocess.run(
+        [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], **run
+    ).stdout.strip()
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    Path(purelib, "dependencies.pth").write_text("\n".join(packages), encoding="utf-8")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    shutil.copyfile(ROOT / "docs" / "images" / "low_quality.jpg", outside / "photo.jpg")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("GFP_", "PYTHON"))}
+    environment.update(GFP_NO_DOWNLOAD="1", HOME=str(outside), USERPROFILE=str(outside))
+    run |= {"cwd": outside, "env": environment}
+    program = str(programs / "gfp")
+    told = subprocess.run([program, "--version", "--verbose"], **run).stdout
+    assert f"gfp {gfp_core.__version__}" in told
+    assert f"program {Path(purelib).resolve() / 'gfp_core'}" in told
+    subprocess.run([program, "restore", "photo.jpg", "-o", "restored", "--grain", "0.5"], **run)
+    assert (outside / "restored" / "photo.jpg").read_bytes() != (outside / "photo.jpg").read_bytes()
+    assert "old-photo" in subprocess.run([program, "options", "--presets"], **run).stdout
