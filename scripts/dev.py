@@ -1,6 +1,6 @@
 """One door to what developers run, on every system.
 
-    python -m scripts.dev quick            # the quick lane: style, and the tests without the slow ones
+    python -m scripts.dev quick            # style, and the tests that are not slow
     python -m scripts.dev test             # all tests that can run here
     python -m scripts.dev check            # style, layers, types, workflows: what .ci/run checks
     python -m scripts.dev docs             # the site, in build/site; a warning is an error
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
 
 
-class Failed(Exception):
+class FailedError(Exception):
     """A program ended with another exit code than 0."""
 
 
@@ -34,13 +34,13 @@ def run(module: str, *arguments: str, cwd: Path = ROOT, **variables: str) -> Non
     """Run a module of this environment, after saying so.
 
     Raises:
-        Failed: the program failed.
+        FailedError: the program failed.
     """
     command = [sys.executable, "-m", module, *arguments]
     print("+ python", shlex.join(command[1:]), flush=True)
     code = subprocess.run(command, cwd=cwd, env={**os.environ, **variables}, check=False).returncode
     if code:
-        raise Failed(f"{module} ended with exit code {code}")
+        raise FailedError(f"{module} ended with exit code {code}")
 
 
 def program(name: str, *arguments: str) -> None:
@@ -48,7 +48,7 @@ def program(name: str, *arguments: str) -> None:
     path = Path(sys.executable).with_name(name + (".exe" if os.name == "nt" else ""))
     print("+", name, shlex.join(arguments), flush=True)
     if code := subprocess.run([str(path), *arguments], cwd=ROOT, check=False).returncode:
-        raise Failed(f"{name} ended with exit code {code}")
+        raise FailedError(f"{name} ended with exit code {code}")
 
 
 def style() -> None:
@@ -63,7 +63,7 @@ def check() -> None:
     style()
     program("lint-imports", "--no-logo")
     run("mypy")
-    # The nodes import the library relatively, as ComfyUI loads them: they are checked as a package's.
+    # The nodes import the library relatively, as ComfyUI loads them: they are a package's.
     package = BUILD / "types" / "pack"
     package.parent.mkdir(parents=True, exist_ok=True)
     if not package.exists():
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for name in parser.parse_args(arguments).commands:
             COMMANDS[name]()
-    except Failed as error:
+    except FailedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

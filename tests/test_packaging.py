@@ -143,11 +143,8 @@ def test_the_wheel_restores_a_picture_outside_the_checkout(
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], **run)
     programs = home / ("Scripts" if os.name == "nt" else "bin")
     python = programs / ("python.exe" if os.name == "nt" else "python")
-    subprocess.run(
-        [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps"]
-        + ["--no-index", str(wheel)],
-        **run,
-    )
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
+    subprocess.run([*pip, "--no-deps", "--no-index", str(wheel)], **run)
     # Dependencies come from this environment, without its link to the checkout.
     purelib = subprocess.run(
         [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], **run

@@ -82,7 +82,7 @@ def test_the_door_fails_with_the_first_that_fails(monkeypatch: pytest.MonkeyPatc
 
     def fail() -> None:
         ran.append("check")
-        raise dev.Failed("check ended with exit code 3")
+        raise dev.FailedError("check ended with exit code 3")
 
     monkeypatch.setitem(dev.COMMANDS, "check", fail)
     monkeypatch.setitem(dev.COMMANDS, "docs", lambda: ran.append("docs"))
