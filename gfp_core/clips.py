@@ -8,14 +8,17 @@ with the clip's sound and all else it holds, without encoding anything again.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import logging
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from queue import Queue
 from typing import Any, TypeVar, cast
@@ -101,6 +104,8 @@ def restore_clip(
     progress: Progress | None = None,
     preview: Preview | None = None,
     keep_partial: bool = False,
+    record: str | None = None,
+    made_by: str = "",
 ) -> ClipSummary:
     """Restore the faces of a clip into another file.
 
@@ -118,6 +123,9 @@ def restore_clip(
         preview: called with restored crops as soon as they are finished.
         keep_partial: whether a cancelled run leaves what there is as a clip, beside the target,
             with ``.part`` before its ending.
+        record: what is written into the target for `io.video.read_record`, see `io.video.join`.
+        made_by: what else the result depends on, such as the networks' hashes: where it is another
+            than in the run before, all is begun anew.
 
     Raises:
         VideoError: the clip cannot be read, or the target cannot hold it.
@@ -132,23 +140,60 @@ def restore_clip(
         encoding = Encoding.choose(
             clip, target, clip_options.codec, clip_options.crf, clip_options.encoder_preset
         )
-        parts = _Parts.of(target, _plan(source, options, clip_options, encoding))
+        plan = _plan(source, options, clip_options, encoding)
+        plan["extra"], plan["made_by"] = _digest(extra or Extra()), made_by
+        parts = _Parts.of(target, plan)
         run = _Run(restorer, options, extra or Extra(), parts, clip, encoding, window)
         try:
-            run.go(progress, preview)
+            with _few_messages():
+                run.go(progress, preview)
         except BaseException:
             if keep_partial and run.segments:
                 _write_partial(run, source, target)
             raise
         summary = run.summary
         summary.damage = str(clip.damage)
-    summary.is_copy = not summary.faces and _may_copy(clip_options, options, clip, target)
+        summary.is_copy = not summary.faces and _may_copy(clip_options, options, encoding, clip)
+    container = SUFFIXES[target.suffix.lower()]
     with atomic.atomic_path(target) as path:
-        segments = [] if summary.is_copy else run.segments
-        join(segments, source, path, window, container=SUFFIXES[target.suffix.lower()])
+        if summary.is_copy and SUFFIXES.get(source.suffix.lower()) == container:
+            shutil.copyfile(source, path)
+        else:
+            segments = [] if summary.is_copy else run.segments
+            join(segments, source, path, window, container=container, record=record)
     parts.remove()
     summary.seconds = time.monotonic() - began
     return summary
+
+
+def part_path(target: Path) -> Path:
+    """Return the path of what a cancelled run leaves of a target."""
+    return target.with_suffix(".part" + target.suffix)
+
+
+@contextlib.contextmanager
+def _few_messages() -> Iterator[None]:
+    """Let this thread's warnings about single frames through once a clip, and nothing less."""
+    thread = threading.get_ident()
+    messages: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        if record.thread != thread or logger.isEnabledFor(logging.DEBUG):
+            return True
+        is_first = record.msg not in messages
+        messages.add(record.msg)
+        return is_first and record.levelno >= logging.WARNING
+
+    package = __name__.rpartition(".")[0]
+    names = [name for name in sys.modules if name.startswith(f"{package}.") and name != __name__]
+    loggers = [logging.getLogger(name) for name in names]
+    for each in loggers:
+        each.addFilter(is_new)
+    try:
+        yield
+    finally:
+        for each in loggers:
+            each.removeFilter(is_new)
 
 
 def _window(options: ClipOptions) -> Window:
@@ -165,11 +210,12 @@ def _check_paths(source: Path, target: Path) -> None:
         raise VideoError(f"{target} is the input and would be overwritten; choose another output")
 
 
-def _may_copy(clip_options: ClipOptions, options: RestoreOptions, clip: Clip, target: Path) -> bool:
+def _may_copy(
+    clip_options: ClipOptions, options: RestoreOptions, encoding: Encoding, clip: Clip
+) -> bool:
     """Return whether a clip without a face can be copied stream by stream."""
-    asked = clip_options.flat(changed=True)
-    same_kind = SUFFIXES.get(clip.path.suffix.lower()) == SUFFIXES[target.suffix.lower()]
-    return same_kind and options.upscale == 1 and not asked
+    is_as_it_was = not clip_options.flat(changed=True) and options.upscale == 1
+    return is_as_it_was and encoding.codec == clip.codec
 
 
 class _Run:
@@ -186,7 +232,7 @@ class _Run:
         window: Window,
     ) -> None:
         self._restorer, self._options, self._extra = restorer, options, extra
-        self._parts, self._clip, self._encoding, self._window = parts, clip, encoding, window
+        self.parts, self._clip, self._encoding, self._window = parts, clip, encoding, window
         self.segments, self.summary, self._tracks = parts.finished()
         self._segment: Segment | None = None
         self._last_time = 0.0
@@ -211,8 +257,6 @@ class _Run:
             try:
                 for frame, tensor in decoded:
                     result = self._restore(frame, tensor, preview)
-                    if not is_open:
-                        writer.put(self._begin_segment)
                     writer.put(self._write, frame, tensor, result)
                     is_open = self.summary.frames % SEGMENT != 0
                     if not is_open:
@@ -242,14 +286,17 @@ class _Run:
         """Yield the frames of the window behind the first ``skip``, and their tensors."""
         number, size = 0, None
         for frame in self._clip.frames():
-            if size not in (None, frame.planes[0].shape):
-                raise VideoError(f"{self._clip.path} changes its size at frame {frame.index}")
-            size = frame.planes[0].shape
             seconds = float(frame.pts * self._clip.time_base)
             if self._window.end is not None and seconds >= self._window.end - 1e-9:
                 return
             if not self._window.holds(seconds):
                 continue
+            if size not in (None, frame.planes[0].shape):
+                raise VideoError(
+                    f"{self._clip.path} changes its size at frame {frame.index} ({seconds:.3f} s); "
+                    "restore what is before and behind by itself, with --end and --start"
+                )
+            size = frame.planes[0].shape
             if number >= skip:
                 yield frame, frame.to_tensor()
             number += 1
@@ -274,13 +321,11 @@ class _Run:
         summary.faces += faces
         summary.with_faces += faces > 0
 
-    def _begin_segment(self) -> None:
-        path = self._parts.segment(len(self.segments))
-        self._segment = Segment(path, self._clip, self._encoding)
-        self.segments.append(path)
-
     def _write(self, frame: Frame, tensor: Tensor, result: Restoration) -> None:
-        assert self._segment is not None
+        if self._segment is None:
+            path = self.parts.segment(len(self.segments))
+            self._segment = Segment(path, self._clip, self._encoding)
+            self.segments.append(path)
         frames = result.frames
         if frames.shape == tensor.shape:
             self._segment.write(frame.with_change(tensor, frames))
@@ -297,7 +342,7 @@ class _Run:
         assert self._segment is not None
         self._segment.close()
         self._segment = None
-        self._parts.finish(len(self.segments) - 1, summary, tracks)
+        self.parts.finish(len(self.segments) - 1, summary, tracks)
 
 
 def _copy_of(summary: ClipSummary) -> ClipSummary:
@@ -307,11 +352,12 @@ def _copy_of(summary: ClipSummary) -> ClipSummary:
 
 def _write_partial(run: _Run, source: Path, target: Path) -> None:
     """Leave what there is of a cancelled run as a clip that can be played."""
-    partial = target.with_suffix(".part" + target.suffix)
+    partial = part_path(target)
     window = replace(run._window, end=run.last_time)
     try:
         with atomic.atomic_path(partial) as path:
             join(run.segments, source, path, window, container=SUFFIXES[target.suffix.lower()])
+        run.parts.note_partial(partial)
         logger.info("%s holds what is finished; the same command goes on.", partial)
     except (VideoError, OSError, ValueError) as error:
         logger.warning("%s: what is finished cannot be shown yet (%s).", partial, error)
@@ -330,6 +376,18 @@ def _plan(
         "encoding": asdict(encoding),
         "segment": SEGMENT,
     }
+
+
+def _digest(extra: Extra) -> str:
+    """Return 16 hexadecimal digits of the tensors that belong to all frames."""
+    digest = hashlib.sha256()
+    for each in fields(extra):
+        value = getattr(extra, each.name)
+        if isinstance(value, Tensor):
+            array = value.detach().cpu().contiguous().numpy()
+            digest.update(f"{each.name} {array.dtype} {array.shape}".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -369,9 +427,19 @@ class _Parts:
         with atomic.atomic_path(self.folder / f"{index:06}.state") as path:
             _save_state(path, summary, tracks)
 
+    def note_partial(self, partial: Path) -> None:
+        """Say that a clip was left of what is finished, which goes with the folder."""
+        atomic.write_text(self.folder / _PARTIAL, partial.name)
+
     def remove(self) -> None:
-        """Remove the folder."""
+        """Remove the folder, and the clip that was left of it."""
+        with contextlib.suppress(OSError):
+            name = (self.folder / _PARTIAL).read_text(encoding="utf-8")
+            self.folder.with_name(name).unlink()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+_PARTIAL = "partial"
 
 
 _ARRAYS = ("points", "speed", "box")

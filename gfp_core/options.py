@@ -74,6 +74,8 @@ Rotation: TypeAlias = Literal[0, 90, 180, 270]
 PRESETS_FOLDER = Path(__file__).with_name("presets")
 RECORD_TABLE = "made_by"
 """Table of an option file that says what made a result; not an option."""
+CLIP_TABLE = "clip"
+"""Table of the options of clips, which whoever restores pictures alone passes over."""
 
 
 class OptionError(ValueError):
@@ -305,8 +307,9 @@ class Options:
             OptionError: a name is unknown, or a value is none.
         """
         flat: dict[str, Any] = {}
+        groups = {each.group for each in options_of(cls)}
         for key, value in values.items():
-            if key == RECORD_TABLE:
+            if key == RECORD_TABLE or (key == CLIP_TABLE and key not in groups):
                 continue
             if isinstance(value, Mapping):
                 for inner, item in value.items():
@@ -784,6 +787,19 @@ class ClipOptions(Options):
         none=0,
         name="preview_seconds",
     )
+
+
+@dataclass(frozen=True)
+class FileOptions(RestoreOptions):
+    """Every option of a restoration of files, clips among them."""
+
+    clip: ClipOptions = field(default_factory=ClipOptions)
+
+    @property
+    def restoration(self) -> RestoreOptions:
+        """The options of the restoration alone."""
+        names = [each.name for each in dataclasses.fields(RestoreOptions)]
+        return RestoreOptions(**{name: getattr(self, name) for name in names})
 
 
 EXTRAS = {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -140,7 +142,7 @@ class Batch(Generic[Item, Result]):
         """
         summary = Summary(len(jobs))
         self._console.begin()
-        bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+        bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
         # Leaving waits for both threads.
         with (
             _large_pictures(),
@@ -177,8 +179,9 @@ class Batch(Generic[Item, Result]):
                 reading.append(reader.submit(self._do, number + 1, following, steps.read))
             bar.set_description_str(f"{number + 1}/{len(jobs)} {printable_name(job.source.name)}")
             if outcome is not None and not isinstance(outcome, Exception):
-                progress = _part_of(bar, number)
+                progress = _frames_of(bar, number) if job.is_clip else _part_of(bar, number)
                 outcome = self._do(number, job, steps.work, outcome, progress)
+            bar.set_postfix_str("", refresh=False)
             bar.update(number + 1 - bar.n)
             if written is not None:
                 written.result()
@@ -243,5 +246,24 @@ def _part_of(bar: tqdm[Any], index: int) -> Callable[[int, int], None]:
 
     def progress(done: int, total: int) -> None:
         bar.update(index + done / max(total, 1) - bar.n)
+
+    return progress
+
+
+def _frames_of(bar: tqdm[Any], index: int) -> Callable[[int, int], None]:
+    """The progress of a clip: frames, frames a second and the time left, beside its part."""
+    part = _part_of(bar, index)
+    began, first = time.monotonic(), -1
+
+    def progress(done: int, total: int) -> None:
+        nonlocal first
+        if first < 0:
+            first = done - 1  # what an earlier run finished took no time
+        rate = (done - first) / max(time.monotonic() - began, 1e-6)
+        left = timedelta(seconds=round(max(0, total - done) / rate))
+        bar.set_postfix_str(
+            f"frame {done} of {total}, {rate:.2f} frames/s, {left} left", refresh=False
+        )
+        part(done, total)
 
     return progress

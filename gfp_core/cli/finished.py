@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..io.formats import CLIP_SUFFIXES
 from ..options import RECORD_TABLE, RestoreOptions, options_of
 
 if sys.version_info >= (3, 11):
@@ -250,7 +251,7 @@ def recipe_of(
     """The recipe of a run.
 
     Args:
-        options: of the restoration.
+        options: of the restoration; `FileOptions` for clips.
         networks: names and SHA-256 of the weights.
         others: the other pictures, by what they are for.
 
@@ -319,7 +320,7 @@ class Record:
         # How it was computed is of this machine alone.
         runtime = {
             each.name: each.default
-            for each in options_of(RestoreOptions)
+            for each in options_of(type(self.options))
             if not each.changes_result
         }
         table = {
@@ -362,19 +363,38 @@ def _difference(before: Recipe, now: Recipe) -> str:
     return "" if before.options == now.options else "other options made it"
 
 
-def _is_damaged(path: Path) -> bool:
-    from ..io.images import ImageError, read_image
+def read_record(path: Path) -> str | None:
+    """What was done to a picture or a clip; None where nothing says it.
 
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    if path.suffix.lower() in CLIP_SUFFIXES:
+        from ..io import video
+
+        return video.read_record(path)
+    from ..io import images
+
+    return images.read_record(path)
+
+
+def _is_damaged(path: Path) -> bool:
     try:
-        read_image(path)
-    except ImageError:
+        if path.suffix.lower() in CLIP_SUFFIXES:
+            from ..io.video import Clip
+
+            with Clip(path) as clip:
+                next(iter(clip.frames()))
+        else:
+            from ..io.images import read_image
+
+            read_image(path)
+    except ValueError:
         return True
     return False
 
 
 def _record_of(path: Path) -> dict[str, Any] | None:
-    from ..io.images import read_record
-
     with suppress(ValueError):
         table = tomllib.loads(read_record(path) or "").get(RECORD_TABLE)
         return table if isinstance(table, dict) else None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+from ..io.formats import CLIP_SUFFIXES
 from ..options import Option, OptionError, Options, RestoreOptions, options_of, presets
 from .console import STDERR, printable
 from .exit_codes import CannotStart
@@ -80,8 +81,8 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         dest="options_file",
         type=path_argument,
         metavar="FILE",
-        help="a TOML file of options, as `gfp options` prints it, or a picture that this command "
-        "made, whose options are taken; wins over --preset",
+        help="a TOML file of options, as `gfp options` prints it, or a picture or clip that this "
+        "command made, whose options are taken; wins over --preset",
     )
 
 
@@ -112,7 +113,8 @@ def read_options(
 
 def _from_file(path: Path, group: type[T], base: T) -> T:
     try:
-        text = path.read_text(encoding="utf-8")
+        is_clip = path.suffix.lower() in CLIP_SUFFIXES
+        text = _record_of(path) if is_clip else path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         text = _record_of(path)
     except OSError as error:
@@ -124,11 +126,11 @@ def _from_file(path: Path, group: type[T], base: T) -> T:
 
 
 def _record_of(path: Path) -> str:
-    from ..io.images import ImageError, read_record
+    from .finished import read_record
 
     try:
         record = read_record(path)
-    except ImageError as error:
+    except ValueError as error:
         raise CannotStart(f"{error}; --options takes a TOML file, or a result") from error
     if record is None:
         raise CannotStart(f"{path} does not say what was done to it; name a TOML file of options")

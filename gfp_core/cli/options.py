@@ -6,7 +6,7 @@ import argparse
 import textwrap
 from typing import Any
 
-from ..options import presets
+from ..options import FileOptions, presets
 from .console import Console, say
 from .exit_codes import OK
 from .flags import add_options, add_sources, read_options
@@ -33,7 +33,7 @@ def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
         help="leave out what each option does",
     )
     add_sources(parser)
-    add_options(parser)
+    add_options(parser, FileOptions)
     parser.set_defaults(run=run)
 
 
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             lines = textwrap.wrap(reason, 76)
             say(f"{name:16}" + f"\n{' ' * 16}".join(lines))
         return OK
-    options = read_options(arguments)
+    options = read_options(arguments, FileOptions)
     text = options.to_toml(changed=arguments.changed, comments=arguments.comments)
     say(text.removesuffix("\n"))
     return OK

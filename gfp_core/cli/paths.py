@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..io.formats import FALLBACK_SUFFIX, READABLE_SUFFIXES, SUFFIXES
+from ..io.formats import CLIP_SUFFIXES, FALLBACK_SUFFIX, READABLE_SUFFIXES, SUFFIXES
 
 _MAX_NAME = 255  # bytes of a file's name; so it is on the usual file systems
 # An output with such an ending is meant to be a file, and so is one of a type of `_MEDIA`.
@@ -40,6 +40,8 @@ class Job:
     """The output folder."""
     name: Path
     """The result's path below the output folder."""
+    is_clip: bool = False
+    """Whether the input is a clip, not a picture."""
 
     @property
     def target(self) -> Path:
@@ -123,6 +125,7 @@ def plan(
     *,
     suffix: str | None = None,
     reserved: Sequence[str] = (),
+    clips: bool = False,
 ) -> Plan:
     """Pair every input file with its output.
 
@@ -136,19 +139,25 @@ def plan(
         suffix: ending of the outputs, with the dot; by default that of the inputs, or PNG where
             the inputs' format is read but not written.
         reserved: names of folders below the output that are used for something else.
+        clips: whether clips are taken, too; they keep their endings.
 
     Raises:
         UsageError: an output would take the place of an input or of another output, or nothing
             is there to do.
     """
     folder = None if output is None else path_of(output)
-    if folder is not None and output is not None and _means_a_file(output, folder, inputs):
-        return Plan([_single(inputs, folder, suffix)], is_single=True)
+    is_clip = _is_clip if clips else _is_no_clip
+    if folder is not None and output is not None and _means_a_file(output, folder, inputs, is_clip):
+        return Plan([_single(inputs, folder, suffix, is_clip)], is_single=True)
     planned = Plan()
     jobs: dict[str, Job] = {}
     for source_root in inputs:
-        for source, name in _files(source_root, folder, planned):
+        for source, name in _files(source_root, folder, planned, is_clip):
             ending = name.suffix.lower()
+            if is_clip(source):
+                clip = Job(source, folder or Path(), name, is_clip=True)
+                jobs.setdefault(os.path.abspath(source), clip)
+                continue
             if suffix is not None and SUFFIXES.get(ending) != SUFFIXES[suffix]:
                 name = name.with_suffix(suffix)
             elif ending in READABLE_SUFFIXES and ending not in SUFFIXES:
@@ -217,7 +226,32 @@ def _cannot_write(folder: Path, error: OSError) -> str:
     return f"{folder} cannot be written to ({error.strerror}); choose another output folder"
 
 
-def _means_a_file(text: str, output: Path, inputs: Sequence[Path]) -> bool:
+def _is_clip(path: Path) -> bool:
+    """Whether a file is a clip by its name; a GIF is one if it moves."""
+    ending = path.suffix.lower()
+    if ending not in READABLE_SUFFIXES:
+        return ending in CLIP_SUFFIXES
+    return ending in CLIP_SUFFIXES and is_animated(path)
+
+
+def _is_no_clip(path: Path) -> bool:
+    return False
+
+
+def is_animated(path: Path) -> bool:
+    """Whether a picture file holds more than one picture."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return bool(getattr(image, "is_animated", False))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False  # whoever reads it will say so
+
+
+def _means_a_file(
+    text: str, output: Path, inputs: Sequence[Path], is_clip: Callable[[Path], bool]
+) -> bool:
     """Whether the output is a file, not a folder.
 
     Raises:
@@ -229,6 +263,8 @@ def _means_a_file(text: str, output: Path, inputs: Sequence[Path]) -> bool:
     if ending in SUFFIXES:
         return True
     is_one = len(inputs) == 1 and not inputs[0].is_dir()
+    if ending in CLIP_SUFFIXES and is_one and is_clip(inputs[0]):
+        return True
     # As Python knows them, the same everywhere, without what the system adds.
     kind = mimetypes.MimeTypes().guess_type(f"a{ending}")[0] or ""
     if is_one and (kind.startswith(_MEDIA) or ending in _FILE_ENDINGS):
@@ -239,17 +275,28 @@ def _means_a_file(text: str, output: Path, inputs: Sequence[Path]) -> bool:
     return False
 
 
-def _single(inputs: Sequence[Path], output: Path, suffix: str | None) -> Job:
+def _single(
+    inputs: Sequence[Path], output: Path, suffix: str | None, is_clip: Callable[[Path], bool]
+) -> Job:
     if len(inputs) > 1 or inputs[0].is_dir():
         raise UsageError(f"{output} is one file; give a folder as output for several pictures")
-    if suffix is not None and SUFFIXES[suffix] != SUFFIXES[output.suffix.lower()]:
+    ending = output.suffix.lower()
+    is_one = is_clip(inputs[0]) and ending in CLIP_SUFFIXES
+    if not is_one and is_clip(inputs[0]) and inputs[0].suffix.lower() not in READABLE_SUFFIXES:
+        raise UsageError(
+            f"{inputs[0]} is a clip, and {output} does not end like one; choose one of the endings "
+            f"{', '.join(CLIP_SUFFIXES)}"
+        )
+    if not is_one and suffix is not None and SUFFIXES[suffix] != SUFFIXES[ending]:
         raise UsageError(f"{output} does not end in {suffix}; leave out --format or rename it")
-    job = Job(inputs[0], output.parent, Path(output.name))
+    job = Job(inputs[0], output.parent, Path(output.name), is_clip=is_one)
     _refuse_overwriting_inputs([job])
     return job
 
 
-def _files(root: Path, output: Path | None, planned: Plan) -> Iterator[tuple[Path, Path]]:
+def _files(
+    root: Path, output: Path | None, planned: Plan, is_clip: Callable[[Path], bool]
+) -> Iterator[tuple[Path, Path]]:
     """The files that an input stands for, and their paths below the output folder."""
     if not root.is_dir():
         yield root, Path(root.name)
@@ -272,7 +319,7 @@ def _files(root: Path, output: Path | None, planned: Plan) -> Iterator[tuple[Pat
         planned.linked_folders += [folder / name for name in below if (folder / name).is_symlink()]
         for name in sorted(name for name in names if not name.startswith(".")):
             ending = Path(name).suffix.lower()
-            if ending in READABLE_SUFFIXES:
+            if ending in READABLE_SUFFIXES or is_clip(folder / name):
                 yield folder / name, (folder / name).relative_to(root)
             else:
                 planned.passed_over[ending or "without an ending"] += 1

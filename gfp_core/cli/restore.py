@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..options import EXTRAS
+from ..options import EXTRAS, FileOptions
 from .batch import Batch, Steps
 from .console import Console
 from .flags import add_options, add_sources, read_options
@@ -39,9 +39,10 @@ def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
         "restore",
         parents=[talk],
         usage="gfp restore INPUT [INPUT ...] -o OUT [FLAG ...]",
-        help="restore the faces of pictures",
+        help="restore the faces of pictures and clips",
         description="Restore the faces of pictures (PNG, JPEG, WebP, TIFF and BMP; GIF, AVIF "
-        "and HEIC become PNG). Files that are "
+        "and HEIC become PNG) and of clips (MP4, M4V, MOV, MKV, WebM, AVI, and GIF that moves; "
+        "with the extra video). Files that are "
         "already finished are skipped, so an interrupted run goes on where it stopped; results of "
         "other options, another model or another picture are made again.",
     )
@@ -50,7 +51,7 @@ def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
         nargs="+",
         type=path_argument,
         metavar="INPUT",
-        help="picture, or folder of pictures",
+        help="picture or clip, or folder of them",
     )
     parser.add_argument(
         "-o",
@@ -58,12 +59,12 @@ def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
         type=output_argument,
         required=True,
         metavar="OUT",
-        help="folder for the results; or, for one picture, a file",
+        help="folder for the results; or, for one picture or clip, a file",
     )
     parser.add_argument(
         "--format",
         choices=tuple(FORMATS),
-        help="format of the results (default: that of each picture)",
+        help="format of the pictures among the results (default: that of each)",
     )
     parser.add_argument(
         "--save-crops",
@@ -82,9 +83,14 @@ def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
         action="store_false",
         help="do not write into the results what made them: options, model, version",
     )
+    parser.add_argument(
+        "--scenes",
+        action="store_true",
+        help="print the scenes of each clip: when they begin, how many frames and faces they hold",
+    )
     add_sources(parser)
     add_extras(parser)
-    add_options(parser)
+    add_options(parser, FileOptions)
     parser.set_defaults(run=run)
 
 
@@ -123,13 +129,14 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """
     from .restoring import Restoring
 
-    work = Restoring(arguments, read_options(arguments))
+    work = Restoring(arguments, read_options(arguments, FileOptions))
     todo = load(
         plan,
         arguments.inputs,
         arguments.output,
         suffix=FORMATS.get(arguments.format),
         reserved=[CROPS] * arguments.save_crops + [COMPARE] * arguments.compare,
+        clips=True,
     )
     if work.options.video.video:
         todo.jobs.sort(key=in_order)

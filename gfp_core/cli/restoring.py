@@ -1,4 +1,4 @@
-"""What `gfp restore` does with each picture: read, restore, write, note what made the result."""
+"""What `gfp restore` does with each file: read, restore, write, note what made the result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ from ..io.images import (
     to_frames,
     write_image,
 )
-from ..options import RestoreOptions
+from ..options import FileOptions
+from .clips import Clips
+from .console import count
 from .exit_codes import CannotStart
 from .finished import RESULT, Record, Results, Todo, network_hashes, recipe_of
 from .loading import load, load_weights
@@ -33,6 +35,7 @@ from .paths import Job, Plan, check_writable, extended, make_folder
 from .restore import COMPARE, CROPS
 
 if TYPE_CHECKING:
+    from ..clips import ClipSummary
     from ..faces import Faces, Progress, Tracks
     from ..pipeline import FaceRestorer, Restoration
 
@@ -51,13 +54,13 @@ class Item:
 class Restoring:
     """One run over many files: what is loaded once, and what is known from file to file."""
 
-    def __init__(self, arguments: argparse.Namespace, options: RestoreOptions) -> None:
+    def __init__(self, arguments: argparse.Namespace, options: FileOptions) -> None:
         """Read what belongs to all pictures.
 
         Raises:
             CannotStart: options do not go together, or a picture cannot be read.
         """
-        self.arguments, self.options = arguments, options
+        self.arguments, self.options, self._of_files = arguments, options.restoration, options
         if (options.color.mode == "reference") != (arguments.reference is not None):
             raise CannotStart("--color reference and --reference FILE belong together: give both")
         self.extras: dict[str, Any] = {}
@@ -79,6 +82,7 @@ class Restoring:
         Raises:
             CannotStart: there is no such model or device, or nothing can be written.
         """
+        self._leave_out_clips_without_library(plan)
         if not plan.jobs:
             return
         output = plan.jobs[0].output
@@ -95,7 +99,33 @@ class Restoring:
         self._results = Results(output, recipe, manifest=not plan.is_single)
         names = tuple(name for name, paths in self._others().items() if paths)
         self._record = Record(self.options, recipe, networks, names)
-        self._before = {job.source: earlier.source for earlier, job in pairwise(plan.jobs)}
+        if any(job.is_clip for job in plan.jobs):
+            recipe = load(recipe_of, self._of_files, networks, self._others())
+            results = Results(output, recipe, manifest=not plan.is_single)
+            record = Record(self._of_files, recipe, networks, names)
+            self._clips = Clips(self.arguments, self._of_files, results, record)
+        pictures = [job for job in plan.jobs if not job.is_clip]
+        self._before = {job.source: earlier.source for earlier, job in pairwise(pictures)}
+
+    def _leave_out_clips_without_library(self, plan: Plan) -> None:
+        """Leave clips out of a plan where they cannot be read, and say so once.
+
+        Raises:
+            CannotStart: nothing else is to be done.
+        """
+        clips = [job for job in plan.jobs if job.is_clip]
+        if not clips:
+            return
+        from ..io.video import VideoError, import_av
+
+        try:
+            import_av()
+        except VideoError as error:
+            plan.jobs[:] = [job for job in plan.jobs if not job.is_clip]
+            message = f"{count(len(clips), 'clip')} left out, such as {clips[0].source}: {error}"
+            if not plan.jobs:
+                raise CannotStart(message) from error
+            plan.problems.append(message)
 
     def _others(self) -> dict[str, list[Path]]:
         """The pictures that belong to all pictures, by what they are for."""
@@ -121,8 +151,10 @@ class Restoring:
             self.extras["people"] = load(loaded.describe, self.people)
         return loaded
 
-    def read(self, job: Job) -> Item | None:
-        """Read a picture; None if it is finished."""
+    def read(self, job: Job) -> Item | Job | None:
+        """Read a picture, or see what a clip needs; None if it is finished."""
+        if job.is_clip:
+            return self._clips.read(job)
         background = self._background_of(job)
         todo = Todo(self._kinds)
         if not self.arguments.overwrite:
@@ -142,10 +174,15 @@ class Restoring:
         _check_output(job, picture, self.options.upscale)
         return Item(picture, todo, read_image(background) if background else None)
 
-    def work(self, job: Job, item: Item, progress: Progress) -> tuple[Item, Restoration]:
-        """Restore a picture."""
+    def work(
+        self, job: Job, item: Item | Job, progress: Progress
+    ) -> tuple[Item, Restoration] | ClipSummary:
+        """Restore a picture, or a clip, which is written as well."""
         from ..pipeline import Extra
 
+        if isinstance(item, Job):
+            restorer = self.restorer  # which describes the people
+            return self._clips.work(job, restorer, self.extras, progress)
         extras: dict[str, Any] = {}
         if self.options.video.video:
             extras["tracks"] = self._tracks_before(job)
@@ -159,8 +196,10 @@ class Restoring:
         self._tracks[job.source.parent] = result.tracks
         return item, result
 
-    def write(self, job: Job, done: tuple[Item, Restoration]) -> int:
+    def write(self, job: Job, done: tuple[Item, Restoration] | ClipSummary) -> int:
         """Write what became of one file; returns the number of its faces."""
+        if not isinstance(done, tuple):
+            return self._clips.write(job, done)
         item, result = done
         restored = from_frames(result.frames, item.picture)
         files: dict[str, list[Path]] = {}

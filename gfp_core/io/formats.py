@@ -37,6 +37,17 @@ READABLE_SUFFIXES = {suffix: kind.name for kind in FORMATS for suffix in kind.su
 FALLBACK_SUFFIX = ".png"
 """Ending of the result of a picture whose own format is not written."""
 
+CLIP_SUFFIXES = {
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "webm",
+    ".avi": "avi",
+    ".gif": "gif",
+}
+"""Endings of clips, in lower case, and FFmpeg's names of their containers."""
+
 HEAD_BYTES = 64
 """How much of a file `sniff` and `describe` look at."""
 

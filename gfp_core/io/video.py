@@ -12,12 +12,12 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
 import numpy as np
@@ -25,22 +25,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .formats import CLIP_SUFFIXES
+from .metadata import RECORD_KEYWORD
+
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 Plane = NDArray[Any]
 
-SUFFIXES = {
-    ".mp4": "mp4",
-    ".m4v": "mp4",
-    ".mov": "mov",
-    ".mkv": "matroska",
-    ".webm": "webm",
-    ".avi": "avi",
-    ".gif": "gif",
-}
+SUFFIXES = CLIP_SUFFIXES
 """Endings of clips, and FFmpeg's names of their containers."""
 
 
@@ -257,15 +254,8 @@ def _planar_name(pixel: Any, depth: int, is_rgb: bool, is_gray: bool, has_alpha:
         return "gray" + ending
     horizontal = (64 // pixel.chroma_width(64)).bit_length() - 1
     vertical = (64 // pixel.chroma_height(64)).bit_length() - 1
-    kind = {
-        (0, 0): "444",
-        (1, 0): "422",
-        (1, 1): "420",
-        (0, 1): "440",
-        (2, 0): "411",
-        (2, 2): "410",
-    }
-    return f"yuv{'a' if has_alpha else ''}{kind[horizontal, vertical]}p{ending}"
+    kind = _SUBSAMPLINGS[horizontal, vertical]
+    return f"yuv{'a' if has_alpha else ''}{kind}p{ending}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -374,7 +364,7 @@ class Clip:
             raise VideoError(f"{path} cannot be read as a clip ({_reason(error)})") from error
         try:
             self.stream = self._find_stream()
-            self._refuse_hdr()
+            self._refuse_hdr(int(self.stream.codec_context.color_trc or 0))
         except VideoError:
             self.container.close()
             raise
@@ -392,9 +382,8 @@ class Clip:
                 return stream
         raise VideoError(f"{self.path} holds no moving pictures")
 
-    def _refuse_hdr(self) -> None:
-        transfer = _TRANSFERS_HDR.get(int(self.stream.codec_context.color_trc or 0))
-        if transfer:
+    def _refuse_hdr(self, number: int) -> None:
+        if transfer := _TRANSFERS_HDR.get(number):
             raise VideoError(
                 f"{self.path} is HDR ({transfer}), whose colors the networks do not know: convert "
                 "the clip to SDR first"
@@ -432,14 +421,12 @@ class Clip:
         Raises:
             VideoError: no frame can be decoded.
         """
-        last, index = None, 0
         step = max(1, round(1 / (self.rate * self.time_base)))
         self.stream.thread_type = "AUTO"
-        for decoded in self._decoded():
-            pts = decoded.pts
-            if pts is None or (last is not None and pts <= last):
-                pts = 0 if last is None else last + (step if pts is None else 1)
-                self.damage.stamps += 1
+        index, last = 0, None
+        for decoded, following in _with_next(self._decoded()):
+            pts = _mended(decoded.pts, None if following is None else following.pts, last, step)
+            self.damage.stamps += pts != decoded.pts
             yield self._frame(decoded, index, pts)
             last, index = pts, index + 1
         if not index:
@@ -466,6 +453,7 @@ class Clip:
                 return
 
     def _frame(self, decoded: VideoFrame, index: int, pts: int) -> Frame:
+        self._refuse_hdr(int(decoded.color_trc or 0))
         layout = Layout.of(decoded)
         name = decoded.format.name
         same = {layout.format, layout.format.replace("yuv", "yuvj", 1)}
@@ -474,6 +462,32 @@ class Clip:
         # Degrees counter-clockwise by which a player turns the frame.
         turns = round(decoded.rotation / 90) % 4
         return Frame(index, pts, int(decoded.duration or 0), layout, planes, turns, decoded)
+
+
+def _with_next(items: Iterator[T]) -> Iterator[tuple[T, T | None]]:
+    """Yield every item with the one that follows, None for the last."""
+    item = next(items, None)
+    for following in items:
+        assert item is not None
+        yield item, following
+        item = following
+    if item is not None:
+        yield item, None
+
+
+def _mended(pts: int | None, following: int | None, last: int | None, step: int) -> int:
+    """Return a frame's time stamp: behind the one before and, if it can be, before the next.
+
+    A stamp far ahead of those that follow is wrong itself: they would all have to be changed.
+    """
+    expected = 0 if last is None else last + step
+    if pts is None:
+        return expected
+    if last is not None and pts <= last:
+        return last + 1
+    if following is not None and following < pts and (last is None or following > last + 1):
+        return min(expected, following - 1)
+    return pts
 
 
 def _array(plane: Any, dtype: Any) -> Plane:
@@ -754,6 +768,7 @@ def join(
     window: Window | None = None,
     *,
     container: str,
+    record: str | None = None,
 ) -> None:
     """Put encoded segments, and all else that a clip holds, into one file without encoding again.
 
@@ -766,6 +781,8 @@ def join(
         target: the file to write.
         window: the part of the clip that the segments hold; all of it by default.
         container: FFmpeg's name of the target's format.
+        record: what was done to the clip, for `read_record`, in place of an older record; None
+            keeps that of the clip, an empty text removes it. GIF has no place for it.
 
     Raises:
         VideoError: the container refuses what it is given.
@@ -780,7 +797,8 @@ def join(
         )
         try:
             with av.open(str(target), "w", format=container, options=options) as output:
-                _mux(av, segments, clip, output, window or Window())
+                metadata = _metadata(clip.container, container, record)
+                _mux(av, segments, clip, output, window or Window(), metadata)
         except av.FFmpegError as error:
             raise _write_error(target, error) from error
 
@@ -841,7 +859,48 @@ def _drain(av: Any, graph: Any, stream: Any, output: Any) -> None:
             output.mux(packet)
 
 
-def _mux(av: Any, segments: Sequence[Path], clip: Clip, output: Any, window: Window) -> None:
+def read_record(path: Path) -> str | None:
+    """Return what was done to a clip, as `join` wrote it; None where nothing says it.
+
+    Raises:
+        VideoError: the file cannot be read as a clip.
+    """
+    with Clip(path) as clip:
+        return _record_in(clip.container.metadata)
+
+
+def _record_in(metadata: Mapping[str, str]) -> str | None:
+    for key, value in metadata.items():
+        if key.casefold().replace("_", " ") == RECORD_KEYWORD:  # Matroska: GFP_RESTORATION
+            return value
+        if key == _COMMENT and value.startswith(RECORD_KEYWORD):
+            return value.removeprefix(RECORD_KEYWORD).lstrip()
+    return None
+
+
+def _metadata(source: Any, container: str, record: str | None) -> dict[str, str]:
+    """Return the clip's metadata, with the record of what was done."""
+    kept = {
+        key: value
+        for key, value in source.metadata.items()
+        if key not in _OF_THE_FILE and _record_in({key: value}) is None
+    }
+    record = _record_in(source.metadata) if record is None else record
+    if record and container == "avi":  # takes no keys but its own
+        kept.setdefault(_COMMENT, f"{RECORD_KEYWORD}\n{record}")
+    elif record:
+        kept[RECORD_KEYWORD] = record
+    return kept
+
+
+def _mux(
+    av: Any,
+    segments: Sequence[Path],
+    clip: Clip,
+    output: Any,
+    window: Window,
+    metadata: Mapping[str, str],
+) -> None:
     source = clip.container
     streams: dict[int, Any] = {}
     first = av.open(str(segments[0])) if segments else None
@@ -853,7 +912,7 @@ def _mux(av: Any, segments: Sequence[Path], clip: Clip, output: Any, window: Win
             streams[stream.index] = added
     if first is not None:
         first.close()
-    output.metadata.update({k: v for k, v in source.metadata.items() if k not in _OF_THE_FILE})
+    output.metadata.update(metadata)
     _copy_chapters(source, output, window)
     offset = Fraction(window.start).limit_denominator(10**9)
     copied = _source_packets(av, clip, streams, window, with_video=not segments)
@@ -869,6 +928,7 @@ def _mux(av: Any, segments: Sequence[Path], clip: Clip, output: Any, window: Win
 
 _BASE = "gfp_base"
 """Key of a segment's metadata: when its first frame is shown, in seconds, as a fraction."""
+_COMMENT = "comment"
 _OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder", "ENCODER")
 
 

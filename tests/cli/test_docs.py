@@ -11,13 +11,14 @@ import pytest
 from gfp_core.cli import flags
 from gfp_core.cli.main import build_parser
 from gfp_core.cli.restore import EXTRA_FLAGS
-from gfp_core.options import EXTRAS, markdown_table, presets
+from gfp_core.options import EXTRAS, ClipOptions, FileOptions, markdown_table, presets
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs" / "options.md"
 BLOCKS = {
     "presets": "".join(f"| `{name}` | {reason} |\n" for name, reason in presets().items()),
     "options": markdown_table(),
+    "clip": markdown_table(ClipOptions),
     "extras": "".join(f"| `{flag}` | {EXTRAS[name]} |\n" for name, flag in EXTRA_FLAGS.items()),
 }
 
@@ -46,7 +47,7 @@ def test_commands_of_the_docs_are_understood(
     arguments = build_parser().parse_args(words)
     if "options_file" in arguments:
         arguments.options_file = None
-    assert flags.read_options(arguments)
+    assert flags.read_options(arguments, FileOptions)
     assert not getattr(arguments, "former_flags", None)
 
 
