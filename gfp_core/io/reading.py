@@ -48,7 +48,7 @@ def reader_of(kind: str, path: str | os.PathLike[str]) -> type[ImageFile]:
         ImageError: the library that decodes the format is not installed; says which.
     """
     if kind == "AVIF":
-        if not features.check("avif"):
+        if "avif" not in features.get_supported_modules():
             raise ImageError(f"{path} is an AVIF picture, which needs Pillow 11.3 or newer")
         from PIL.AvifImagePlugin import AvifImageFile
 

@@ -346,10 +346,11 @@ def test_damage_anywhere_gives_a_network_or_one_clear_error(
 
 
 def zip_of(*names: str, content: bytes = b"\x80\x02}q\0.") -> bytes:
+    # One time for all: tests are named by these bytes, and each of pytest's processes makes them.
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name in names:
-            archive.writestr(name, content)
+            archive.writestr(zipfile.ZipInfo(name), content)
     return stream.getvalue()
 
 
