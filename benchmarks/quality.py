@@ -43,7 +43,7 @@ from gfp_core.pipeline import FaceRestorer
 from gfp_core.sharpness import auto_strength
 from gfp_core.training.prepare import person_of
 
-from . import quality_faces
+from . import quality_faces, quality_presets
 
 logger = logging.getLogger("quality")
 
@@ -309,6 +309,7 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "choosing": quality_faces.choosing,
     "identity": quality_faces.identity,
     "frames": quality_faces.frames,
+    "presets": quality_presets.presets,
 }
 """The sections of docs/quality.md, in its order."""
 
