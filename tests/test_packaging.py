@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from subprocess import CompletedProcess
+from types import ModuleType
 
 import pytest
 
@@ -26,11 +29,51 @@ LARGEST_WHEEL = 24_000_000
 """Bytes; CONTRIBUTING.md says what of it is what."""
 
 
-def test_requirements_are_the_dependencies_without_torch() -> None:
+def load_install() -> ModuleType:
+    """The installation step for ComfyUI, a script beside the package."""
+    spec = importlib.util.spec_from_file_location("gfp_install", ROOT / "install.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def name_of(requirement: str) -> str:
+    return re.split(r"[^\w-]", requirement)[0]
+
+
+def test_requirements_are_the_dependencies_that_harm_nobody() -> None:
+    """The rest is torch, which ComfyUI brings, and what install.py installs where it is missing."""
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     required = [line for line in lines if not line.startswith("#")]
+    elsewhere = {"torch", "facexlib", "opencv-python"}
     dependencies = PROJECT["project"]["dependencies"]
-    assert required == [line for line in dependencies if not line.startswith("torch")]
+    assert required == [each for each in dependencies if name_of(each) not in elsewhere]
+    installed = {name_of(arguments[-1]) for arguments in load_install().PACKAGES.values()}
+    offline = PROJECT["project"]["optional-dependencies"]["offline"]
+    assert installed == {"facexlib", "opencv-python-headless", *map(name_of, offline)}
+
+
+@pytest.mark.parametrize("missing", [set(), {"cv2"}, {"cv2", "facexlib", "retinaface"}])
+def test_installation_lays_no_package_over_one_that_is_there(
+    missing: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install, ran = load_install(), []
+    monkeypatch.setattr(
+        install.importlib.util, "find_spec", lambda name: None if name in missing else object()
+    )
+    monkeypatch.setattr(
+        install.subprocess,
+        "run",
+        lambda command, check: ran.append(command) or CompletedProcess(command, 1),
+    )
+    assert install.main() == int("cv2" in missing)
+    assert len(ran) == len(missing)
+    for command in ran:
+        assert command[1:4] == ["-m", "pip", "install"]
+        # Of these nothing but the package itself: no numba, no other ONNX Runtime.
+        assert ("--no-deps" in command) == ("opencv" not in command[-1])
 
 
 def test_torch_is_not_pinned() -> None:

@@ -9,10 +9,13 @@ facexlib's. The two want their input normalized in different ways and number the
 
 from __future__ import annotations
 
-import warnings
+import importlib.util
+import sys
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import NamedTuple
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +51,8 @@ class FacePart(IntEnum):
     NECK = 17
     CLOTHES = 18
 
+
+_PARSING = "_gfp_facexlib_parsing"  # what facexlib's parsing modules are imported as
 
 CLASSES = len(FacePart)
 """Number of parts, the background among them."""
@@ -122,16 +127,31 @@ def build(name: str) -> nn.Module:
     """
     if name not in NAMES:
         raise ValueError(f"unknown parsing network {name!r}: choose one of {', '.join(NAMES)}")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
-        from facexlib.parsing import BiSeNet, ParseNet
-
-        net: nn.Module = (
-            BiSeNet(num_class=CLASSES)
-            if name == "BiSeNet"
-            else ParseNet(in_size=512, out_size=512, parsing_ch=CLASSES)
-        )
+    if name == "BiSeNet":
+        net: nn.Module = _facexlib("bisenet").BiSeNet(num_class=CLASSES)
+    else:
+        parsenet = _facexlib("parsenet").ParseNet
+        net = parsenet(in_size=512, out_size=512, parsing_ch=CLASSES)
     return net
+
+
+def _facexlib(name: str) -> Any:
+    """Import one module of facexlib's parsing networks, without the package around it.
+
+    Importing facexlib itself imports numba and matplotlib, for what is not used here, and fails
+    where the package was installed without them.
+
+    Raises:
+        ImportError: facexlib is not installed.
+    """
+    spec = importlib.util.find_spec("facexlib")
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError(
+            "face parsers need the package facexlib: pip install --no-deps facexlib==0.3.0"
+        )
+    package = sys.modules.setdefault(_PARSING, ModuleType(_PARSING))
+    package.__path__ = [str(Path(spec.submodule_search_locations[0], "parsing"))]
+    return importlib.import_module(f"{_PARSING}.{name}")
 
 
 class FaceParsing(nn.Module):
