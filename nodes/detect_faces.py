@@ -6,15 +6,17 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..gfp_core.faces import Faces
-from ..gfp_core.options import parse_selection
 from ..gfp_core.paste import face_mask
 from ..gfp_core.pipeline import Extra, FaceRestorer
-from ..gfp_core.select import rank, sort
+from ..gfp_core.select import sort
 from . import inputs, sockets
 from .comfy import pictures
+from .comfy.memory import DETECTED
 from .comfy.models import Managed
 from .comfy.node import Node, advanced, schema
 from .comfy.progress import Bar
+from .keys import detection_key
+from .picker import picker_frames
 from .restore_options import NEEDS_EMBEDDER
 
 DETECTION = ("score", "min_size", "max_size", "rotations", "order", "select")
@@ -108,16 +110,27 @@ class GFPDetectFaces(Node):
             region=pictures.from_mask(region, *pictures.sizes(frames)),
             people=None if people is None else finder.describe([*pictures.to_frames(people)]),
         )
-        candidates = finder.detect(frames, options, extra=extra, size=crop_size, progress=Bar())
+        candidates = DETECTED.get(
+            image,
+            detection_key(image, options, extra, crop_size, detector, embedder),
+            lambda: finder.detect(frames, options, extra=extra, size=crop_size, progress=Bar()),
+        )
         chosen = finder.select(frames, candidates, options, size=crop_size)
+        previews = pictures.save_previews(frames)
         candidates = sort(candidates, options.selection.order)
+        entries = picker_frames(candidates, options.selection.select, len(previews))
         return io.NodeOutput(
             sockets.FacesOfImage(chosen, frames),
             pictures.crops_to_image(chosen, chosen.crops),
             _boxes(chosen),
             pictures.to_mask(face_mask(chosen)),
             len(chosen),
-            ui={"gfp_faces": _picker_frames(frames, candidates, options.selection.select)},
+            ui={
+                "gfp_faces": [
+                    {**entry, "image": image, "count": len(frames)}
+                    for entry, image in zip(entries, previews, strict=True)
+                ]
+            },
         )
 
 
@@ -128,26 +141,3 @@ def _boxes(faces: Faces) -> list[list[dict[str, Any]]]:
         box = {"x": face.box[0], "y": face.box[1], "width": face.width, "height": face.height}
         frames[face.frame].append({**box, "label": "face", "score": face.score})
     return frames
-
-
-def _picker_frames(frames: Tensor, detections: Faces, select: str) -> list[dict[str, Any]]:
-    """Return what the page's face picker needs of the first frames."""
-    numbers = parse_selection(select)
-    entries: list[dict[str, Any]] = [
-        {"frame": index, "height": height, "width": width, "image": image, "faces": []}
-        for index, ((height, width), image) in enumerate(
-            zip(detections.frame_sizes, pictures.save_previews(frames), strict=False)
-        )
-    ]
-    for face, number in zip(detections.faces, rank(detections), strict=True):
-        if face.frame < len(entries):
-            entries[face.frame]["faces"].append(
-                {
-                    "number": number,
-                    "box": [float(edge) for edge in face.box],
-                    "landmarks": face.landmarks.tolist(),
-                    "score": float(face.score),
-                    "chosen": number in numbers,
-                }
-            )
-    return entries

@@ -21,6 +21,7 @@ from ..gfp_core.options import (
     RestoreOptions,
     find_option,
     options_of,
+    presets,
 )
 from ..gfp_core.weights.catalogue import Role
 from .comfy import folders
@@ -60,6 +61,7 @@ MORE = (
 """Options of GFPRestoreOptions, in three groups between its sockets."""
 
 PARTS: tuple[Part, ...] = get_args(Part)
+NO_PRESET = "none"
 UPRIGHT = "upright only"
 ROTATIONS: dict[str, tuple[int, ...]] = {
     UPRIGHT: (0,),
@@ -136,6 +138,24 @@ def to_options(
     return base.replace(**changes)
 
 
+def preset() -> Any:
+    """Make the choice of a preset."""
+    reasons = "\n".join(f"{name}: {reason}" for name, reason in presets().items())
+    return io.Combo.Input(
+        "preset",
+        options=[NO_PRESET, *presets()],
+        default=NO_PRESET,
+        optional=True,
+        tooltip="Options for a kind of picture. What you change from its default comes before the "
+        f"preset.\n{reasons}",
+    )
+
+
+def from_preset(name: str) -> RestoreOptions:
+    """Return the options of a preset, or the defaults."""
+    return RestoreOptions() if name == NO_PRESET else RestoreOptions.preset(name)
+
+
 def wrong(name: str, value: Any) -> str | None:
     """Return what is wrong with the text of an input, see `node.add_check`."""
     if value == "None":
@@ -156,14 +176,16 @@ def model_choice(role: Role, default: str, id: str = "model") -> Any:
     """Make the choice of the weights of a role."""
     names = folders.choices(role) or [default]  # where all are hidden, loading says why
     where = " or ".join(f"models/{folder}" for folder in folders.FOLDERS[role])
-    own = "; below them are your own files in that folder" if role == "restorer" else ""
-    return io.Combo.Input(
+    own = "your own files in that folder come first; " if role == "restorer" else ""
+    choice = io.Combo.Input(
         id,
         options=names,
         default=default if default in names else names[0],
-        tooltip=f"Names of the catalogue are found in {where} or downloaded and checked{own}.\n"
-        + folders.describe(role),
+        tooltip=f"From {where}: {own}names of the catalogue are found there or downloaded and "
+        f"checked.\n{folders.describe(role)}",
     )
+    choice.extra_dict = {"gfp_labels": folders.labels(role)}  # for the page
+    return choice
 
 
 def precision() -> Any:

@@ -89,5 +89,5 @@ class GFPPasteBack(Node):
         return io.NodeOutput(
             pictures.to_image(pasted.frames),
             pictures.to_mask(pasted.mask),
-            ui=pictures.comparison(frames, pasted.frames),
+            ui={"gfp_compare": pictures.comparison(frames, pasted.frames)},
         )

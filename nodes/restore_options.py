@@ -5,12 +5,10 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..gfp_core.options import RestoreOptions, presets
 from . import inputs, sockets
 from .comfy.models import Managed
 from .comfy.node import Node, schema
 
-NO_PRESET = "none"
 NEEDS_EMBEDDER = "Comparing faces needs an embedder: connect Load Face Embedder (GFP) as well."
 
 
@@ -24,12 +22,14 @@ class GFPRestoreOptions(Node):
             node_id="GFPRestoreOptions",
             display_name="Restore Options (GFP)",
             category="GFP",
-            description="Further options for Restore Photo (GFP): presets, masks that leave "
+            description="Further options for Face Restore (GFP): presets, masks that leave "
             "glasses and hands, detail and grain of the photo, certain people only, frames of a "
             "video, and the identity guard.",
             search_aliases=["face restore options", "face restore preset"],
             inputs=[
-                *inputs.widgets(*inputs.CHOOSING),
+                *inputs.widgets(
+                    *inputs.CHOOSING, shown=["grain", "auto_strength", "max_sharpness", "video"]
+                ),
                 inputs.mask("region"),
                 inputs.image("people"),
                 sockets.Embedder.Input(
@@ -37,7 +37,7 @@ class GFPRestoreOptions(Node):
                     optional=True,
                     tooltip="From Load Face Embedder (GFP): tells who is who.",
                 ),
-                *inputs.widgets(*inputs.MASKING, shown=["identity_limit", "grow", "occlusion"]),
+                *inputs.widgets(*inputs.MASKING, shown=["identity_limit"]),
                 inputs.mask("frame_mask"),
                 sockets.Parser.Input(
                     "parser",
@@ -46,18 +46,12 @@ class GFPRestoreOptions(Node):
                     "leave the glasses, hands and hair before a face.",
                 ),
                 inputs.image("reference"),
-                io.Combo.Input(
-                    "preset",
-                    options=[NO_PRESET, *presets()],
-                    default=NO_PRESET,
-                    optional=True,
-                    tooltip=_presets_in_words(),
-                ),
+                inputs.preset(),
                 *inputs.widgets(*inputs.MORE, *inputs.remaining()),
             ],
             outputs=[
                 sockets.Options.Output(
-                    display_name="options", tooltip="For the input options of Restore Photo (GFP)."
+                    display_name="options", tooltip="For the input options of Face Restore (GFP)."
                 )
             ],
         )
@@ -76,18 +70,9 @@ class GFPRestoreOptions(Node):
         **values: Any,
     ) -> io.NodeOutput:
         """Put the options together."""
-        base = None if preset == NO_PRESET else RestoreOptions.preset(preset)
-        options = inputs.to_options(values, base)
+        options = inputs.to_options(values, inputs.from_preset(preset))
         if embedder is None and (people is not None or options.identity.identity_limit):
             raise ValueError(NEEDS_EMBEDDER)
         return io.NodeOutput(
             sockets.FurtherOptions(options, parser, embedder, region, frame_mask, people, reference)
         )
-
-
-def _presets_in_words() -> str:
-    reasons = "\n".join(f"{name}: {reason}" for name, reason in presets().items())
-    return (
-        "Options for a kind of picture. What differs from its default, here or in Restore Photo "
-        f"(GFP), comes before the preset.\n{reasons}"
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import folder_paths
@@ -20,6 +21,10 @@ FOLDERS: dict[Role, tuple[str, ...]] = {
     "embedder": ("facedetection",),
 }
 """ComfyUI's names of the folders with weights, by role; downloads go to the first."""
+OLD = ("lite-1", "gfpgan-1", "gfpgan-1.2", "gfpgan-1.3", "restoreformer-ckpt")
+"""Rows that a newer one has taken the place of."""
+PACK = Path(__file__).resolve().parents[2]
+"""The folder of this pack."""
 _ENDINGS = {".safetensors", ".pth", ".pt", ".ckpt", ".onnx"}
 
 
@@ -65,9 +70,29 @@ def offered(role: Role) -> list[Entry]:
 
 
 def choices(role: Role) -> list[str]:
-    """Return what a loader offers: the catalogue's names, then the user's own files."""
-    names = [entry.name for entry in offered(role)]
-    return [*names, *(name for name in _files(role) if name not in names)]
+    """Return what a loader offers: the user's own files, the catalogue's names, old versions last.
+
+    A row whose file is neither here nor to be fetched is offered last, too: saved workflows may
+    name it.
+    """
+    entries = offered(role)
+    names = [entry.name for entry in entries]
+    own = [name for name in _files(role) if name not in names and not _is_row(name, entries)]
+    last = [entry.name for entry in entries if entry.name in OLD or _is_out_of_reach(role, entry)]
+    return [*own, *(name for name in names if name not in last), *last]
+
+
+def labels(role: Role) -> dict[str, str]:
+    """Return what a list of choices shows for a row that is not here: the size of its download."""
+    found = {}
+    for entry in offered(role):
+        if entry.bundled or _is_here(role, entry):
+            continue
+        size = f"{entry.size / 1e6:.0f} MB · " if entry.size else ""
+        found[entry.name] = f"{entry.name} · {size}" + (
+            "put the file there" if _is_out_of_reach(role, entry) else "download"
+        )
+    return found
 
 
 def describe(role: Role) -> str:
@@ -90,6 +115,19 @@ def find(role: Role, name: str) -> Reference:
     return refer(name, role, weights(role), folders=paths(role))
 
 
+def advise(role: Role, reference: Reference, error: WeightsError) -> str:
+    """Return the message of weights that are not available: what to do first, then why not."""
+    entry = reference.entry
+    if entry is None or entry.bundled:
+        return str(error)
+    folder = paths(role)[0]
+    return (
+        f"Put {entry.file} into {folder}, or let this command fetch it:\n"
+        f'  GFP_WEIGHTS_DIR="{folder}" "{sys.executable}" -m gfp_core weights get {entry.name}\n'
+        f"(in the folder {PACK}). Why it was not fetched now: {error}"
+    )
+
+
 def fingerprint(role: Role, name: str) -> str:
     """Return what changes when the user's own file is replaced; rows are known by their hash."""
     try:
@@ -98,6 +136,21 @@ def fingerprint(role: Role, name: str) -> str:
     except (WeightsError, OSError):  # said where the weights are loaded
         status = None
     return name if status is None else f"{name} {status.st_size} {status.st_mtime_ns}"
+
+
+def _is_here(role: Role, entry: Entry) -> bool:
+    """Whether a file of a row's name is in ComfyUI's folders; only loading looks into the file."""
+    names = [entry.usable_file, *entry.file_names]
+    return any(Path(folder, name).is_file() for folder in paths(role) for name in names)
+
+
+def _is_out_of_reach(role: Role, entry: Entry) -> bool:
+    return entry.by_hand_only and not _is_here(role, entry)
+
+
+def _is_row(name: str, entries: list[Entry]) -> bool:
+    """Whether a file is a row's, by its name, and so offered under the row's name already."""
+    return any(name in (entry.usable_file, *entry.file_names) for entry in entries)
 
 
 def _files(role: Role) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 import comfy.model_management
@@ -15,6 +16,7 @@ from ...gfp_core.options import Precision
 from ...gfp_core.parse import FaceParser, load_parser
 from ...gfp_core.pipeline import find_detector
 from ...gfp_core.restore import DEFAULT_CHUNK, Restorer
+from ...gfp_core.weights import WeightsError
 from ...gfp_core.weights.catalogue import Role
 from ...gfp_core.weights.loading import load_network
 from ...gfp_core.weights.resolve import Resolved
@@ -34,6 +36,8 @@ class Managed(Generic[Runner]):
     runner: Runner
     patcher: comfy.model_patcher.ModelPatcher | None
     """None for what does not run in PyTorch."""
+    serial: int = field(default_factory=itertools.count().__next__)
+    """Another for each network that was loaded."""
 
     def ready(self, memory: float = 0.0) -> Runner:
         """Bring the network to its device, with ``memory`` bytes free beside it."""
@@ -65,7 +69,10 @@ def load_face_detector(name: str, policy: DevicePolicy) -> Managed[FaceDetector]
     target = reference.path if reference.entry is None else reference.entry.name
     assert target is not None
     weights = folders.weights("detector")
-    detector = find_detector(target, device="cpu", weights=weights, progress=Bar())
+    try:
+        detector = find_detector(target, device="cpu", weights=weights, progress=Bar())
+    except WeightsError as error:
+        raise WeightsError(folders.advise("detector", reference, error)) from error
     return _manage(name, detector, policy)
 
 
@@ -118,13 +125,29 @@ def working_memory(
 
 
 def _fetch(role: Role, name: str) -> Resolved:
-    return folders.find(role, name).fetch(folders.weights(role), Bar())
+    reference = folders.find(role, name)
+    try:
+        return reference.fetch(folders.weights(role), Bar())
+    except WeightsError as error:
+        raise WeightsError(folders.advise(role, reference, error)) from error
+
+
+def _stop_when_cancelled(net: torch.nn.Module) -> None:
+    """Let every layer look whether the user cancels: one pass may take ten seconds on a CPU."""
+
+    def look(*_: Any) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    for module in net.modules():
+        if not any(True for _ in module.children()):
+            module.register_forward_pre_hook(look)
 
 
 def _manage(name: str, runner: Runner, policy: DevicePolicy) -> Managed[Runner]:
     net = getattr(runner, "net", None)
     if not isinstance(net, torch.nn.Module):
         return Managed(name, runner, None)
+    _stop_when_cancelled(net)
     cpu = torch.device("cpu")
     load = cpu if policy == "cpu" else comfy.model_management.get_torch_device()
     # Not CoreModelPatcher: the dynamic one of newer versions leaves our layers where they are.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import random
+from pathlib import Path
 from typing import Any
 
 import comfy.model_management
+import folder_paths
 import torch
-from comfy_api.latest import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,10 +19,11 @@ from ...gfp_core.faces import Faces
 
 logger = logging.getLogger(__name__)
 
-PREVIEW_FRAMES = 16
+PREVIEW_FRAMES = 256
 """Frames of a batch that are shown on a node."""
-PREVIEW_SIDE = 1600
-"""Longest side of a preview in pixels."""
+FEW_FRAMES = 4
+PICTURE_SIDE, FRAME_SIDE = 8192, 1280
+"""Longest side in pixels of a preview: of few pictures, and of the frames of a batch."""
 _STAND_IN = (64, 64)
 """Size of the mask that Load Image gives for a picture in which nothing is painted."""
 
@@ -78,29 +81,39 @@ def crops_to_image(faces: Faces, crops: Tensor | None) -> Tensor:
 
 
 def save_previews(frames: Tensor) -> list[dict[str, str]]:
-    """Save reduced copies of the first frames (B, C, H, W) in ComfyUI's folder for such files.
+    """Save copies of frames (B, C, H, W) in ComfyUI's folder for files that do not last.
+
+    A picture is kept at its size, so that it can be looked at closely; the frames of a batch are
+    reduced, and of a long one only the first are saved.
 
     Returns:
         What the page needs to fetch each: its filename, subfolder and type.
     """
-    small = [_reduced(frame) for frame in frames[:PREVIEW_FRAMES]]
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    side = PICTURE_SIDE if len(frames) <= FEW_FRAMES else FRAME_SIDE
     letters = "".join(random.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(8))
-    saved = ui.ImageSaveHelper.save_images(
-        small, f"GFP_{letters}", io.FolderType.temp, cls=None, compress_level=1
-    )
-    return [dict(picture) for picture in saved]
+    saved = []
+    for index, frame in enumerate(frames[:PREVIEW_FRAMES]):
+        pixels = (_reduced(frame, side) * 255).round().clamp(0, 255).byte().cpu().numpy()
+        has_alpha = pixels.shape[-1] == 4
+        name = f"GFP_{letters}_{index:05}.{'webp' if has_alpha else 'jpg'}"
+        options = {"quality": 95} | ({"method": 0} if has_alpha else {"subsampling": 0})
+        Image.fromarray(pixels).save(folder / name, **options)
+        saved.append({"filename": name, "subfolder": "", "type": "temp"})
+    return saved
 
 
-def comparison(before: Tensor, after: Tensor) -> dict[str, Any]:
+def comparison(before: Tensor, after: Tensor) -> list[dict[str, Any]]:
     """Return what the page's slider needs: previews of frames (B, C, H, W) before and after."""
     pairs = zip(save_previews(before), save_previews(after), strict=True)
-    return {"gfp_compare": [{"before": old, "after": new} for old, new in pairs]}
+    return [{"before": old, "after": new, "count": len(before)} for old, new in pairs]
 
 
-def _reduced(frame: Tensor) -> Tensor:
-    """Reduce (C, H, W) to (H', W', C), at most PREVIEW_SIDE long."""
+def _reduced(frame: Tensor, side: int) -> Tensor:
+    """Reduce (C, H, W) to (H', W', C), at most ``side`` long."""
     frame = torch.nan_to_num(frame.detach().float(), posinf=1.0, neginf=0.0)
-    scale = PREVIEW_SIDE / max(frame.shape[-2:])
+    scale = side / max(frame.shape[-2:])
     if scale < 1:
         size = [max(1, round(side * scale)) for side in frame.shape[-2:]]
         frame = F.interpolate(frame[None], size, mode="bilinear", antialias=True)[0]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import comfy.model_management
 import comfy.utils
 from PIL import Image
 from torch import Tensor
 
 PREVIEW_SIDE = 512
+_STEPS = 1000  # of a bar in stages
 
 
 class Bar:
@@ -24,6 +27,15 @@ class Bar:
             self._bar = comfy.utils.ProgressBar(total)
         self._bar.update_absolute(done, total, self._preview)
         self._preview = None
+
+    def stage(self, start: float, stop: float) -> Callable[[int, int], None]:
+        """Return the progress of one stage, which moves the bar from one share to another."""
+
+        def move(done: int, total: int) -> None:
+            share = start + (stop - start) * (done / total if total else 1.0)
+            self(round(_STEPS * share), _STEPS)
+
+        return move
 
     def preview(self, crops: Tensor) -> None:
         """Show the last of (N, 3, S, S) crops in [0, 1] with the next step of the bar."""

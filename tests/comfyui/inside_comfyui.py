@@ -42,9 +42,12 @@ def load_pack() -> Any:
 
 NODES = load_pack()
 INPUTS, SOCKETS = NODES.inputs, NODES.sockets
+MODULES = {
+    name: importlib.import_module(f"gfp_pack.nodes.comfy.{name}")
+    for name in ("folders", "memory", "models", "node", "pictures")
+}
 FOLDERS, MODELS, NODE, PICTURES = (
-    importlib.import_module(f"gfp_pack.nodes.comfy.{name}")
-    for name in ("folders", "models", "node", "pictures")
+    MODULES[name] for name in ("folders", "models", "node", "pictures")
 )
 OPTIONS = importlib.import_module("gfp_pack.gfp_core.options")
 asyncio.run(NODES.GFPExtension().get_node_list())
@@ -369,3 +372,145 @@ def test_advanced_inputs_are_marked_in_every_core() -> None:
     assert new.advanced is True
     assert new.extra_dict is None
     assert old.optional is new.optional is True
+
+
+# --- The one node ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def photo() -> torch.Tensor:
+    """A face of a real photograph, as an IMAGE."""
+    from skimage import data
+
+    return torch.from_numpy(data.astronaut()[:256, 96:352].copy()).float()[None] / 255
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the steps that were taken, as they are taken."""
+    from gfp_pack.gfp_core.pipeline import FaceRestorer
+
+    steps: list[str] = []
+    for name in ("detect", "restore_faces"):
+        step = getattr(FaceRestorer, name)
+
+        def taken(self: Any, *given: Any, name: str = name, step: Any = step, **more: Any) -> Any:
+            steps.append(name)
+            return step(self, *given, **more)
+
+        monkeypatch.setattr(FaceRestorer, name, taken)
+    return steps
+
+
+def test_nothing_is_computed_twice(photo: torch.Tensor, counted: list[str]) -> None:
+    def run(image: torch.Tensor = photo, **values: Any) -> Any:
+        before = len(counted)
+        with torch.inference_mode():
+            result = NODES.GFPRestorePhoto.execute(image=image, model="lite", **values)
+        return result.args[0], counted[before:]
+
+    first = photo.clone()
+    full, steps = run(first)
+    assert steps == ["detect", "restore_faces"]
+    half, steps = run(first, strength=0.5)
+    assert steps == []
+    assert not torch.equal(full, half)
+    again, steps = run(first)
+    assert steps == []
+    assert torch.equal(full, again)
+    for values, wanted in (
+        ({"which": "none"}, ["restore_faces"]),
+        ({"seed": 3}, ["restore_faces"]),
+        ({"color": "restorer"}, ["restore_faces"]),
+        ({"score": 0.5}, ["detect", "restore_faces"]),
+    ):
+        assert run(first, **values)[1] == wanted, values
+    first[0, :8] = 0  # another pack has changed the image in place
+    changed, steps = run(first)
+    assert steps == ["detect", "restore_faces"]
+    assert not torch.equal(changed, full)
+    assert not MODULES["memory"].DETECTED._size()
+
+
+def test_results_go_with_their_image(photo: torch.Tensor) -> None:
+    memory = MODULES["memory"]
+    memo = memory.Memo()
+    faces = importlib.import_module("gfp_pack.gfp_core.faces").Faces((), ())
+    image = photo.clone()
+    assert memo.get(image, "key", lambda: faces) is faces
+    assert memo.get(image, "key", lambda: None) is faces
+    del image
+    assert memo._entries == []
+    assert memory.digest(photo) != memory.digest(photo.half())
+    assert memory.digest(photo) == memory.digest(photo.movedim(1, 2).contiguous().movedim(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({}, "1 of 1 faces restored"),
+        ({"which": "none"}, "0 of 1 faces restored."),
+        ({"which": "7"}, "0 of 1 faces restored, which = 7, but the most faces in a picture are 1"),
+        ({"min_size": 16384}, "No face found."),
+    ],
+)
+def test_the_node_says_what_it_did(photo: torch.Tensor, values: Any, text: str) -> None:
+    with torch.inference_mode():
+        result = NODES.GFPRestorePhoto.execute(image=photo, model="lite", **values)
+    assert result.args[3].startswith(text)
+    assert next(each["key"] for each in result.ui["gfp_report"]) in ("restored", "noFace")
+    (frame,) = result.ui["gfp_compare"]
+    assert (frame["width"], frame["height"], frame["count"]) == (256, 256, 1)
+    assert len(frame["faces"]) == int("min_size" not in values)
+
+
+def test_sharp_faces_that_are_left_are_counted(photo: torch.Tensor) -> None:
+    options = NODES.GFPRestoreOptions.execute(max_sharpness=0.0).args[0]
+    with torch.inference_mode():
+        result = NODES.GFPRestorePhoto.execute(image=photo, model="lite", options=options)
+    assert result.args[3] == "0 of 1 faces restored, 1 sharp enough already."
+    assert torch.equal(result.args[0], photo)
+
+
+def test_what_an_option_needs_is_told_before_the_work(
+    photo: torch.Tensor, counted: list[str]
+) -> None:
+    with pytest.raises(ValueError, match="connect Load Face Parser"):
+        NODES.GFPRestorePhoto.execute(image=photo, model="lite", mask="parts")
+    assert counted == []
+
+
+def test_cancel_comes_between_two_layers(photo: torch.Tensor) -> None:
+    detector = MODELS.load_face_detector("retinaface_mobile025", "auto")
+    detector.ready()
+    large = torch.nn.functional.interpolate(photo.movedim(-1, 1), scale_factor=4)
+    comfy.model_management.interrupt_current_processing()
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        detector.runner.detect(large)
+    assert len(detector.runner.detect(large)) == 1
+
+
+def test_half_precision_pictures_work(photo: torch.Tensor) -> None:
+    """As ``--fp16-intermediates`` gives them."""
+    for dtype in (torch.float16, torch.bfloat16):
+        with torch.inference_mode():
+            result = NODES.GFPRestorePhoto.execute(image=photo.to(dtype), model="lite")
+        assert result.args[3].startswith("1 of 1 faces restored")
+        assert result.args[0].shape == photo.shape
+
+
+def test_weights_that_are_not_here_say_first_what_to_do() -> None:
+    with pytest.raises(ValueError, match="downloads are forbidden") as raised:
+        MODELS.load_restorer("gfpgan-1.4", "auto", "auto")
+    first = str(raised.value).splitlines()[0]
+    folder = FOLDERS.paths("restorer")[0]
+    assert first.startswith(f"Put GFPGANv1.4.pth into {folder}")
+    assert "gfp weights" not in str(raised.value)
+
+
+def test_choices_say_what_is_a_download() -> None:
+    choices, labels = FOLDERS.choices("restorer"), FOLDERS.labels("restorer")
+    assert labels["gfpgan-1.4"] == "gfpgan-1.4 · 349 MB · download"
+    assert "lite" not in labels
+    assert choices.index("lite") < choices.index("gfpgan-1.4") < choices.index("lite-1")
+    assert INPUTS.model_choice("restorer", "lite").default == "lite"

@@ -217,4 +217,4 @@ def test_help_opens_with_its_pictures(
     # English is what the page falls back to, after it has asked for en.md.
     assert all("/en.md" in complaint for complaint in page.complaints())
     title = page.js("return app.graph.getNodeById(arguments[0]).title", WHOLE)
-    assert title == ("Restore Photo (GFP)" if language == "en" else "Foto restaurieren (GFP)")
+    assert title == ("Face Restore (GFP)" if language == "en" else "Gesichtsrestaurierung (GFP)")
