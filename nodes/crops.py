@@ -92,10 +92,8 @@ class GFPFacesFromCrops(Node):
     ) -> io.NodeOutput:
         """Take (N, S, S, C) float RGB in [0, 1]; the crops given are not changed."""
         changed = pictures.to_frames(crops)[:, :3].clamp(0, 1)
-        if faces is None:
-            origin = faces_from_crops(changed)
-        else:
-            origin = faces.faces
-            if not len(origin):  # what came is the black picture that stands for no face
-                changed = changed[:0]
+        if faces is not None and not len(faces.faces):
+            # What came is the black picture that stands for no face.
+            return io.NodeOutput(sockets.FacesOfImage(faces.faces, None))
+        origin = faces_from_crops(changed) if faces is None else faces.faces
         return io.NodeOutput(sockets.FacesOfImage(exchange_crops(origin, changed, use_as), None))

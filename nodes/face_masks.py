@@ -22,7 +22,7 @@ class GFPFaceMasks(Node):
         """Declare the inputs and outputs of the node."""
         return schema(
             node_id="GFPFaceMasks",
-            display_name="Face Masks (GFP)",
+            display_name="Mask Faces (GFP)",
             category="GFP",
             description="Makes a mask for each restored face: its outline or, with a parser, its "
             "parts, without the glasses, hands and hair that stand before it. For Paste Faces Back "

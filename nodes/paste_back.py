@@ -40,7 +40,7 @@ class GFPPasteBack(Node):
                         "choices": OUTLINES,
                         "help": "Outline inside which a face is restored: an ellipse about the "
                         "mean face, the box of the whole crop, or the hull of this face's "
-                        "landmarks. Masks by parts come from Face Masks (GFP).",
+                        "landmarks. Masks by parts come from Mask Faces (GFP).",
                     },
                 ),
                 inputs.image("upscaled", "background"),
@@ -49,7 +49,7 @@ class GFPPasteBack(Node):
                 io.Mask.Input(
                     "face_masks",
                     optional=True,
-                    tooltip="A mask for each face, in its crop, from Face Masks (GFP); in place of "
+                    tooltip="A mask for each face, in its crop, from Mask Faces (GFP); in place of "
                     "mask and feather.",
                 ),
                 *inputs.widgets("multiband"),

@@ -27,9 +27,11 @@ def picker_frames(candidates: Faces, select: str, count: int) -> list[dict[str, 
             entries[face.frame]["faces"].append(
                 {
                     "number": number,
-                    "box": [float(edge) for edge in face.box],
-                    "landmarks": face.landmarks.tolist(),
-                    "score": float(face.score),
+                    "box": [round(float(edge), 1) for edge in face.box],
+                    "landmarks": [
+                        [round(float(x), 1), round(float(y), 1)] for x, y in face.landmarks
+                    ],
+                    "score": round(float(face.score), 4),
                     "chosen": number in numbers,
                 }
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -341,7 +342,7 @@ def test_click_chooses_a_face_and_the_server_restores_only_those(
     page: Page, comfyui: Any, photos: dict[str, np.ndarray]
 ) -> None:
     page.load(split_graph(), PLACES)
-    assert "Queue once" in page.one(DETECT, "p").text
+    assert "Run once" in page.one(DETECT, "p").text
     page.shot("1_empty")
     page.queue()
     assert page.faces(DETECT) == [True, True, True]
@@ -479,7 +480,8 @@ def test_panel_survives_collapse_resize_copy_undo_and_reload(page: Page, comfyui
     assert "gfp_faces" not in output
     assert output["which"] == "1, 2"
     values = page.js(f"return {node}.serialize().widgets_values")
-    assert len(values) == page.js(f"return {node}.widgets.length") - 1
+    own = f"return {node}.widgets.filter((widget) => widget.serialize !== false).length"
+    assert len(values) == page.js(own) == page.js(f"return {node}.widgets.length") - 2
 
     stored = "return Object.values(sessionStorage).some((text) => text.includes('gfp_faces'))"
     page.wait(lambda: page.js(stored), "the page to store its graph")
@@ -559,6 +561,119 @@ def test_slider_shows_before_and_after(page: Page) -> None:
     assert names[-1] == "gfp_compare", "the core's own preview would show it twice"
     clip = page.js("return getComputedStyle(arguments[0]).clipPath", before)
     assert clip.startswith("inset(0")
+
+
+def one_node(photo: str = "three.png", **inputs: Any) -> dict[str, Any]:
+    """The node that does all, behind Load Image."""
+    inputs = {"image": [PHOTO, 0], "model": "lite", "strength": 1.0, **inputs}
+    return {
+        PHOTO: {"class_type": "LoadImage", "inputs": {"image": photo}},
+        "2": {"class_type": "GFPRestorePhoto", "inputs": inputs},
+    }
+
+
+def test_one_node_shows_its_faces_and_lets_them_be_clicked(
+    page: Page, photos: dict[str, np.ndarray]
+) -> None:
+    page.load(one_node(), {PHOTO: PLACES[PHOTO], "2": (300, 40, 520, 200)})
+    page.queue(150)
+    assert page.faces("2") == [True, True, True]
+    assert page.text("2") == "3 of 3 faces restored"
+    page.one("2", "[data-number='1'] .gfp-chip").click()
+    assert page.widget("2") == "0, 2"
+    ActionChains(page.driver).move_to_element(page.one("2", ".gfp-buttons")).perform()
+    page.js("document.activeElement.blur()")
+    assert page.text("2") == "2 of 3 chosen"
+    entry = page.queue(150)
+    assert entry["prompt"][2]["2"]["inputs"]["which"] == "0, 2"
+    page.wait(lambda: page.text("2") == "2 of 3 faces restored", "the report")
+    page.shot("15_one_node")
+    page.write("2", "7")
+    page.queue(150)
+    page.wait(lambda: "the most faces in a picture are 3" in page.text("2"), "the report")
+    page.load(one_node("nobody.png"), {PHOTO: PLACES[PHOTO], "2": (300, 40, 520, 200)})
+    page.queue(150)
+    page.wait(lambda: page.text("2") == "No face found", "the report")
+
+
+def test_slider_zooms_and_hands_out_the_picture(page: Page) -> None:
+    page.load(one_node(), {PHOTO: PLACES[PHOTO], "2": (300, 40, 520, 200)})
+    page.queue(150)
+    stage = page.one("2", ".gfp-stage")
+    page.wait(lambda: page.js("return arguments[0].naturalWidth", page.one("2", "img")), "after")
+    scale = "return Number(arguments[0].style.getPropertyValue('--zoom'))"
+
+    def zoomed() -> float:
+        return page.js(scale, page.one("2", ".gfp-layer"))
+
+    assert zoomed() == 1
+    pointer = ActionChains(page.driver)
+    pointer.move_to_element_with_offset(stage, -100, 20).double_click().perform()
+    width = page.js("return arguments[0].clientWidth", stage)
+    assert zoomed() == pytest.approx(max(2, 1112 / width), rel=0.01)
+    assert page.position("2") == 50, "the divider stays"
+    page.shot("16_zoomed")
+    canvas = page.js("return app.canvas.ds.scale")
+    wheel = ActionChains(page.driver)
+    wheel.scroll_from_origin(ScrollOrigin.from_element(stage), 0, -200).perform()
+    assert zoomed() > 2.5
+    assert page.js("return app.canvas.ds.scale") == canvas
+    page.keys("0")
+    assert zoomed() == 1
+    links = [page.one("2", css).get_attribute("href") for css in (".gfp-open", ".gfp-save")]
+    assert links[0] == links[1]
+    assert "/view?filename=GFP_" in links[0]
+    page.js("document.activeElement.blur()")
+
+
+def test_few_widgets_until_more_are_asked_for(page: Page) -> None:
+    graph = {**one_node(), "3": {"class_type": "GFPRestoreOptions", "inputs": {}}}
+    page.load(graph, {PHOTO: PLACES[PHOTO], "2": (300, 40, 420, 200), "3": (760, 40, 300, 100)})
+    shown = (
+        "const node = app.graph.getNodeById(arguments[0]);"
+        "return node.widgets.filter((w) => !w.hidden && !w.element && w.type !== 'button')"
+        ".map((w) => w.name)"
+    )
+    few = ["model", "strength", "upscale", "which", "preset"]
+    assert page.js(shown, "2") == few
+    height = page.js("return app.graph.getNodeById(2).size[1]")
+    press = "app.graph.getNodeById(2).widgets.find((w) => w.name === 'gfp_more_button').callback()"
+    page.js(press)
+    assert len(page.js(shown, "2")) == 17
+    assert page.js("return app.graph.getNodeById(2).size[1]") > height + 200
+    page.shot("17_more")
+    page.js(press)
+    assert page.js(shown, "2") == few
+    assert page.js("return app.graph.getNodeById(2).size[1]") == height
+
+    # A graph in which one of them was changed opens with them.
+    graph["2"]["inputs"]["score"] = 0.5
+    page.load(graph, {PHOTO: PLACES[PHOTO], "2": (300, 40, 420, 200), "3": (760, 40, 300, 100)})
+    assert "score" in page.js(shown, "2")
+    assert "padding" not in page.js(shown, "3")
+
+
+def test_weights_that_are_not_here_say_so_in_the_list(page: Page) -> None:
+    page.load(one_node(model="gfpgan-1.4"), {PHOTO: PLACES[PHOTO], "2": (300, 40, 420, 200)})
+    script = (
+        "const widget = app.graph.getNodeById(2).widgets.find((w) => w.name === 'model');"
+        "return [widget.value, widget.options.getOptionLabel(widget.value),"
+        " widget.options.getOptionLabel('lite')]"
+    )
+    assert page.js(script) == ["gfpgan-1.4", "gfpgan-1.4 · 349 MB · download", "lite"]
+
+
+def test_every_language_says_everything(page: Page) -> None:
+    strings = page.driver.execute_async_script(
+        "const done = arguments[0];"
+        "import('/extensions/gfp_face_restoration/js/strings.js').then((m) => done(m.STRINGS))"
+    )
+    assert set(strings) == {"en", "de", "zh", "ja", "ko", "fr", "es", "ru"}
+    for language, texts in strings.items():
+        assert list(texts) == list(strings["en"]), language
+        for key, text in texts.items():
+            wanted = set(re.findall(r"\{\d\}", strings["en"][key]))
+            assert set(re.findall(r"\{\d\}", text)) == wanted, f"{language}: {key}"
 
 
 @pytest.mark.parametrize(

@@ -1,61 +1,151 @@
-// The before/after slider of GFPRestorePhoto and GFPPasteBack.
+// The before/after slider of GFPRestorePhoto and GFPPasteBack; on the former with the faces to click,
+// and what was done.
 import { app } from "../../../scripts/app.js";
-import { addPanel, element, picture } from "./panel.js";
+import { makePicker } from "./face_picker.js";
+import { addPanel, element, picture, pictureUrl } from "./panel.js";
 import { say } from "./strings.js";
+
+const MOST_ZOOM = 16;
+const GRIP = 16; // pixels beside the divider in which a drag moves it, also when zoomed
+
+/** The sentence of a node's report, in the page's language. */
+function sentence(node) {
+  const statements = node.properties.gfp_report ?? [];
+  const text = statements.map(({ key, values }) => say(key, ...values)).join(", ");
+  return text && `${text[0].toUpperCase()}${text.slice(1)}`;
+}
 
 function addCompare(node) {
   let position = 50; // percent of the width that shows before; the same for every frame
+  let view = { scale: 1, x: 0, y: 0 }; // x and y: pixels of the stage; the same for every frame too
+  const drawFaces =
+    node.comfyClass === "GFPRestorePhoto"
+      ? makePicker(node, "gfp_compare", () => sentence(node))
+      : null;
 
-  function draw(frame, { stage, fit, gone }) {
+  function draw(frame, { stage, bar, fit, gone }) {
     const before = picture(frame.before, say("before"), gone);
     const after = picture(frame.after, say("after"), gone);
     before.className = "gfp-before";
     // The result may be larger; both fill the same box, which has the result's shape.
     after.addEventListener("load", () => fit(after.naturalWidth / after.naturalHeight));
+    const layer = element("div", { className: "gfp-layer" }, after, before);
     const range = element("input", {
       type: "range",
       min: 0,
       max: 100,
       step: 1,
       value: position,
+      title: say("sliderHelp"),
       attributes: { "aria-label": say("slider") },
     });
-    const move = (to) => {
-      position = Math.min(100, Math.max(0, to));
+
+    /** Show the view and the divider; `--clip` is the divider's place in the zoomed picture. */
+    function show() {
+      const { clientWidth: width, clientHeight: height } = stage;
+      view.x = Math.min(0, Math.max(width * (1 - view.scale), view.x));
+      view.y = Math.min(0, Math.max(height * (1 - view.scale), view.y));
+      layer.style.transform =
+        view.scale === 1 ? "" : `translate(${view.x}px, ${view.y}px) scale(${view.scale})`;
+      const clip = width ? ((position * width) / 100 - view.x) / view.scale / width : position / 100;
       range.value = position;
       stage.style.setProperty("--position", `${position}%`);
+      layer.style.setProperty("--clip", `${100 * clip}%`);
+      layer.style.setProperty("--zoom", view.scale);
+      stage.classList.toggle("gfp-zoomed", view.scale > 1);
+    }
+    const move = (to) => {
+      position = Math.min(100, Math.max(0, to));
+      show();
     };
-    range.addEventListener("input", () => move(Number(range.value)));
-    range.addEventListener("keydown", (event) => event.stopPropagation());
 
-    const follow = ({ clientX }) => {
-      const { left, width } = stage.getBoundingClientRect();
-      move((100 * (clientX - left)) / width);
+    /** Zoom about a point in pixels of the stage. */
+    function zoom(scale, x, y) {
+      const next = Math.min(MOST_ZOOM, Math.max(1, scale));
+      const factor = next / view.scale;
+      view = { scale: next, x: x - (x - view.x) * factor, y: y - (y - view.y) * factor };
+      show();
+    }
+    /** A pointer's place in pixels of the stage, however far the canvas is zoomed. */
+    const at = ({ clientX, clientY }) => {
+      const { left, top, width } = stage.getBoundingClientRect();
+      const canvas = width / stage.clientWidth || 1;
+      return [(clientX - left) / canvas, (clientY - top) / canvas];
     };
+    const full = () => Math.max(2, after.naturalWidth / stage.clientWidth || 2);
+
+    range.addEventListener("input", () => move(Number(range.value)));
+    range.addEventListener("keydown", (event) => {
+      event.stopPropagation();
+      const [x, y] = [(position * stage.clientWidth) / 100, stage.clientHeight / 2];
+      if (event.key === "+") zoom(view.scale * 1.5, x, y);
+      if (event.key === "-") zoom(view.scale / 1.5, x, y);
+      if (event.key === "0") zoom(1, x, y);
+    });
+
+    let drag = null; // {x, y} of the view at its start where the picture is moved
+    let earlier = []; // where the divider was before the last presses
     stage.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0) return;
+      if (event.button !== 0 || event.target.closest(".gfp-chip")) return;
       event.preventDefault(); // no text is selected, and the range keeps the focus
       stage.setPointerCapture(event.pointerId);
       range.focus({ preventScroll: true });
-      follow(event);
+      const [x, y] = at(event);
+      earlier = [...earlier, position].slice(-2);
+      const near = Math.abs(x - (position * stage.clientWidth) / 100) < GRIP;
+      drag = view.scale > 1 && !near ? { x: x - view.x, y: y - view.y } : null;
+      if (!drag) move((100 * x) / stage.clientWidth);
     });
     stage.addEventListener("pointermove", (event) => {
-      if (stage.hasPointerCapture(event.pointerId)) follow(event);
+      if (!stage.hasPointerCapture(event.pointerId)) return;
+      const [x, y] = at(event);
+      if (!drag) return move((100 * x) / stage.clientWidth);
+      [view.x, view.y] = [x - drag.x, y - drag.y];
+      show();
     });
+    stage.addEventListener("dblclick", (event) => {
+      if (event.target.closest(".gfp-chip")) return;
+      move(earlier[0] ?? position);
+      zoom(view.scale > 1 ? 1 : full(), ...at(event));
+    });
+    // The wheel zooms the picture once it was clicked, and with Ctrl or two fingers at once; else it
+    // is the canvas's.
+    stage.addEventListener(
+      "wheel",
+      (event) => {
+        if (!event.ctrlKey && !stage.contains(document.activeElement)) return;
+        event.preventDefault();
+        event.stopPropagation();
+        zoom(view.scale * Math.exp(-event.deltaY / (event.ctrlKey ? 100 : 400)), ...at(event));
+      },
+      { passive: false },
+    );
 
     stage.classList.add("gfp-compare");
     stage.append(
-      after,
-      before,
+      layer,
       range,
       element("div", { className: "gfp-divider" }),
       element("span", { className: "gfp-tag gfp-tag-before", textContent: say("before") }),
       element("span", { className: "gfp-tag gfp-tag-after", textContent: say("after") }),
     );
-    move(position);
+    drawFaces?.(frame, { layer, bar });
+    const url = pictureUrl(frame.after);
+    const link = (className, text, title, more) =>
+      element("a", { className, textContent: text, title, href: url, ...more });
+    bar.append(
+      element(
+        "span",
+        { className: "gfp-buttons" },
+        link("gfp-open", "⤢", say("open"), { target: "_blank" }),
+        link("gfp-save", "⤓", say("save"), { download: frame.after.filename }),
+      ),
+    );
+    requestAnimationFrame(show);
+    show();
   }
 
-  addPanel(node, "gfp_compare", { empty: "queueToCompare", draw });
+  addPanel(node, "gfp_compare", { empty: "runToCompare", draw, keep: ["gfp_report"] });
 }
 
 app.registerExtension({

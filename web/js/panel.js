@@ -23,13 +23,24 @@ export function element(tag, { attributes = {}, ...properties } = {}, ...childre
   return made;
 }
 
+/** Where a picture of ComfyUI's folders is fetched. */
+export function pictureUrl({ filename, subfolder = "", type = "temp" }) {
+  return api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
+}
+
 /** A picture of ComfyUI's folders; `onMissing` is called when it is no longer there. */
-export function picture({ filename, subfolder = "", type = "temp" }, alt, onMissing) {
-  const query = new URLSearchParams({ filename, subfolder, type });
+export function picture(file, alt, onMissing) {
   const image = element("img", { alt, draggable: false });
   image.addEventListener("error", onMissing, { once: true });
-  image.src = api.apiURL(`/view?${query}`);
+  image.src = pictureUrl(file);
   return image;
+}
+
+/** In "Nodes 2.0" the page itself shows the pictures of a run's progress, and after it still. */
+function forgetLivePicture(node) {
+  for (const id of [String(node.id), node.id]) {
+    if (app.nodePreviewImages?.[id]) delete app.nodePreviewImages[id];
+  }
 }
 
 /** The canvas goes on zooming with the wheel and moving with the middle button over the panel. */
@@ -56,8 +67,9 @@ function handOnToCanvas(root) {
  * @param draw draws one entry: draw(frame, {stage, bar, fit, gone}) puts the picture into the stage
  *   and what belongs below it into the bar, calls fit(ratio) with the picture's width / height, and
  *   gone() when the picture is no longer there
+ * @param keep further lists of the UI output that the drawing needs, kept as properties too
  */
-export function addPanel(node, key, { empty, draw }) {
+export function addPanel(node, key, { empty, draw, keep = [] }) {
   const root = element("div", { className: "gfp-panel" });
   let index = 0;
   let first = false; // the frame on show is the first that this node has ever shown
@@ -91,13 +103,16 @@ export function addPanel(node, key, { empty, draw }) {
         attributes: { "aria-label": label },
         onclick: () => step(by),
       });
-    const where = say("frame", index + 1, frames().length);
+    const all = frames()[index].count ?? frames().length;
+    const where = say("frame", index + 1, all);
+    const rest = all > frames().length ? ` (${all})` : "";
     return element(
       "span",
       { className: "gfp-stepper" },
       button("gfp-previous", say("previous"), "‹", -1),
       element("span", {
-        textContent: `${index + 1} / ${frames().length}`,
+        textContent: `${index + 1} / ${frames().length}${rest}`,
+        title: rest && say("firstFrames", frames().length, all),
         attributes: { role: "status", "aria-label": where },
       }),
       button("gfp-next", say("next"), "›", 1),
@@ -169,6 +184,8 @@ export function addPanel(node, key, { empty, draw }) {
     live = null;
     first = !frames().length;
     node.properties[key] = output[key];
+    for (const name of keep) node.properties[name] = output[name] ?? [];
+    forgetLivePicture(node);
     show();
     node.setDirtyCanvas(true, true);
   };
