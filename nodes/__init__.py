@@ -5,7 +5,7 @@ import sys
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import inputs
+from . import inputs, replacements
 from .color_enhance import GFPColorEnhance
 from .comfy import folders
 from .comfy.node import Node, add_check, prompt_handler
@@ -44,6 +44,10 @@ NODES: list[type[Node]] = [
 class GFPExtension(ComfyExtension):
     """What ComfyUI asks for when it loads the pack."""
 
+    async def on_load(self) -> None:
+        """Offer ours in place of nodes of other packs that are not installed."""
+        await replacements.register()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Return the pack's nodes, ready for prompts."""
         folders.register()
@@ -60,4 +64,5 @@ def _prepare_prompts() -> None:
     if instance is None:
         logger.info("No server: null in a prompt is not taken for the default.")
     else:
+        instance.add_on_prompt_handler(replacements.prepare_prompt)
         instance.add_on_prompt_handler(prompt_handler(NODES))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 
@@ -23,6 +24,15 @@ FOLDERS: dict[Role, tuple[str, ...]] = {
 """ComfyUI's names of the folders with weights, by role; downloads go to the first."""
 OLD = ("lite-1", "gfpgan-1", "gfpgan-1.2", "gfpgan-1.3", "restoreformer-ckpt")
 """Rows that a newer one has taken the place of."""
+SAME = {
+    "codeformer-v0.1.0.pth": "codeformer",
+    "gpen-bfr-256.onnx": "gpen-256",
+    "gpen-bfr-512.onnx": "gpen-512",
+    "gpen-bfr-1024.onnx": "gpen-1024",
+    "gpen-bfr-2048.onnx": "gpen-2048",
+    "restoreformer_pp.onnx": "restoreformer-plus-plus",
+}
+"""Files of other packs, for networks that the catalogue has in another form."""
 PACK = Path(__file__).resolve().parents[2]
 """The folder of this pack."""
 _ENDINGS = {".safetensors", ".pth", ".pt", ".ckpt", ".onnx"}
@@ -112,7 +122,19 @@ def find(role: Role, name: str) -> Reference:
     Raises:
         WeightsError: there is no such name; says nothing about files elsewhere.
     """
-    return refer(name, role, weights(role), folders=paths(role))
+    same = SAME.get(name.casefold(), name) if role == "restorer" else name
+    return refer(same, role, weights(role), folders=paths(role))
+
+
+def translate(role: Role, name: Any) -> Any:
+    """Return the choice that a name stands for, in other packs' workflows too; else the name."""
+    if not isinstance(name, str) or name in choices(role):
+        return name
+    try:
+        entry = find(role, name).entry
+    except WeightsError:  # ComfyUI says that this is no choice
+        return name
+    return name if entry is None else entry.name
 
 
 def advise(role: Role, reference: Reference, error: WeightsError) -> str:
@@ -156,4 +178,5 @@ def _is_row(name: str, entries: list[Entry]) -> bool:
 def _files(role: Role) -> list[str]:
     if role != "restorer":  # the other folders hold files of every kind, for other packs
         return []
-    return [name for folder in FOLDERS[role] for name in folder_paths.get_filename_list(folder)]
+    names = [name for folder in FOLDERS[role] for name in folder_paths.get_filename_list(folder)]
+    return [name for name in names if not name.lower().endswith(".onnx")]  # other packs' form

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from comfy_api.latest import io
 
-from ...gfp_core.weights import WeightsError
 from ...gfp_core.weights.catalogue import Role
 from . import folders
 
@@ -138,12 +137,5 @@ def _fill_nulls(node: type[Node], inputs: dict[str, Any]) -> None:
 
 def _translate_names(node: type[Node], inputs: dict[str, Any]) -> None:
     for id, role in node.MODELS.items():
-        name = inputs.get(id)
-        if not isinstance(name, str) or name in folders.choices(role):
-            continue
-        try:
-            entry = folders.find(role, name).entry
-        except WeightsError:  # ComfyUI says that this is no choice
-            continue
-        if entry is not None:
-            inputs[id] = entry.name
+        if id in inputs:
+            inputs[id] = folders.translate(role, inputs[id])

@@ -90,6 +90,65 @@ def test_file_names_of_other_packs_are_the_catalogues_weights() -> None:
     assert inputs == {"model": "gfpgan-1.4", "detector_model": "nothing.pth"}
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("GFPGANv1.4.pth", "gfpgan-1.4"),
+        ("codeformer-v0.1.0.pth", "codeformer"),
+        ("codeformer.pth", "codeformer"),
+        ("GPEN-BFR-512.onnx", "gpen-512"),
+        ("GPEN-BFR-1024.onnx", "gpen-1024"),
+        ("RestoreFormer.pth", "restoreformer"),
+        ("gfpgan-1.4", "gfpgan-1.4"),
+        ("none", "none"),
+        (None, None),
+        (["4", 0], ["4", 0]),
+    ],
+)
+def test_names_of_other_packs_are_translated(file: Any, name: Any, tmp_path: Path) -> None:
+    assert FOLDERS.translate("restorer", file) == name
+
+
+def test_onnx_files_of_other_packs_are_not_offered(tmp_path: Path) -> None:
+    (tmp_path / "GPEN-BFR-512.onnx").touch()
+    folder_paths.add_model_folder_path("facerestore_models", str(tmp_path))
+    assert "GPEN-BFR-512.onnx" not in FOLDERS.choices("restorer")
+    assert FOLDERS.find("restorer", "GPEN-BFR-512.onnx").entry.name == "gpen-512"
+
+
+def test_nodes_of_other_packs_fit_ours() -> None:
+    """What ComfyUI makes of a prompt with them is a prompt of ours, with all that is required."""
+    replacements = importlib.import_module("gfp_pack.nodes.replacements")
+    prompt: dict[str, Any] = {
+        "1": {
+            "class_type": "ReActorRestoreFace",
+            "inputs": {"image": ["0", 0], "model": "GFPGANv1.4.pth"},
+        },
+        "2": {"class_type": "FaceRestoreModelLoader", "inputs": {"model_name": "codeformer.pth"}},
+        "3": {
+            "class_type": "FaceRestoreCFWithModel",
+            "inputs": {
+                "facerestore_model": ["2", 0],
+                "image": ["1", 0],
+                "facedetection": "YOLOv5n",
+            },
+        },
+    }
+    replacements.prepare_prompt({"prompt": prompt})
+    assert prompt["1"]["inputs"]["model"] == "gfpgan-1.4"
+    assert prompt["2"]["inputs"]["model_name"] == "codeformer"
+    nodes = {node.__name__: node.define_schema() for node in NODES.NODES}
+    for entry, each in zip(prompt.values(), (2, 0, 1), strict=True):
+        known = replacements.REPLACEMENTS[each]
+        assert known.old == entry["class_type"]
+        assert "_meta" in entry
+        ours = {one.id: one for one in nodes[known.new].inputs}
+        given = {ours_id for ours_id, theirs in known.inputs if theirs in entry["inputs"]}
+        given |= {ours_id for ours_id, _ in known.values}
+        assert given == {ours_id for ours_id, _ in (*known.inputs, *known.values)}
+        assert {id for id, one in ours.items() if not one.optional} <= given <= set(ours)
+
+
 @pytest.mark.parametrize("load", ["restorer", "face_detector", "face_parser", "face_embedder"])
 @pytest.mark.parametrize("form", ["absolute", "upwards", "upload"])
 def test_a_linked_name_reaches_no_file_elsewhere(load: str, form: str, tmp_path: Path) -> None:
