@@ -163,7 +163,7 @@ def wrong(name: str, value: Any) -> str | None:
     try:
         _by_id()[name].check(value)
     except ValueError as error:
-        return str(error)
+        return str(error).removeprefix(f"{_by_id()[name].name}: ")
     return None
 
 

@@ -1,7 +1,7 @@
-"""Restoring nodes of other packs, which become ours in old workflows where those are not installed.
+"""Restoring nodes of other packs, which become ours in old workflows where they are not installed.
 
-ComfyUI replaces them, in graphs and in prompts; see its `NodeReplace`. Their detectors (YOLOv5 among
-them) are not taken over: ours is the default.
+ComfyUI replaces them, in graphs and in prompts; see its `NodeReplace`. Their detectors, YOLOv5
+among them, are not taken over: ours is the default.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ async def register() -> None:
                     *({"new_id": ours, "old_id": theirs} for ours, theirs in each.inputs),
                     *({"new_id": ours, "set_value": value} for ours, value in each.values),
                 ],
-                output_mapping=[{"new_idx": 0, "old_idx": 0}],
+                # No output mapping: the first output stays the first, and ComfyUI 0.33 fails where
+                # a node and the one that it leads to are both replaced with one.
             )
         )
 
