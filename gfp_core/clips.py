@@ -148,19 +148,22 @@ def restore_clip(
             with _few_messages():
                 run.go(progress, preview)
         except BaseException:
-            if keep_partial and run.segments:
+            if not run.segments:
+                parts.remove()
+            elif keep_partial:
                 _write_partial(run, source, target)
             raise
         summary = run.summary
         summary.damage = str(clip.damage)
-        summary.is_copy = not summary.faces and _may_copy(clip_options, options, encoding, clip)
     container = SUFFIXES[target.suffix.lower()]
+    is_as_it_was = not clip_options.flat(changed=True) and options.upscale == 1
+    is_same_kind = SUFFIXES.get(source.suffix.lower()) == container
+    summary.is_copy = not summary.faces and is_as_it_was and is_same_kind
     with atomic.atomic_path(target) as path:
-        if summary.is_copy and SUFFIXES.get(source.suffix.lower()) == container:
+        if summary.is_copy:
             shutil.copyfile(source, path)
         else:
-            segments = [] if summary.is_copy else run.segments
-            join(segments, source, path, window, container=container, record=record)
+            join(run.segments, source, path, window, container=container, record=record)
     parts.remove()
     summary.seconds = time.monotonic() - began
     return summary
@@ -208,14 +211,6 @@ def _check_paths(source: Path, target: Path) -> None:
         raise VideoError(f"{target} does not end like a clip: {', '.join(SUFFIXES)}")
     if target.exists() and source.exists() and target.samefile(source):
         raise VideoError(f"{target} is the input and would be overwritten; choose another output")
-
-
-def _may_copy(
-    clip_options: ClipOptions, options: RestoreOptions, encoding: Encoding, clip: Clip
-) -> bool:
-    """Return whether a clip without a face can be copied stream by stream."""
-    is_as_it_was = not clip_options.flat(changed=True) and options.upscale == 1
-    return is_as_it_was and encoding.codec == clip.codec
 
 
 class _Run:

@@ -710,7 +710,8 @@ def _pixel_format(av: Any, encoder: str, layout: Layout) -> str:
     if layout.is_gray:
         names += ["yuv420p" + ending]
     if layout.is_rgb:
-        names += ["rgb8", "yuv444p" + ending]
+        packed = ["bgra", "rgba"] if layout.has_alpha else ["bgr0", "rgb24"]
+        names += [*(packed if layout.depth == 8 else []), "rgb8", "yuv444p" + ending]
     for kind in ("444", "422", "420"):
         names.append(layout.format[:3] + kind + "p" + ending)
     names += ["yuv420p" + ending, "yuv422p" + ending, "yuv444p" + ending, "yuv420p", "nv12"]
@@ -1039,10 +1040,12 @@ def _source_packets(
             packet = next(packets)
         except (StopIteration, av.FFmpegError):
             return
+        cover = packet.stream.disposition & av.stream.Disposition.attached_pic
+        if cover and packet.size:
+            packet.pts = packet.dts = 0  # MP4 gives none
         if packet.dts is None and packet.pts is None:
             continue
         time = packet.pts if packet.pts is not None else packet.dts
-        cover = packet.stream.disposition & av.stream.Disposition.attached_pic
         if cover or window.holds(float(time * packet.time_base)):
             yield packet.stream.index, packet
 
