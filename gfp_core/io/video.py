@@ -793,12 +793,14 @@ def join(
     if container == "gif":
         return _write_gif(av, segments, target, window or Window())
     with Clip(clip_path) as clip:
-        options = (
-            {"movflags": "+faststart+use_metadata_tags"} if container in ("mp4", "mov") else {}
-        )
+        is_mov = container in ("mp4", "mov")
+        # FFmpeg writes either a cover or keys of any name into an MP4.
+        has_keys = container != "avi" and not (is_mov and _has_cover(av, clip.container))
+        flags = "+faststart" + "+use_metadata_tags" * has_keys
+        options = {"movflags": flags} if is_mov else {}
         try:
             with av.open(str(target), "w", format=container, options=options) as output:
-                metadata = _metadata(clip.container, container, record)
+                metadata = _metadata(clip.container, record, has_keys=has_keys)
                 _mux(av, segments, clip, output, window or Window(), metadata)
         except av.FFmpegError as error:
             raise _write_error(target, error) from error
@@ -879,15 +881,23 @@ def _record_in(metadata: Mapping[str, str]) -> str | None:
     return None
 
 
-def _metadata(source: Any, container: str, record: str | None) -> dict[str, str]:
-    """Return the clip's metadata, with the record of what was done."""
+def _has_cover(av: Any, source: Any) -> bool:
+    flag = av.stream.Disposition.attached_pic
+    return any(stream.disposition & flag for stream in source.streams.video)
+
+
+def _metadata(source: Any, record: str | None, *, has_keys: bool) -> dict[str, str]:
+    """Return the clip's metadata, with the record of what was done.
+
+    Where the container takes no keys but its own, the record is the comment, if there is none.
+    """
     kept = {
         key: value
         for key, value in source.metadata.items()
         if key not in _OF_THE_FILE and _record_in({key: value}) is None
     }
     record = _record_in(source.metadata) if record is None else record
-    if record and container == "avi":  # takes no keys but its own
+    if record and not has_keys:
         kept.setdefault(_COMMENT, f"{RECORD_KEYWORD}\n{record}")
     elif record:
         kept[RECORD_KEYWORD] = record
