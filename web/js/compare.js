@@ -1,3 +1,4 @@
+// @ts-check
 // The before/after slider of GFPRestorePhoto and GFPPasteBack; on the former with the faces to click,
 // and what was done.
 import { app } from "../../../scripts/app.js";
@@ -83,7 +84,9 @@ function addCompare(node) {
       if (event.key === "0") zoom(1, x, y);
     });
 
+    /** @type {{x: number, y: number} | null} */
     let drag = null; // {x, y} of the view at its start where the picture is moved
+    /** @type {number[]} */
     let earlier = []; // where the divider was before the last presses
     stage.addEventListener("pointerdown", (event) => {
       if (event.button !== 0 || event.target.closest(".gfp-chip")) return;

@@ -1,3 +1,4 @@
+// @ts-check
 // The face picker of GFPDetectFaces and GFPRestorePhoto: numbered boxes over the picture; a click on
 // one chooses the face or leaves it out, and writes the choice into the widget `which`, which is all
 // the server reads.
@@ -13,7 +14,7 @@ export function parseChoice(text) {
   const first = /^first(?:\s+(\d+))?$/.exec(words);
   if (first) return (number) => number < Number(first[1] ?? 1);
   if (!/^\d+(\s*[,;\s]\s*\d+)*$/.test(words)) return null;
-  const numbers = new Set(words.match(/\d+/g).map(Number));
+  const numbers = new Set((words.match(/\d+/g) ?? []).map(Number));
   return (number) => numbers.has(number);
 }
 
@@ -36,6 +37,7 @@ export function writeChoice(chosen, count) {
 export function makePicker(node, key, report) {
   const which = node.widgets?.find((widget) => widget.name === "which");
   if (!which) return null;
+  /** @type {any} */
   let drawn = null; // the faces on show: {face, button} of each, and the bar's text
 
   /** The most faces that any frame has: numbers are ranks within a frame. */
@@ -176,8 +178,9 @@ function landmarks({ width, height, faces }) {
 }
 
 function addPicker(node) {
-  const drawFaces = makePicker(node, "gfp_faces");
-  if (!drawFaces) return;
+  const picker = makePicker(node, "gfp_faces");
+  if (!picker) return;
+  const drawFaces = picker; // not null, in the functions below too
 
   function draw(frame, { stage, bar, fit, gone }) {
     fit(frame.width / frame.height);

@@ -1,3 +1,4 @@
+// @ts-check
 // A panel below a node's widgets that shows the frames of its last result. The result is kept in the
 // node's properties, and so is there again after a reload, and in a copy of the node.
 import { api } from "../../../scripts/api.js";
@@ -15,7 +16,14 @@ style.rel = "stylesheet";
 style.href = new URL("../css/page.css", import.meta.url).href;
 document.head.append(style);
 
-/** An element with properties (class names in `className`), attributes in `attributes`, children. */
+/**
+ * An element with properties (class names in `className`), attributes in `attributes`, children.
+ *
+ * @param {string} tag
+ * @param {{attributes?: Record<string, any>, [property: string]: any}} [options]
+ * @param {...any} children
+ * @returns {any}
+ */
 export function element(tag, { attributes = {}, ...properties } = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
@@ -69,11 +77,12 @@ function handOnToCanvas(root) {
  *   gone() when the picture is no longer there
  * @param keep further lists of the UI output that the drawing needs, kept as properties too
  */
-export function addPanel(node, key, { empty, draw, keep = [] }) {
+export function addPanel(node, key, { empty, draw, keep = /** @type {string[]} */ ([]) }) {
   const root = element("div", { className: "gfp-panel" });
   let index = 0;
   let first = false; // the frame on show is the first that this node has ever shown
   let running = false;
+  /** @type {any} */
   let live = null; // the picture that came with the progress of a run
   const frames = () => (Array.isArray(node.properties?.[key]) ? node.properties[key] : []);
   const leastHeight = () => (frames().length || live ? LEAST_HEIGHT : EMPTY_HEIGHT);

@@ -1,3 +1,4 @@
+// @ts-check
 // What the page says, in the language of ComfyUI's settings.
 import { app } from "../../../scripts/app.js";
 

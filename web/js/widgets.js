@@ -1,3 +1,4 @@
+// @ts-check
 // Widgets of the pack's nodes on the classic page: advanced inputs wait behind a button, as they do in
 // "Nodes 2.0", and weights that are not here say how large their download is.
 import { app } from "../../../scripts/app.js";
@@ -13,6 +14,7 @@ function foldAdvanced(node) {
   const advanced = node.widgets.filter((widget) => specs[node.comfyClass][widget.name]?.[1]?.advanced);
   if (!advanced.length) return;
   const isNew = () => Boolean(globalThis.LiteGraph?.vueNodesMode); // has such a button of its own
+  /** @type {any} */
   let button = null;
   let isMeasured = false;
   const hide = (widget, condition) => {
@@ -21,7 +23,9 @@ function foldAdvanced(node) {
     Object.defineProperty(widget, "computeSize", {
       configurable: true,
       get: () => (condition() ? () => [0, -4] : own), // older pages make room for hidden ones too
-      set: (value) => (own = value),
+      set: (value) => {
+        own = value;
+      },
     });
   };
   for (const widget of advanced) {

@@ -1,0 +1,15 @@
+// What the pack's scripts use of ComfyUI's frontend, written down from its public behaviour. Nodes differ
+// from version to version, and from extension to extension: they are anything.
+
+export interface Extension {
+  name: string;
+  nodeCreated?: (node: any) => void;
+  beforeRegisterNodeDef?: (type: unknown, definition: any) => void;
+}
+
+export const app: {
+  canvas: any;
+  nodePreviewImages?: Record<string | number, string[]>;
+  registerExtension(extension: Extension): void;
+  ui: { settings: { getSettingValue(id: string): any } };
+};
