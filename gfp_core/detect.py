@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,7 +22,8 @@ from . import tta
 from .devices import deterministic, in_chunks, pick
 from .faces import Face, Faces, Progress
 from .geometry import box_iou, compose
-from .networks import retinaface
+from .networks import blazeface, retinaface
+from .networks.blazeface import BlazeFace
 from .networks.yunet import YuNet
 from .tensors import check_frames, to_uint8
 from .tta import Detections
@@ -78,6 +80,8 @@ logger = logging.getLogger(__name__)
 
 class FaceDetector:
     """Finds faces with a RetinaFace network."""
+
+    coarsest, largest, smallest = COARSEST, LARGEST, SMALLEST
 
     def __init__(
         self,
@@ -202,16 +206,16 @@ class FaceDetector:
         smallest = 0
         while True:
             long_side = max(view.shape[2:])
-            last = not multiscale or long_side <= COARSEST
+            last = not multiscale or long_side <= self.coarsest
             views = self._see(view.to(self.device), score, flip)
             for collected, detections in zip(by_image, views, strict=True):
-                fits = (detections.sizes >= smallest) & ((detections.sizes <= LARGEST) | last)
+                fits = (detections.sizes >= smallest) & ((detections.sizes <= self.largest) | last)
                 collected.append(tta.map_detections(detections[fits], to_image))
             if last:
                 return [_capped(tta.nms(tta.concatenate(sizes))) for sizes in by_image]
             view, to_larger = tta.resize_long_side(view, long_side / 2)
             to_image = compose(to_image, to_larger)
-            smallest = SMALLEST
+            smallest = self.smallest
 
     def _look_closely(self, image: Tensor, detections: Detections, flip: bool) -> Detections:
         """Look closely at each face of a (3, H, W) image: for its landmarks, and whether it is one.
@@ -321,6 +325,60 @@ class YuNetDetector(FaceDetector):
         return result
 
 
+class BlazeFaceDetector(FaceDetector):
+    """Finds faces with BlazeFace, on the CPU.
+
+    The network sees a small square, in which it finds faces of 0.09 (full range) or 0.16 (short
+    range) to 0.7 of its side. So a larger image is looked at in overlapping windows, and what is
+    too large for these in the reduced copies that ``multiscale`` looks at anyway.
+    """
+
+    def __init__(self, net: BlazeFace) -> None:
+        """Take the loaded network."""
+        self.blazeface = net
+        self.doubt = None
+        self.coarsest = round(_WINDOW * net.size)
+        self.largest = round(_OVERLAP * self.coarsest)
+        self.smallest = round(0.43 * self.largest)  # less than half: nothing falls between copies
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU."""
+        return torch.device("cpu")
+
+    def _look(self, images: Tensor, score: float, close: bool) -> list[Detections]:
+        """Run the network on each window of each image once."""
+        height, width = images.shape[2:]
+        side = max(height, width)
+        if not close and side > self.coarsest:
+            side = self.coarsest
+        outside = torch.full((3,), 0.5)
+        result = []
+        for image in images:
+            views = []
+            for top, left in itertools.product(_starts(height, side), _starts(width, side)):
+                window = (left, top, left + side, top + side)
+                square, to_image = tta.cut_square(image, window, self.blazeface.size, 1.0, outside)
+                rows = torch.from_numpy(self.blazeface(square.permute(1, 2, 0).numpy(), score))
+                landmarks = rows[:, 4:14].reshape(-1, 5, 2)
+                detections = tta.nms(Detections(rows[:, :4], rows[:, 14], landmarks))
+                views.append(tta.map_detections(detections, to_image))
+            result.append(tta.nms(tta.concatenate(views)))
+        return result
+
+
+# Side of a window in sides of what BlazeFace sees, and how much of it two windows share.
+_WINDOW, _OVERLAP = 5 / 3, 0.35
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """List where windows begin along a length, so that each stretch of `_OVERLAP` is in one."""
+    if length <= side:
+        return [(length - side) // 2]  # centered, with gray around
+    count = math.ceil((length - side) / ((1 - _OVERLAP) * side)) + 1
+    return [round(index * (length - side) / (count - 1)) for index in range(count)]
+
+
 def load_detector(
     name: str | None = None,
     *,
@@ -330,21 +388,23 @@ def load_detector(
     """Load a detector: the bundled one, or one from a weights file.
 
     Args:
-        name: ``"retinaface_mobile025"`` (small, fast, bundled), ``"retinaface_resnet50"`` or
-            ``"yunet"`` (need ``path``). None takes what the file holds, and without a file the
-            bundled one.
-        path: a RetinaFace state dict, ``.pth`` or ``.safetensors``, in the official form; or
-            YuNet's ``.onnx``.
-        device: where to run; see `devices.pick`. YuNet runs on the CPU.
+        name: ``"retinaface_mobile025"`` (small, fast, bundled), ``"retinaface_resnet50"``,
+            ``"yunet"``, ``"blazeface"`` or ``"blazeface-full"`` (need ``path``). None takes what
+            the file holds, and without a file the bundled one.
+        path: a RetinaFace state dict, ``.pth`` or ``.safetensors``, in the official form; YuNet's
+            ``.onnx``; or BlazeFace's ``.tflite``.
+        device: where to run; see `devices.pick`. YuNet and BlazeFace run on the CPU.
 
     Raises:
         ImportError: the bundled weights are not installed (extra ``offline``).
         ValueError: the name is unknown or needs a path; WeightsError, a kind of it, if the file
             cannot be read or holds something else.
     """
-    names = (*retinaface.NAMES, "yunet")
+    names = (*retinaface.NAMES, "yunet", *blazeface.RELEASES)
     if name is not None and name not in names:
         raise ValueError(f"unknown detector {name!r}: choose one of {', '.join(names)}")
+    if path is not None and (name in blazeface.RELEASES or str(path).lower().endswith(".tflite")):
+        return _load_blazeface(path, name)
     if path is not None and (name == "yunet" or Path(path).suffix.lower() == ".onnx"):
         if name not in (None, "yunet"):
             raise WeightsError(f"{path}: an ONNX file, which {name} is not")
@@ -360,6 +420,17 @@ def load_detector(
         raise ValueError(f"{name} is not bundled: give the path of its weights file")
     measured = retinaface.identify(net.state_dict()) == "retinaface_mobile025"
     return FaceDetector(net, device=pick(device), doubt=DOUBT if measured else None)
+
+
+def _load_blazeface(path: str | Path, name: str | None) -> BlazeFaceDetector:
+    """Load the BlazeFace in a file, which must be the one called ``name`` unless that is None."""
+    try:
+        net = BlazeFace(path)
+    except ValueError as error:
+        raise WeightsError(str(error)) from error
+    if name not in (None, net.name):
+        raise WeightsError(f"{path}: holds {net.name}, not {name}")
+    return BlazeFaceDetector(net)
 
 
 def _load(path: str | Path, name: str | None) -> nn.Module:

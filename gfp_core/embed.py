@@ -1,9 +1,11 @@
-"""Embed faces: 128 numbers that are near each other for pictures of one person.
+"""Embed faces: 128 or more numbers that are near each other for pictures of one person.
 
-The network is the face descriptor of ``networks/face_descriptor.py``. It is optional: its weights
-are not bundled, and only what compares faces (a reference, the identity guard) asks for them. Two
-embeddings are compared by the angle between them, in degrees: about 9 for two good photographs of
-one person, 33 for two people (see docs/metrics.md).
+The network is the face descriptor of ``networks/face_descriptor.py``, or one of those of
+``networks/embedding.py``. It is optional: no weights are bundled, and only what compares faces (a
+reference, the identity guard) asks for them. Two embeddings of one network are compared by the
+angle between them, in degrees: for the face descriptor about 9 for two good photographs of one
+person, 33 for two people (see docs/metrics.md). The others put two people near 90 degrees, so that
+limits must be set anew.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ from torch import Tensor, nn
 from .align import align
 from .devices import deterministic, pick
 from .faces import Progress
+from .networks.embedding import AlignedEmbedder
 from .networks.face_descriptor import inner_face
 from .weights import WeightsError
+from .weights.files import is_graph
 from .weights.loading import load_descriptor
 from .weights.resolve import refer
 from .weights.store import Weights
@@ -36,7 +40,7 @@ NAME = "face-descriptor"
 REFERENCE_SIZE = 512
 """Side of the crops that are cut from pictures of reference."""
 DIMENSIONS = 128
-"""Numbers of an embedding."""
+"""Numbers of an embedding by the face descriptor."""
 _CHUNK = 32
 
 
@@ -47,15 +51,19 @@ class FaceEmbedder:
         """Take the network.
 
         Args:
-            net: (N, 3, 150, 150) RGB in [0, 1] -> (N, 128), as `networks.face_descriptor`.
+            net: (N, 3, 150, 150) RGB in [0, 1] -> (N, 128), as `networks.face_descriptor`; or an
+                `AlignedEmbedder`, which takes the crops themselves.
             device: where to run; None leaves the network where it is.
         """
         self.net = net.eval() if device is None else net.eval().to(device)
+        self.dimensions: int = getattr(net, "dimensions", DIMENSIONS)
+        """Numbers of an embedding."""
 
     @property
     def device(self) -> torch.device:
         """Where the network is, and therefore runs."""
-        return next(self.net.parameters()).device
+        parameter = next(self.net.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
 
     @torch.inference_mode()
     def embed(self, crops: Tensor) -> Tensor:
@@ -66,7 +74,7 @@ class FaceEmbedder:
                 clamped, NaN counts as black.
 
         Returns:
-            (N, 128) float32 of length 1, on the CPU.
+            (N, dimensions) float32 of length 1, on the CPU.
 
         Raises:
             ValueError: the crops have another shape.
@@ -74,12 +82,13 @@ class FaceEmbedder:
         if crops.ndim != 4 or crops.shape[1] != 3 or crops.shape[2] != crops.shape[3]:
             raise ValueError(f"crops must be (N, 3, S, S), not {tuple(crops.shape)}")
         if not len(crops):
-            return torch.empty(0, DIMENSIONS)
+            return torch.empty(0, self.dimensions)
         embeddings = []
         with deterministic(self.device, allow_tf32=False):
             for part in crops.split(_CHUNK):
                 rgb = part.to(self.device, torch.float32).nan_to_num(nan=0.0).clamp(0, 1)
-                embeddings.append(F.normalize(self.net(inner_face(rgb)).float(), dim=1).cpu())
+                x = rgb if isinstance(self.net, AlignedEmbedder) else inner_face(rgb)
+                embeddings.append(F.normalize(self.net(x).float(), dim=1).cpu())
         return torch.cat(embeddings)
 
     def describe(self, pictures: Sequence[Tensor], detector: FaceDetector) -> Tensor:
@@ -90,7 +99,7 @@ class FaceEmbedder:
             detector: finds the faces.
 
         Returns:
-            (len(pictures), 128) float32 of length 1, on the CPU.
+            (len(pictures), dimensions) float32 of length 1, on the CPU.
 
         Raises:
             ValueError: there is no picture, or no face in one of them; says which.
@@ -128,8 +137,9 @@ def load_embedder(
     """Load an embedder by its name in the catalogue or from its file.
 
     Args:
-        embedder: name of an embedder in the catalogue, or what `load_descriptor` takes.
-        device: where to run; see `devices.pick`.
+        embedder: name of an embedder in the catalogue, what `load_descriptor` takes, or an ONNX
+            file of ``networks/embedding.py``.
+        device: where to run; see `devices.pick`. ONNX files run on the CPU.
         weights: where named weights are looked for, which are downloaded if they are not on this
             machine; by default as the user's settings say.
         progress: of a download, see `Weights.get`.
@@ -140,13 +150,15 @@ def load_embedder(
     weights = Weights() if weights is None else weights
     reference = refer(embedder, "embedder", weights)
     try:
-        file = reference.fetch(weights, progress).file
+        file, _, architecture = reference.fetch(weights, progress)
     except WeightsError as error:
         raise WeightsError(
             "Comparing faces (a reference, the identity guard) needs weights that are not "
             f"bundled; get them with: gfp weights get {os.fspath(embedder)}\n{error}"
         ) from error
     try:
+        if is_graph(file):
+            return FaceEmbedder(AlignedEmbedder(file, architecture))
         return FaceEmbedder(load_descriptor(file), device=pick(device))
     except (ValueError, OSError) as error:
         raise WeightsError(str(error)) from error

@@ -1,7 +1,7 @@
 """Face parsing: crops to label maps, which say of every pixel what part of the face it shows.
 
-The networks are those of ``networks/parsing.py``, which see a face at 512 px whatever its crop's
-size.
+The networks are those of ``networks/parsing.py`` and ``networks/mediapipe_parsing.py``, which see a
+face at 512 px whatever its crop's size.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from torch.nn import functional as F
 
 from .devices import deterministic, in_chunks, pick
 from .faces import Progress
-from .networks import parsing
+from .networks import mediapipe_parsing, parsing
 from .networks.parsing import FacePart
 from .tensors import check_crops
 from .weights import WeightsError
+from .weights.files import is_graph
 from .weights.loading import load_state_dict
 from .weights.resolve import refer
 from .weights.store import Weights
@@ -125,8 +126,9 @@ def load_parser(
     Args:
         name: ``"bisenet"`` (17 times as fast), ``"parsenet"``, or another parser in the catalogue.
             None takes what the file holds, and without a file BiSeNet.
-        path: a checkpoint, instead of the catalogue's.
-        device: where to run; see `devices.pick`.
+        path: a checkpoint, or an ONNX or TensorFlow Lite file of ``mediapipe_parsing``, instead of
+            the catalogue's.
+        device: where to run; see `devices.pick`. MediaPipe's networks run on the CPU.
         weights: where named weights are looked for; by default as the user's settings say.
 
     Raises:
@@ -141,6 +143,11 @@ def load_parser(
             path, _, architecture = reference.fetch(weights)
         elif reference.entry is not None:
             architecture = reference.entry.architecture
+    if architecture in mediapipe_parsing.NETWORKS or is_graph(path):
+        try:
+            return FaceParser(mediapipe_parsing.load(path, architecture))
+        except ValueError as error:
+            raise WeightsError(str(error)) from error
     state, _ = load_state_dict(path)
     try:
         net = parsing.from_state_dict(state, architecture)

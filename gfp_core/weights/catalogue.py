@@ -136,7 +136,7 @@ class Entry:
     reason: str = checked(_text)
     title: str = checked(_text, default="")
     good_for: str = checked(_text, default="")
-    format: Literal["pytorch", "safetensors", "onnx", "tfjs"] = "pytorch"
+    format: Literal["pytorch", "safetensors", "onnx", "tflite", "tfjs"] = "pytorch"
     aliases: tuple[str, ...] = checked(_names, default=())
     size: int | None = checked(_size, default=None)
     sha256: str | None = checked(_sha256, default=None)

@@ -12,8 +12,15 @@ from typing import BinaryIO
 
 logger = logging.getLogger(__name__)
 
-ENDINGS = frozenset({".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".onnx"})
+ENDINGS = frozenset({".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".onnx", ".tflite"})
 """Endings, in lower case, of files that may be weights."""
+GRAPHS = (".onnx", ".tflite")
+"""Endings of files that hold a network with its weights, and are used as they are."""
+
+
+def is_graph(path: str | os.PathLike[str]) -> bool:
+    """Tell by its name whether a file holds a network with its weights."""
+    return os.fspath(path).lower().endswith(GRAPHS)
 
 
 def is_regular(path: str | os.PathLike[str]) -> bool:

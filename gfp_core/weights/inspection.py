@@ -11,6 +11,7 @@ from ..networks import spandrel_adapter
 from ..networks.recognition import Unrecognized, recognize
 from . import WeightsError
 from .catalogue import Entry
+from .files import is_graph
 from .loading import Checkpoint, read_checkpoint
 from .store import Weights
 
@@ -63,7 +64,7 @@ def inspect(path: str | os.PathLike[str], weights: Weights | None = None) -> Ins
     """Look into a checkpoint file.
 
     Args:
-        path: the file, see `loading.read_checkpoint`; of ONNX and TensorFlow.js files only those
+        path: the file, see `loading.read_checkpoint`; of ONNX and TensorFlow files only those
             that the catalogue knows are recognized, by their hash.
         weights: whose catalogue is asked; by default that of the user's settings.
 
@@ -80,7 +81,7 @@ def inspect(path: str | os.PathLike[str], weights: Weights | None = None) -> Ins
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     entry = weights.by_hash(digest)
-    by_hash = path.suffix.lower() == ".onnx" or (entry is not None and entry.format == "tfjs")
+    by_hash = is_graph(path) or (entry is not None and entry.format == "tfjs")
     checkpoint = None if by_hash else read_checkpoint(path)
     fields: dict[str, Any] = {
         "file": str(path),
@@ -102,7 +103,8 @@ def inspect(path: str | os.PathLike[str], weights: Weights | None = None) -> Ins
 
 def _by_hash(entry: Entry | None) -> dict[str, Any]:
     if entry is None:
-        return {"reason": "ONNX files are recognized by their hash only; the catalogue lacks this"}
+        reason = "networks in ONNX and TensorFlow Lite files are recognized by their hash only"
+        return {"reason": f"{reason}; the catalogue lacks this"}
     return {
         "role": entry.role,
         "architecture": entry.architecture,

@@ -196,13 +196,13 @@ def _spellings(text: str) -> Iterator[Path]:
 
 def _architectures(role: Role) -> set[str]:
     """The networks of this version for a role."""
-    from ..networks import parsing, registry, retinaface
+    from ..networks import blazeface, embedding, mediapipe_parsing, parsing, registry, retinaface
 
     return {
         "restorer": {row.name for row in registry.ARCHITECTURES},
-        "detector": {*retinaface.NAMES, "yunet"},
-        "parser": set(parsing.NAMES),
-        "embedder": {"FaceDescriptor"},
+        "detector": {*retinaface.NAMES, "yunet", *blazeface.RELEASES},
+        "parser": {*parsing.NAMES, *mediapipe_parsing.NETWORKS},
+        "embedder": {"FaceDescriptor", *embedding.NAMES},
     }[role]
 
 

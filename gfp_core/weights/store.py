@@ -137,7 +137,7 @@ class Weights:
             progress: called with (bytes done, bytes in all) while downloading; may raise to cancel.
 
         Returns:
-            A safetensors file, an ONNX file, or a checkpoint of another pack.
+            A safetensors file, an ONNX or TensorFlow Lite file, or a checkpoint of another pack.
 
         Raises:
             WeightsError: they are not available; says why, and how to put the file in place by
@@ -203,7 +203,7 @@ class Weights:
             from .loading import load_descriptor
 
             load_descriptor(path)
-        elif entry.format != "onnx":
+        elif entry.format not in ("onnx", "tflite"):
             from .convert import check_architecture
             from .loading import load_state_dict
 

@@ -76,7 +76,7 @@ def test_a_detector_by_name_is_fetched(weights: Make, hub: Any, tmp_path: Path) 
     hidden = weights({"commercial_only": True})
     with pytest.raises(
         WeightsError,
-        match=r"hidden by the setting commercial_only.*leaves net.*Whoever has cleared",
+        match=r"hidden by the setting.*leaves blazeface, blazeface-full, net.*Whoever has cleared",
     ):
         find_detector("retinaface_mobile025", weights=hidden)
 

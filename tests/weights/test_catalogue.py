@@ -26,7 +26,7 @@ def written(path: Path, text: str) -> Path:
 
 def test_the_built_in_catalogue_is_sound() -> None:
     entries = read_catalogue(BUILT_IN).entries
-    assert len(entries) == 20
+    assert len(entries) == 27
     known = {row.name for row in ARCHITECTURES}
     for entry in entries:
         assert entry.commercial in ("yes", "no", "unclear")
@@ -70,10 +70,16 @@ def test_for_commerce_keeps_only_what_is_known_to_be_allowed() -> None:
     assert [entry.name for entry in read_catalogue(BUILT_IN).for_commerce().entries] == [
         "lite",
         "lite-1",
+        "blazeface",
+        "blazeface-full",
+        "face-mesh",
+        "face-mesh-468",
+        "selfie-multiclass",
+        "auraface",
     ]
 
 
-RESEARCH = ("WIDER FACE", "FFHQ", "CelebAMask-HQ", "FaceScrub", "StyleGAN2")
+RESEARCH = ("WIDER FACE", "FFHQ", "CelebAMask-HQ", "FaceScrub", "StyleGAN2", "MS1MV2")
 
 
 def test_one_rule_says_what_may_be_used_commercially() -> None:
