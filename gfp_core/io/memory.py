@@ -193,6 +193,8 @@ def _tiff_size(head: bytes, file: BinaryIO) -> tuple[int, int]:
         entry = file.read(entry_bytes)
         tag, kind = struct.unpack_from(order + "HH", entry)
         if tag in (256, 257):
+            if kind not in (3, 4, 16):
+                raise ValueError(f"tag {tag} is of type {kind}")
             value_format = {3: "H", 4: "I", 16: "Q"}[kind]
             (sides[tag],) = struct.unpack_from(order + value_format, entry, 12 if big else 8)
     return sides.get(256, 0), sides.get(257, 0)

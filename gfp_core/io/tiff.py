@@ -8,6 +8,7 @@ layout is that of the TIFF 6.0 specification with Adobe's Deflate (Photoshop tec
 from __future__ import annotations
 
 import io
+import logging
 import os
 import struct
 import zlib
@@ -201,6 +202,8 @@ def decode_with_tifffile(
             f"{kind}: pip install gfp-face-restoration[tiff] to read it, or save it as RGB of 8 "
             "or 16 bits"
         ) from None
+    # What it finds wrong with a file is said by our own error.
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page = file.pages[0]

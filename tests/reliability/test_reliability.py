@@ -86,6 +86,15 @@ def test_a_damaged_file_is_a_picture_or_one_clear_error(kind: str, tmp_path: Pat
             assert "\n" not in outcome, number
 
 
+def test_a_tiff_whose_width_is_of_no_type_is_one_clear_error(tmp_path: Path) -> None:
+    data = bytearray(encoded("tiff"))
+    entry = data.index((256).to_bytes(2, "little") + (4).to_bytes(2, "little"))
+    data[entry + 2] = 200
+    path = tmp_path / "photo.tiff"
+    path.write_bytes(data)
+    assert isinstance(read_or_error(path), (Picture, str))
+
+
 def value_of(option: Option, chance: random.Random) -> Any:
     """Return some value that an option allows."""
     if option.is_optional and chance.random() < 0.3:
