@@ -15,6 +15,9 @@ from gfp_core.metrics.landmarks import LandmarkDistance
 from gfp_core.metrics.lpips import LPIPS
 
 
+# The authors' package asks torchvision in its old words.
+@pytest.mark.filterwarnings("ignore:The parameter 'pretrained' is deprecated:UserWarning")
+@pytest.mark.filterwarnings("ignore:Arguments other than a weight enum:UserWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("trunk", ["alex", "vgg"])
 def test_lpips_is_that_of_its_authors(trunk):
