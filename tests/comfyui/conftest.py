@@ -7,6 +7,7 @@ its folder. Tests that use it are skipped without it, but fail where GFP_REQUIRE
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -207,6 +208,8 @@ def photos(comfyui: Server) -> Path:
     from skimage import data
 
     folder = comfyui.base / "input"
+    for example in (REPOSITORY / "web" / "examples").iterdir():
+        shutil.copy(example, folder)
     astronaut = Image.fromarray(data.astronaut())
     poor = _poor(astronaut, 170).resize((512, 512), Image.Resampling.BICUBIC)
     poor.save(folder / "photo.png")

@@ -377,11 +377,11 @@ def test_template_opens_and_is_used(page: Page, comfyui: Any, name: str) -> None
     )
     page.wait(lambda: not page.driver.find_elements(By.CSS_SELECTOR, "[role=dialog]"), "no dialog")
     page.queue()
-    page.faces(detect)
+    page.faces(detect, 4)
     page.show(detect)
     page.one(detect, "[data-number='2']").click()
     entry = page.queue()
-    assert entry["prompt"][2][detect]["inputs"]["which"] == "0, 1"
+    assert entry["prompt"][2][detect]["inputs"]["which"] == "0, 1, 3"
     assert entry["outputs"][save]["images"]
     page.show(paste)
     stage = page.one(paste, ".gfp-stage")

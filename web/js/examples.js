@@ -1,0 +1,43 @@
+// The pictures that the pack's templates name: put into ComfyUI's input folder when such a template is
+// opened, so that it runs at once. Files of the user are never written over.
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+
+const EXAMPLES = ["gfp_photo.jpg", "gfp_old_photo.jpg", "gfp_group.jpg", "gfp_clip.mp4"];
+const LOADERS = { LoadImage: "image", LoadVideo: "file" };
+
+/** Put an example into the input folder. */
+async function putIntoInput(name) {
+  const file = await (await fetch(new URL(`../examples/${name}`, import.meta.url))).blob();
+  const body = new FormData();
+  body.append("image", new File([file], name, { type: file.type }));
+  const answer = await api.fetchApi("/upload/image", { method: "POST", body });
+  if (!answer.ok) throw new Error(`${name}: ${answer.status} ${answer.statusText}`);
+}
+
+/** Let a loader see a file that has come since its list was made. */
+async function offer(node, name) {
+  const widget = node.widgets?.find((one) => one.name === LOADERS[node.type]);
+  const values = widget?.options?.values;
+  if (!Array.isArray(values) || values.includes(name)) return;
+  await putIntoInput(name);
+  values.push(name);
+  widget.value = name;
+  widget.callback?.(name);
+  node.setDirtyCanvas(true, true);
+}
+
+app.registerExtension({
+  name: "gfp.examples",
+  async afterConfigureGraph() {
+    for (const node of app.graph.nodes) {
+      const name = LOADERS[node.type] && node.widgets_values?.[0];
+      if (!EXAMPLES.includes(name)) continue;
+      try {
+        await offer(node, name);
+      } catch (error) {
+        console.warn("GFP: an example could not be put into the input folder:", error);
+      }
+    }
+  },
+});
