@@ -125,3 +125,22 @@ def test_the_page_scripts_are_checked_by_pinned_programs() -> None:
     assert lock["packages"][""]["devDependencies"] == package["devDependencies"]
     for script in (ROOT / "web" / "js").glob("*.js"):
         assert script.read_text(encoding="utf-8").startswith("// @ts-check\n"), script.name
+
+
+def test_the_container_takes_files_that_are_there_and_is_nobody_of_rank() -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    copied = re.findall(r"^COPY (?!--)(.*) \S+$", text, re.M)
+    sources = " ".join(copied).split()
+    assert "gfp_core" in sources
+    assert [path for path in sources if not (ROOT / path).exists() or path in ignored] == []
+    stages = re.split(r"^FROM ", text, flags=re.M)[1:]
+    last = [re.findall(r"^USER (.*)$", stage, re.M)[-1:] for stage in stages[-2:]]
+    assert last == [["1000"], ["1000"]]
+    assert all("HEALTHCHECK" in stage for stage in stages[-2:])
+    names = [stage.split()[2] for stage in stages]
+    services = yaml.safe_load((ROOT / "compose.yml").read_text(encoding="utf-8"))["services"]
+    assert {service["build"]["target"] for service in services.values()} <= set(names)
+    assert services["comfyui"]["ports"] == ["127.0.0.1:8188:8188"]
+    checked = re.findall(r'HEALTHCHECK.*?CMD \["gfp", (.*?)\]', text)
+    build_parser().parse_args([word.strip('" ') for word in checked[0].split(",")])
