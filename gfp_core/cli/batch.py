@@ -252,7 +252,7 @@ def _part_of(bar: tqdm[Any], index: int) -> Callable[[int, int], None]:
 
 def _frames_of(bar: tqdm[Any], index: int) -> Callable[[int, int], None]:
     """The progress of a clip: frames, frames a second and the time left, beside its part."""
-    part = _part_of(bar, index)
+    report = _part_of(bar, index)
     began, first = time.monotonic(), -1
 
     def progress(done: int, total: int) -> None:
@@ -260,10 +260,10 @@ def _frames_of(bar: tqdm[Any], index: int) -> Callable[[int, int], None]:
         if first < 0:
             first = done - 1  # what an earlier run finished took no time
         rate = (done - first) / max(time.monotonic() - began, 1e-6)
-        left = timedelta(seconds=round(max(0, total - done) / rate))
+        remaining = timedelta(seconds=round(max(0, total - done) / rate))
         bar.set_postfix_str(
-            f"frame {done} of {total}, {rate:.2f} frames/s, {left} left", refresh=False
+            f"frame {done} of {total}, {rate:.2f} frames/s, {remaining} left", refresh=False
         )
-        part(done, total)
+        report(done, total)
 
     return progress

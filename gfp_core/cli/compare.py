@@ -109,8 +109,8 @@ def parse_setting(text: str, base: RestoreOptions) -> tuple[str, RestoreOptions]
     if match is None or os.path.isfile(text):
         return text, base.replace(model=text)
     values: dict[str, Any] = {"model": match["model"]}
-    for part in filter(None, (match["options"] or "").split(",")):
-        name, _, value = part.partition("=")
+    for pair in filter(None, (match["options"] or "").split(",")):
+        name, _, value = pair.partition("=")
         if name not in _OF_A_MODEL:
             raise CannotStart(f"{text}: {name!r} is none of the options {', '.join(_OF_A_MODEL)}")
         try:

@@ -61,9 +61,9 @@ def say(text: object = "") -> None:
         return
     # A file's name may hold what the terminal cannot show.
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    shown = printable(text).encode(encoding, "backslashreplace").decode(encoding)
+    encoded = printable(text).encode(encoding, "backslashreplace").decode(encoding)
     with _output():
-        stream.write(shown + "\n")
+        stream.write(encoded + "\n")
 
 
 def flush_output() -> None:

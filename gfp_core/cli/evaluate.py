@@ -196,12 +196,15 @@ def _heading(arguments: argparse.Namespace, recipe: Any, faces: TestSet) -> str:
     where = f"{len(faces.names)} faces of {side} px from {arguments.faces}"
     if arguments.real:
         return f"{where}, as they are.\n\n"
-    given = recipe.degradation
+    degradation = recipe.degradation
     ranges = ", ".join(
-        [f"{name} {list(getattr(given, name))}" for name in ("sigma", "scale", "noise", "quality")]
+        [
+            f"{name} {list(getattr(degradation, name))}"
+            for name in ("sigma", "scale", "noise", "quality")
+        ]
         + [
             f"{name} {value}"
-            for name, value in vars(given).items()
+            for name, value in vars(degradation).items()
             if isinstance(value, float) and value
         ]
     )
@@ -218,8 +221,8 @@ def _sheets(out: Path, rows: dict[str, Tensor], count: int) -> None:
     from ..draw import sheet
     from ..io.atomic import open_atomic
 
-    for part, start in enumerate(range(0, count, ROWS_A_SHEET)):
+    for number, start in enumerate(range(0, count, ROWS_A_SHEET)):
         picture = sheet(rows, range(start, min(start + ROWS_A_SHEET, count)), size=256)
         pixels = (picture.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-        with open_atomic(out / f"sheet_{part}.jpg") as file:
+        with open_atomic(out / f"sheet_{number}.jpg") as file:
             Image.fromarray(pixels).save(file, "JPEG", quality=92)

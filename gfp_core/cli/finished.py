@@ -259,8 +259,8 @@ def recipe_of(
         OSError: one of them cannot be read.
     """
     digests = {name: [sha256_of(path) for path in paths] for name, paths in others.items()}
-    given = {name: values for name, values in digests.items() if values}
-    return Recipe(_digest([options.fingerprint(), given]), _digest(dict(networks)))
+    named = {name: values for name, values in digests.items() if values}
+    return Recipe(_digest([options.fingerprint(), named]), _digest(dict(networks)))
 
 
 def network_hashes(options: RestoreOptions, weights: Weights, *, people: bool) -> dict[str, str]:
@@ -401,10 +401,10 @@ def _record_of(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def _same_content(one: Path, other: Path) -> bool:
+def _same_content(first: Path, second: Path) -> bool:
     try:
-        same_size = one.stat().st_size == other.stat().st_size
-        return same_size and sha256_of(one) == sha256_of(other)
+        same_size = first.stat().st_size == second.stat().st_size
+        return same_size and sha256_of(first) == sha256_of(second)
     except OSError:
         return False
 

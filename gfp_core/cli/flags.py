@@ -233,14 +233,14 @@ def _help(option: Option) -> str:
     elif option.kind in (int, float) and option.min is not None:
         notes.append(option.allowed.partition(" from ")[2].removeprefix("from "))
     if option.default is not None:
-        notes.append(f"default: {_shown(option.default)}")
+        notes.append(f"default: {_value_text(option.default)}")
     if option.bare is not None:
-        notes.append(f"without a value: {_shown(option.bare)}")
+        notes.append(f"without a value: {_value_text(option.bare)}")
     text = option.help.removesuffix(".")
     return (f"{text} ({'; '.join(notes)})" if notes else text).replace("%", "%%")
 
 
-def _shown(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):

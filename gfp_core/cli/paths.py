@@ -209,8 +209,8 @@ def extended(path: Path, ending: str) -> Path:
     if len(name) + len(ending) > _MAX_NAME:
         digits = hashlib.sha256(name).hexdigest()[:8]
         name = name[: _MAX_NAME - len(ending) - 10]
-        kept = name.decode("utf-8", "ignore")  # no half of a character at the end
-        return path.with_name(f"{kept}~{digits}{ending}")
+        start = name.decode("utf-8", "ignore")  # no half of a character at the end
+        return path.with_name(f"{start}~{digits}{ending}")
     return path.with_name(path.name + ending)
 
 
@@ -218,7 +218,7 @@ def in_order(job: Job) -> tuple[Path, list[tuple[int, str]]]:
     """Sort by folder, and within each by name, with numbers as numbers: 2 before 10."""
     parts = re.split(r"([0-9]+)", job.source.name)
     return job.source.parent, [
-        (int(part) if number % 2 else -1, part) for number, part in enumerate(parts)
+        (int(run) if number % 2 else -1, run) for number, run in enumerate(parts)
     ]
 
 
@@ -329,10 +329,10 @@ def _refuse_collisions(jobs: Sequence[Job], reserved: Sequence[str]) -> None:
     fold = _folding(jobs) if _would_clash(jobs) else os.path.normcase
     by_target: dict[str, Job] = {}
     for job in jobs:
-        other = by_target.setdefault(fold(os.fspath(job.target)), job)
-        if other is not job:
+        earlier = by_target.setdefault(fold(os.fspath(job.target)), job)
+        if earlier is not job:
             raise UsageError(
-                f"{other.source} and {job.source} would both be written to {job.target}; "
+                f"{earlier.source} and {job.source} would both be written to {job.target}; "
                 "rename one of them, or write them to separate folders"
             )
         if job.name.parts[0] in reserved:

@@ -38,6 +38,13 @@ def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
         default=95,
         help="of the faces' JPEG, 1 to 100; 101: PNG (default: %(default)s)",
     )
+    _add_selection(parser)
+    add_options(parser, only=lambda option: option.name in ("detector", "device"))
+    parser.set_defaults(run=run)
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say which faces are kept, and for what."""
     parser.add_argument(
         "--least-size",
         type=float,
@@ -75,8 +82,6 @@ def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
         "--landmarks", type=path_argument, metavar="JSON", help="68 landmarks (x, y) by file name"
     )
     parser.add_argument("--long-side", type=int, help="shrink photographs to detect faces")
-    add_options(parser, only=lambda option: option.name in ("detector", "device"))
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:

@@ -293,8 +293,8 @@ def _save_comparison(before: Picture, after: Picture, path: Path) -> list[Path]:
 
     from ..tensors import resize
 
-    left = from_frames(resize(to_frames(before), after.height, after.width)).pixels
+    resized = from_frames(resize(to_frames(before), after.height, after.width)).pixels
     make_folder(path.parent)
-    both = after.derived(np.concatenate([left, after.pixels], axis=1))
+    both = after.derived(np.concatenate([resized, after.pixels], axis=1))
     write_image(path, both, record="")
     return [path]

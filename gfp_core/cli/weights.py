@@ -92,9 +92,9 @@ def _list(arguments: argparse.Namespace, console: Console, weights: Weights) -> 
     say(f"{'NAME':24} {'ROLE':9} {'SIZE':>8}  {'HERE':7} {'COMMERCIAL USE':15} LICENCE")
     for entry, path in rows:
         size = f"{entry.size / 1e6:.1f} MB" if entry.size else "-"
-        here = "yes" if path else "by hand" if entry.by_hand_only else "no"
+        is_here = "yes" if path else "by hand" if entry.by_hand_only else "no"
         say(
-            f"{entry.name:24} {entry.role:9} {size:>8}  {here:7} {entry.commercial:15} "
+            f"{entry.name:24} {entry.role:9} {size:>8}  {is_here:7} {entry.commercial:15} "
             f"{entry.licence}"
         )
         lines = [f"terms: {entry.reason}", f"good for: {entry.good_for or '-'}"]
@@ -152,11 +152,11 @@ def _where(arguments: argparse.Namespace, console: Console, weights: Weights) ->
 def _inspect(arguments: argparse.Namespace, console: Console, weights: Weights) -> int:
     from ..weights.inspection import inspect
 
-    found: list[Inspection] = []
+    inspections: list[Inspection] = []
 
     def look(file: Path) -> None:
         inspection = inspect(file, weights)
-        found.append(inspection)
+        inspections.append(inspection)
         if not arguments.json:
             for name, text in _lines(inspection):
                 say(
@@ -170,44 +170,44 @@ def _inspect(arguments: argparse.Namespace, console: Console, weights: Weights) 
 
     code = _each(arguments.files, look, console)
     if arguments.json:
-        say(json.dumps([one.as_dict() for one in found], indent=1))
+        say(json.dumps([inspection.as_dict() for inspection in inspections], indent=1))
     return code
 
 
-def _lines(one: Inspection) -> Iterator[tuple[str, str]]:
+def _lines(file: Inspection) -> Iterator[tuple[str, str]]:
     """What is said of a file: names and texts, those that do not apply left out."""
-    yield "file", one.file
-    if one.role is None:
+    yield "file", file.file
+    if file.role is None:
         yield "what it is", "unknown"
     else:
-        size = f", crops of {one.size} px" if one.size else ""
-        yield "what it is", f"{one.role}, {one.architecture}"
-        yield "known because", one.reason
-        if one.takes:
-            yield "takes", f"{one.takes}{size}"
-    if one.hyperparameters:
+        size = f", crops of {file.size} px" if file.size else ""
+        yield "what it is", f"{file.role}, {file.architecture}"
+        yield "known because", file.reason
+        if file.takes:
+            yield "takes", f"{file.takes}{size}"
+    if file.hyperparameters:
         yield (
             "hyper-parameters",
-            ", ".join(f"{key} {value}" for key, value in one.hyperparameters.items()),
+            ", ".join(f"{key} {value}" for key, value in file.hyperparameters.items()),
         )
-    packed = one.format
-    if one.wrappers:
-        packed += f", tensors under {' and in it '.join(map(repr, one.wrappers))}"
-    if one.prefixes:
-        packed += f", prefix {' and '.join(map(repr, one.prefixes))} removed from their names"
-    if one.left_out:
-        packed += f", {one.left_out} tensors beside the network left out"
+    packed = file.format
+    if file.wrappers:
+        packed += f", tensors under {' and in it '.join(map(repr, file.wrappers))}"
+    if file.prefixes:
+        packed += f", prefix {' and '.join(map(repr, file.prefixes))} removed from their names"
+    if file.left_out:
+        packed += f", {file.left_out} tensors beside the network left out"
     yield "format", packed
-    if one.tensors is not None:
-        types = ", ".join(f"{count} {name}" for name, count in one.dtypes.items())
-        yield "tensors", f"{one.tensors} of {one.numbers:,} numbers (in the file: {types})"
-    if one.parameters is not None:
-        yield "parameters", f"{one.parameters:,}"
-    yield "size", f"{one.bytes:,} bytes"
-    yield "SHA-256", one.sha256
-    yield "catalogue", one.catalogue or "knows no file of this hash"
-    yield "licence", f"{one.licence}; commercial use: {one.commercial}"
-    for key, value in one.metadata.items():
+    if file.tensors is not None:
+        types = ", ".join(f"{count} {name}" for name, count in file.dtypes.items())
+        yield "tensors", f"{file.tensors} of {file.numbers:,} numbers (in the file: {types})"
+    if file.parameters is not None:
+        yield "parameters", f"{file.parameters:,}"
+    yield "size", f"{file.bytes:,} bytes"
+    yield "SHA-256", file.sha256
+    yield "catalogue", file.catalogue or "knows no file of this hash"
+    yield "licence", f"{file.licence}; commercial use: {file.commercial}"
+    for key, value in file.metadata.items():
         yield "metadata", f"{key}: {value}"
 
 
@@ -216,22 +216,22 @@ def _convert(arguments: argparse.Namespace, console: Console, weights: Weights) 
         from ..io.atomic import atomic_path
         from ..weights.convert import convert
 
-        known = _known(weights, file)
+        entry = _entry_of(weights, file)
         folder = file.parent if arguments.output is None else arguments.output
-        target = folder / (known.usable_file if known else f"{file.stem}.safetensors")
+        target = folder / (entry.usable_file if entry else f"{file.stem}.safetensors")
         if target.exists():
             raise WeightsError(f"{target} is there already; it is left as it is")
         folder.mkdir(parents=True, exist_ok=True)
         if arguments.architecture:
-            known = replace(known or _unknown(file), architecture=arguments.architecture)
-        with atomic_path(target) as part:
-            architecture = convert(file, part, known)
-        say(f"{target}: {architecture}{f', which is {known.name}' if known else ''}")
+            entry = replace(entry or _unknown(file), architecture=arguments.architecture)
+        with atomic_path(target) as partial:
+            architecture = convert(file, partial, entry)
+        say(f"{target}: {architecture}{f', which is {entry.name}' if entry else ''}")
 
     return _each(arguments.files, convert, console)
 
 
-def _known(weights: Weights, file: Path) -> Entry | None:
+def _entry_of(weights: Weights, file: Path) -> Entry | None:
     """The row of the catalogue whose file this is, by its hash."""
     if not file.is_file():
         return None
