@@ -12,7 +12,7 @@ export default [
       "no-var": "error",
       "prefer-const": "error",
       "no-implied-eval": "error",
-      "no-console": "error",
+      "no-console": ["error", { allow: ["warn", "error"] }],
     },
   },
 ];

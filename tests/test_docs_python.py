@@ -1,6 +1,7 @@
 """Every snippet of docs/python.md runs, in its order, with the bundled networks."""
 
 import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,9 @@ def test_the_snippets_of_the_python_page_run(tmp_path, monkeypatch, capsys):
         write_image(f"clip/{number:04}.png", Picture(image.astype(np.float32) / 255))
     snippets = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert len(snippets) == 7
-    namespace: dict = {}
-    for snippet in snippets:
-        exec(compile(snippet, str(PAGE), "exec"), namespace)
+    script = tmp_path / "snippets.py"
+    script.write_text("".join(snippets), encoding="utf-8")
+    namespace = runpy.run_path(str(script))
     assert "1 faces, restored by" in capsys.readouterr().out
     restored = namespace["restore"](image)
     assert restored.shape == image.shape

@@ -1,3 +1,4 @@
+// @ts-check
 // The pictures that the pack's templates name: put into ComfyUI's input folder when such a template is
 // opened, so that it runs at once. Files of the user are never written over.
 import { api } from "../../../scripts/api.js";

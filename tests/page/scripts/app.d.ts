@@ -4,11 +4,13 @@
 export interface Extension {
   name: string;
   nodeCreated?: (node: any) => void;
+  afterConfigureGraph?: () => void;
   beforeRegisterNodeDef?: (type: unknown, definition: any) => void;
 }
 
 export const app: {
   canvas: any;
+  graph: any;
   nodePreviewImages?: Record<string | number, string[]>;
   registerExtension(extension: Extension): void;
   ui: { settings: { getSettingValue(id: string): any } };
