@@ -144,3 +144,14 @@ def test_the_container_takes_files_that_are_there_and_is_nobody_of_rank() -> Non
     assert services["comfyui"]["ports"] == ["127.0.0.1:8188:8188"]
     checked = re.findall(r'HEALTHCHECK.*?CMD \["gfp", (.*?)\]', text)
     build_parser().parse_args([word.strip('" ') for word in checked[0].split(",")])
+
+
+def test_the_pages_call_the_nodes_by_their_names() -> None:
+    definitions = json.loads((ROOT / "locales/en/nodeDefs.json").read_text(encoding="utf-8"))
+    names = {node: definition["display_name"] for node, definition in definitions.items()}
+    for page in PAGES:
+        called = re.findall(r"\*([A-Z][\w ]* \(GFP\))\*", page.read_text(encoding="utf-8"))
+        assert set(called) <= set(names.values()), page.name
+    table = (ROOT / "docs" / "comfyui.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\[([\w ]+)\]\(\.\./web/docs/(\w+)\.md\)", table)
+    assert {node: f"{name} (GFP)" for name, node in rows} == names
