@@ -1,17 +1,22 @@
 """GFPCompareRestorers: the same faces through several restorers, on one sheet."""
 
+import re
 from typing import Any
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..gfp_core.compare import Setting, compare, comparison_sheet, comparison_table
+from ..gfp_core.options import RestoreOptions
+from ..gfp_core.pipeline import FaceRestorer
 from . import inputs, sockets
 from .comfy import pictures
-from .comfy.models import working_memory
+from .comfy.models import last_used, load_restorer, working_memory
 from .comfy.node import Node, schema
 from .comfy.progress import Bar
 
 COUNT = 6
+NEEDS_RESTORER = "Compare Restorers (GFP) needs a restorer: connect one, or name models."
 
 
 class GFPCompareRestorers(Node):
@@ -26,18 +31,33 @@ class GFPCompareRestorers(Node):
             category="GFP",
             description="Restores the same faces with several restorers and shows them side by "
             "side with names and timings, to find the one that suits a picture.",
-            search_aliases=["face restoration comparison", "xy plot"],
+            search_aliases=["face restoration comparison", "compare face models", "xy plot"],
+            is_output_node=True,
             inputs=[
-                sockets.FacesType.Input("faces", tooltip="From Detect Faces (GFP)."),
+                sockets.FacesType.Input(
+                    "faces", optional=True, tooltip="From Detect Faces (GFP); or connect an image."
+                ),
                 *(
                     sockets.Restorer.Input(
                         f"restorer_{number}",
-                        optional=number > 1,
-                        tooltip="From Load Face Restorer (GFP).",
+                        optional=True,
+                        tooltip="From Load Face Restorer (GFP); or name models.",
                     )
                     for number in range(1, COUNT + 1)
                 ),
                 *inputs.widgets("fidelity", shown=["fidelity"]),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="In place of faces: an image whose faces are found first.",
+                ),
+                io.String.Input(
+                    "models",
+                    optional=True,
+                    default="",
+                    tooltip="Restorers by name, beside those that are connected: lite, gfpgan-1.4, "
+                    "codeformer.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -49,16 +69,43 @@ class GFPCompareRestorers(Node):
         )
 
     @classmethod
-    def run(cls, *, faces: sockets.FacesOfImage, **values: Any) -> io.NodeOutput:
+    def run(
+        cls,
+        *,
+        faces: sockets.FacesOfImage | None,
+        image: Tensor | None,
+        models: str,
+        **values: Any,
+    ) -> io.NodeOutput:
         """Restore in all ways; the faces given are not changed."""
         fidelity = inputs.to_options(values).fidelity
+        connected = [values[f"restorer_{number}"] for number in range(1, COUNT + 1)]
+        restorers = [restorer for restorer in connected if restorer is not None]
+        names = [name for name in re.split(r"[,;\n]", models) if name.strip()]
+        if not restorers and not names:
+            raise ValueError(NEEDS_RESTORER)
+        if faces is None:
+            if image is None:
+                raise ValueError("Compare Restorers (GFP) needs faces or an image: connect one.")
+            faces = _detect(image)
         columns = []
-        for number in range(1, COUNT + 1):  # one after the other: each may need all of the memory
-            restorer = values[f"restorer_{number}"]
-            if restorer is None:
-                continue
+        for restorer in [*restorers, *names]:  # one after the other: each may need all the memory
+            if isinstance(restorer, str):
+                restorer = load_restorer(restorer.strip(), "auto", "auto")
             runner = restorer.ready(working_memory(restorer, None))
             setting = Setting(restorer.name, runner, fidelity if runner.has_fidelity else None)
             columns += compare(faces.at_size, [setting], progress=Bar())
-        sheet = comparison_sheet(columns)
-        return io.NodeOutput(pictures.to_image(sheet[None]), comparison_table(columns))
+        sheet = comparison_sheet(columns)[None]
+        return io.NodeOutput(
+            pictures.to_image(sheet),
+            comparison_table(columns),
+            ui={"images": pictures.save_previews(sheet)},
+        )
+
+
+def _detect(image: Tensor) -> sockets.FacesOfImage:
+    """Find the faces of an image with the default detector and options."""
+    frames = pictures.to_frames(image)
+    finder = FaceRestorer(detector=last_used("detector", inputs.DETECTOR).ready())
+    options = RestoreOptions(auto_strength=False)  # sharpness plays no part here
+    return sockets.FacesOfImage(finder.find(frames, options, size=512, progress=Bar()), frames)

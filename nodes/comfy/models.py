@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import comfy.model_management
@@ -13,13 +14,12 @@ import torch
 from ...gfp_core.detect import FaceDetector
 from ...gfp_core.embed import FaceEmbedder, load_embedder
 from ...gfp_core.options import Precision
-from ...gfp_core.parse import FaceParser, load_parser
-from ...gfp_core.pipeline import find_detector
+from ...gfp_core.parse import FaceParser
+from ...gfp_core.pipeline import find_detector, find_model, find_parser
 from ...gfp_core.restore import DEFAULT_CHUNK, Restorer
 from ...gfp_core.weights import WeightsError
 from ...gfp_core.weights.catalogue import Role
 from ...gfp_core.weights.loading import load_network
-from ...gfp_core.weights.resolve import Resolved
 from . import folders
 from .progress import Bar
 
@@ -55,7 +55,7 @@ def load_restorer(name: str, precision: Precision, policy: DevicePolicy) -> Mana
     Raises:
         ValueError: the weights are not available or not readable; says why and what to do.
     """
-    file, _, architecture = _fetch("restorer", name)
+    file, architecture = find_model(_fetch("restorer", name), folders.weights("restorer"))
     return _manage(name, Restorer(load_network(file, architecture), precision=precision), policy)
 
 
@@ -65,14 +65,8 @@ def load_face_detector(name: str, policy: DevicePolicy) -> Managed[FaceDetector]
     Raises:
         ValueError: the weights are not available or not readable; says why and what to do.
     """
-    reference = folders.find("detector", name)
-    target = reference.path if reference.entry is None else reference.entry.name
-    assert target is not None
-    weights = folders.weights("detector")
-    try:
-        detector = find_detector(target, device="cpu", weights=weights, progress=Bar())
-    except WeightsError as error:
-        raise WeightsError(folders.advise("detector", reference, error)) from error
+    target = _fetch("detector", name)
+    detector = find_detector(target, device="cpu", weights=folders.weights("detector"))
     return _manage(name, detector, policy)
 
 
@@ -82,7 +76,9 @@ def load_face_parser(name: str, policy: DevicePolicy) -> Managed[FaceParser]:
     Raises:
         ValueError: the weights are not available or not readable; says why and what to do.
     """
-    return _manage(name, load_parser(path=_fetch("parser", name).file, device="cpu"), policy)
+    target = _fetch("parser", name)
+    parser = find_parser(target, device="cpu", weights=folders.weights("parser"))
+    return _manage(name, parser, policy)
 
 
 def load_face_embedder(name: str, policy: DevicePolicy) -> Managed[FaceEmbedder]:
@@ -91,7 +87,9 @@ def load_face_embedder(name: str, policy: DevicePolicy) -> Managed[FaceEmbedder]
     Raises:
         ValueError: the weights are not available or not readable; says why and what to do.
     """
-    return _manage(name, load_embedder(_fetch("embedder", name).file, device="cpu"), policy)
+    target = _fetch("embedder", name)
+    embedder = load_embedder(target, device="cpu", weights=folders.weights("embedder"))
+    return _manage(name, embedder, policy)
 
 
 LAST_USED: dict[Role, tuple[str, Managed[Any]]] = {}
@@ -124,12 +122,19 @@ def working_memory(
     return restorer.runner.bytes_per_face * min(batch_size or DEFAULT_CHUNK, count)
 
 
-def _fetch(role: Role, name: str) -> Resolved:
+def _fetch(role: Role, name: str) -> Path | str:
+    """Return the user's file, or the row's name once its weights are on this machine."""
     reference = folders.find(role, name)
+    if reference.entry is None:
+        assert reference.path is not None
+        return reference.path
+    if role == "detector" and folders.is_here(role, reference.entry):
+        return reference.entry.name  # perhaps in a package
     try:
-        return reference.fetch(folders.weights(role), Bar())
+        reference.fetch(folders.weights(role), Bar())
     except WeightsError as error:
         raise WeightsError(folders.advise(role, reference, error)) from error
+    return reference.entry.name
 
 
 def _stop_when_cancelled(net: torch.nn.Module) -> None:

@@ -573,3 +573,19 @@ def test_choices_say_what_is_a_download() -> None:
     assert "lite" not in labels
     assert choices.index("lite") < choices.index("gfpgan-1.4") < choices.index("lite-1")
     assert INPUTS.model_choice("restorer", "lite").default == "lite"
+
+
+def test_comparing_needs_an_image_and_names_alone(photo: torch.Tensor) -> None:
+    compare = NODES.GFPCompareRestorers.execute
+    with torch.inference_mode():
+        result = compare(image=photo, models="lite, lite-1")
+    sheet, timings = result.args
+    assert sheet.shape[2] > 2.5 * sheet.shape[1], "the input and two columns beside one another"
+    assert [line.split()[0] for line in timings.splitlines() if line.startswith("lite")]
+    assert len(result.ui["images"]) == 1
+    with pytest.raises(ValueError, match="connect one, or name models"):
+        compare(image=photo)
+    with pytest.raises(ValueError, match="needs faces or an image"):
+        compare(models="lite")
+    with pytest.raises(ValueError, match="there is no model called '/etc/passwd'"):
+        compare(image=photo, models="lite, /etc/passwd")
