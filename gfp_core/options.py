@@ -387,6 +387,14 @@ class Networks(Options):
         metavar="MODEL",
         absent={"node": "connected by a socket, from Load Face Embedder"},
     )
+    background_model: str | None = option(
+        None,
+        "Model that enlarges the rest of the picture, such as realesrgan-x4plus: a name of "
+        "`gfp weights list`, or a file that spandrel knows. The result is as large as the model "
+        "makes it, or as upscale says.",
+        metavar="MODEL",
+        absent={"node": "the input background takes a picture from ComfyUI's own upscalers"},
+    )
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from .select import blurred, inside, like, select
 from .sharpness import auto_strength, face_sharpness
 from .tensors import clamp01
 from .track import SMOOTHING, smooth_over_time
+from .upscale import Upscaler, load_upscaler
 from .weights.loading import load_network
 from .weights.resolve import refer, resolve
 from .weights.store import Weights
@@ -44,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 Network = TypeVar("Network")
 
-_STAGES = 3  # that report progress: detection, restoration, pasting
+_STAGES = 3  # that report progress: detection, restoration, pasting; a fourth is enlarging
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +108,7 @@ class FaceRestorer:
         detector: FaceDetector | None = None,
         parser: FaceParser | None = None,
         embedder: FaceEmbedder | None = None,
+        upscaler: Upscaler | None = None,
     ) -> None:
         """Join networks.
 
@@ -115,11 +117,13 @@ class FaceRestorer:
             detector: detects the faces. `restore_faces` and `paste` go without.
             parser: tells the parts of faces apart, for masks that leave what stands before them.
             embedder: tells who is who; only for people and ``identity_limit``.
+            upscaler: makes the background where `restore` is given none.
         """
         self.restorer = restorer
         self.detector = detector
         self.parser = parser
         self.embedder = embedder
+        self.upscaler = upscaler
 
     @classmethod
     def load(
@@ -129,6 +133,7 @@ class FaceRestorer:
         *,
         parser: str | os.PathLike[str] | None = None,
         embedder: str | os.PathLike[str] | None = None,
+        background_model: str | os.PathLike[str] | None = None,
         device: torch.device | str | None = None,
         precision: Precision = "auto",
         engine: Engine = "auto",
@@ -145,6 +150,8 @@ class FaceRestorer:
                 for masks that need none.
             embedder: name of an embedder in the catalogue ("face-descriptor"), or its file; None
                 where no faces are compared.
+            background_model: name of an upscaler in the catalogue ("realesrgan-x4plus"), or its
+                file; None where the rest of the picture is enlarged by interpolation.
             device: where all run; see `devices.pick`.
             precision: of the restorer's arithmetic, see `Restorer` for this and ``engine``.
             engine: what runs the restorer.
@@ -163,6 +170,8 @@ class FaceRestorer:
             parser=find_parser(parser, device=device, weights=weights) if parser else None,
             embedder=load_embedder(embedder, device=device, weights=weights) if embedder else None,
         )
+        if background_model:
+            together.upscaler = load_upscaler(background_model, device=device, weights=weights)
         together.restorer = Restorer(net, device=device, precision=precision, engine=engine)
         del net  # what runs is its fast form
         trim_memory()
@@ -189,6 +198,7 @@ class FaceRestorer:
             networks.detector,
             parser=networks.parser or ("bisenet" if options.mask.needs_parser else None),
             embedder=networks.embedder if compares else None,
+            background_model=networks.background_model,
             device=runtime.device,
             precision=runtime.precision,
             engine=runtime.engine,
@@ -229,16 +239,42 @@ class FaceRestorer:
         options, extra = _with_keywords(options, extra, keywords)
         self._check(options, extra)
         batch = frames.shape[0] if frames.ndim else 0
-        faces = self.find(frames, options, extra=extra, progress=_stage(progress, 0, batch))
+        stages, enlarges = _STAGES, self.upscaler is not None and extra.background is None
+        stages += enlarges
+        faces = self.find(frames, options, extra=extra, progress=_stage(progress, 0, batch, stages))
         faces = self.restore_faces(
-            faces, options, extra=extra, progress=_stage(progress, 1, batch), preview=preview
+            faces,
+            options,
+            extra=extra,
+            progress=_stage(progress, 1, batch, stages),
+            preview=preview,
         )
+        if enlarges:
+            progress_of_tiles = _stage(progress, 2, batch, stages)
+            options, extra = self._enlarged(frames, options, extra, progress_of_tiles)
         result = self.paste(
-            frames, faces, options, extra=extra, progress=_stage(progress, 2, batch)
+            frames,
+            faces,
+            options,
+            extra=extra,
+            progress=_stage(progress, stages - 1, batch, stages),
         )
         if progress is not None and not len(faces):
-            progress(_STAGES * batch, _STAGES * batch)
+            progress(stages * batch, stages * batch)
         return result
+
+    def _enlarged(
+        self,
+        frames: Tensor,
+        options: RestoreOptions,
+        extra: Extra,
+        progress: Progress | None,
+    ) -> tuple[RestoreOptions, Extra]:
+        """Make the background with the upscaler, of the size that the options ask for."""
+        assert self.upscaler is not None
+        factor = options.upscale if options.upscale != 1 else None
+        background = self.upscaler.enlarge(frames, factor, progress=progress)
+        return replace(options, upscale=1.0), replace(extra, background=background, in_place=True)
 
     def stream(
         self,
@@ -666,13 +702,15 @@ def find_parser(
     return load_parser(reference.entry.name, device=device, weights=weights)
 
 
-def _stage(progress: Progress | None, stage: int, frames: int) -> Progress | None:
-    """Report the progress of one stage as a part of the whole, in thirds of frames."""
+def _stage(
+    progress: Progress | None, stage: int, frames: int, stages: int = _STAGES
+) -> Progress | None:
+    """Report the progress of one stage as a part of the whole, in shares of frames."""
     if progress is None:
         return None
 
     def report(done: int, total: int) -> None:
-        progress(stage * frames + done * frames // max(total, 1), _STAGES * frames)
+        progress(stage * frames + done * frames // max(total, 1), stages * frames)
 
     return report
 

@@ -45,6 +45,10 @@ class Clips:
         """
         if self._arguments.background is not None:
             raise ImageError(f"{job.source} is a clip, and --background is for pictures alone")
+        if self._options.restoration.networks.background_model is not None:
+            raise ImageError(
+                f"{job.source} is a clip, and --background-model is for pictures alone"
+            )
         if self._arguments.overwrite:
             return job
         todo = self._results.todo(job, frozenset([RESULT]))

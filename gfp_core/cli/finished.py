@@ -280,6 +280,7 @@ def network_hashes(options: RestoreOptions, weights: Weights, *, people: bool) -
         "embedder": networks.embedder
         if people or options.identity.identity_limit is not None
         else None,
+        "upscaler": networks.background_model,
     }
     hashes: dict[str, str] = {}
     for role, name in names.items():

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_LARGEST_SCALE = 4.0  # of the usual models for backgrounds
+
 
 @dataclass(frozen=True)
 class Item:
@@ -61,6 +63,8 @@ class Restoring:
             CannotStart: options do not go together, or a picture cannot be read.
         """
         self.arguments, self.options, self._of_files = arguments, options.restoration, options
+        if arguments.background is not None and self.options.networks.background_model is not None:
+            raise CannotStart("give --background or --background-model, not both")
         if (options.color.mode == "reference") != (arguments.reference is not None):
             raise CannotStart("--color reference and --reference FILE belong together: give both")
         self.extras: dict[str, Any] = {}
@@ -166,13 +170,22 @@ class Restoring:
                 logger.info("Restored again: %s.", todo.reason)
             elif RESULT not in todo.kinds:
                 logger.info("Finished before: %s to be added.", " and ".join(sorted(todo.kinds)))
-        needed = read_header(job.source).restore_bytes(self.options.upscale)
+        needed = read_header(job.source).restore_bytes(self._upscale)
         if "restorer" not in vars(self):  # not loaded yet
             needed += memory.NETWORK_BYTES
         check_memory(job.source, needed, "restored")
         picture = read_image(job.source)
-        _check_output(job, picture, self.options.upscale)
+        _check_output(job, picture, self._upscale)
         return Item(picture, todo, read_image(background) if background else None)
+
+    @property
+    def _upscale(self) -> float:
+        """How many times as large results become; before the upscaler is loaded, at most."""
+        upscale = self.options.upscale
+        if self.options.networks.background_model is None or upscale != 1:
+            return upscale
+        loaded = vars(self).get("restorer")
+        return float(loaded.upscaler.scale) if loaded is not None else _LARGEST_SCALE
 
     def work(
         self, job: Job, item: Item | Job, progress: Progress

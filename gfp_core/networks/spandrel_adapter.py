@@ -95,6 +95,25 @@ def from_state_dict(state: Mapping[str, Tensor]) -> SpandrelAdapter:
         ImportError: spandrel is not installed; names the extra.
         ValueError: spandrel does not know it or cannot load it, or it is no restorer of faces.
     """
+    return SpandrelAdapter(_load(state)).eval()
+
+
+def load_descriptor(state: Mapping[str, Tensor]) -> ImageModelDescriptor[Any]:
+    """Load the model of pictures that ``state`` holds as spandrel has it, on the CPU.
+
+    Raises:
+        ImportError: spandrel is not installed; names the extra.
+        ValueError: spandrel does not know it or cannot load it, or it needs more than a picture.
+    """
+    from_spandrel = _load(state)
+    from spandrel import ImageModelDescriptor
+
+    if not isinstance(from_spandrel, ImageModelDescriptor):
+        raise ValueError(f"{from_spandrel.architecture.id} needs a mask besides the picture")
+    return from_spandrel
+
+
+def _load(state: Mapping[str, Tensor]) -> Any:
     try:
         from spandrel import MAIN_REGISTRY, UnsupportedModelError
     except ImportError as error:
@@ -103,11 +122,10 @@ def from_state_dict(state: Mapping[str, Tensor]) -> SpandrelAdapter:
             "pip install 'gfp-face-restoration[spandrel]'"
         ) from error
     try:
-        descriptor = MAIN_REGISTRY.load(dict(state))
+        return MAIN_REGISTRY.load(dict(state))
     except UnsupportedModelError as error:
         raise ValueError("spandrel does not know it either") from error
     except Exception as error:  # tensors that do not fit fail in any way; no callback runs in here
         lines = [line.strip() for line in str(error).splitlines()]
         reason = " ".join(lines[:2])[:200] or type(error).__name__
         raise ValueError(f"spandrel cannot load it: {reason}") from error
-    return SpandrelAdapter(descriptor).eval()

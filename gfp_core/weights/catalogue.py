@@ -20,7 +20,7 @@ BUILT_IN = Path(__file__).with_name("catalogue.toml")
 LARGEST = 8 * 2**30
 """Bytes above which no file is believed to be weights of a face network."""
 
-Role = Literal["restorer", "detector", "parser", "embedder"]
+Role = Literal["restorer", "detector", "parser", "embedder", "upscaler"]
 Commercial = Literal["yes", "no", "unclear"]
 # Names that Windows gives to devices, whatever ending they have.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)

@@ -27,6 +27,7 @@ _NOUNS: dict[Role, str] = {
     "detector": "detector",
     "parser": "parser",
     "embedder": "embedder",
+    "upscaler": "upscaler",
 }
 _MAX_QUOTED = 120  # characters of a name that a message repeats
 
@@ -203,11 +204,12 @@ def _architectures(role: Role) -> set[str]:
         "detector": {*retinaface.NAMES, "yunet", *blazeface.RELEASES},
         "parser": {*parsing.NAMES, *mediapipe_parsing.NETWORKS},
         "embedder": {"FaceDescriptor", *embedding.NAMES},
+        "upscaler": {"spandrel"},
     }[role]
 
 
 def _article(role: str) -> str:
-    return f"an {role}" if role == "embedder" else f"a {role}"
+    return f"an {role}" if role in ("embedder", "upscaler") else f"a {role}"
 
 
 def _quoted(text: str) -> str:

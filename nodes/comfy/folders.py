@@ -21,6 +21,7 @@ FOLDERS: dict[Role, tuple[str, ...]] = {
     "detector": ("facedetection", "detection"),
     "parser": ("facedetection",),
     "embedder": ("facedetection",),
+    "upscaler": ("upscale_models",),
 }
 """ComfyUI's names of the folders with weights, by role; downloads go to the first."""
 OLD = ("lite-1", "gfpgan-1", "gfpgan-1.2", "gfpgan-1.3", "restoreformer-ckpt")

@@ -26,7 +26,7 @@ def written(path: Path, text: str) -> Path:
 
 def test_the_built_in_catalogue_is_sound() -> None:
     entries = read_catalogue(BUILT_IN).entries
-    assert len(entries) == 27
+    assert len(entries) == 28
     known = {row.name for row in ARCHITECTURES}
     for entry in entries:
         assert entry.commercial in ("yes", "no", "unclear")
@@ -79,7 +79,7 @@ def test_for_commerce_keeps_only_what_is_known_to_be_allowed() -> None:
     ]
 
 
-RESEARCH = ("WIDER FACE", "FFHQ", "CelebAMask-HQ", "FaceScrub", "StyleGAN2", "MS1MV2")
+RESEARCH = ("WIDER FACE", "FFHQ", "CelebAMask-HQ", "FaceScrub", "StyleGAN2", "MS1MV2", "DIV2K")
 
 
 def test_one_rule_says_what_may_be_used_commercially() -> None:
