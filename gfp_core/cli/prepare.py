@@ -46,6 +46,7 @@ def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
 def _add_selection(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say which faces are kept, and for what."""
     parser.add_argument(
+        "--min-size",
         "--least-size",
         type=float,
         default=0.5,
@@ -53,6 +54,7 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
         help="leave out faces smaller than this share of --size (default: %(default)s)",
     )
     parser.add_argument(
+        "--min-sharpness",
         "--least-sharpness",
         type=float,
         default=0.0,
@@ -90,25 +92,28 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     Raises:
         CannotStart: there is no usable face, or the detector cannot be loaded.
     """
-    from ..training.prepare import prepare
+    from ..training.prepare import Preparation, prepare
 
     options = read_options(arguments)
     _, _, detector = load_detector(arguments, options.networks.detector, options.runtime.device)
+    preparation = Preparation(
+        size=arguments.size,
+        quality=arguments.quality,
+        min_size=arguments.min_size,
+        min_sharpness=arguments.min_sharpness,
+        split_by=arguments.split_by,
+        person=arguments.person,
+        every=arguments.every,
+        landmarks=arguments.landmarks,
+        long_side=arguments.long_side,
+    )
     with console.progress("photographs") as progress:
         done = load(
             prepare,
             arguments.photographs,
             arguments.out,
             detector,
-            size=arguments.size,
-            quality=arguments.quality,
-            least_size=arguments.least_size,
-            least_sharpness=arguments.least_sharpness,
-            split_by=arguments.split_by,
-            person=arguments.person,
-            every=arguments.every,
-            landmarks=arguments.landmarks,
-            long_side=arguments.long_side,
+            preparation,
             progress=progress,
         )
     logger.info("%d faces in %s, %d left out.", done.faces, arguments.out, len(done.left_out))

@@ -6,12 +6,13 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..detect import FaceDetector
 from ..faces import Face, Progress
@@ -36,22 +37,56 @@ class Prepared:
     """File name to reason."""
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """Say how photographs are prepared."""
+
+    size: int = 512
+    """Side of the aligned face in pixels."""
+    margin: int | None = None
+    """Border around the face, so that augmentation can move it; by default an eighth."""
+    quality: int = 95
+    """Of the face's JPEG, 1 to 100; 101 for PNG."""
+    min_size: float = 0.5
+    """Share of ``size`` that the face must have had in its photograph."""
+    min_sharpness: float = 0.0
+    """Sharpness, 0 to 1, that the face must have, see `face_sharpness`."""
+    split_by: Literal["person", "file"] = "person"
+    """Whether all files of a person go to one part, or each file for itself."""
+    person: str = PERSON
+    """Regular expression that matches the beginning of a file's name, with the person as its first
+    group. A name that it does not match is a person of its own."""
+    every: int = 8
+    """Every such person (or file), in sorted order, is kept for validation; 0 for none."""
+    landmarks: Path | None = None
+    """JSON of file name to 68 landmarks (x, y) in pixels of the upright photograph, for the places
+    of eyes and mouth; by default they come from the detector's five."""
+    long_side: int | None = None
+    """Long side in pixels to which larger photographs are shrunk for detection."""
+
+    @property
+    def border(self) -> int:
+        """Width of the margin in pixels."""
+        return self.size // 8 if self.margin is None else self.margin
+
+    def person_in(self, name: str) -> str:
+        """Return what goes to one part as a whole: the person a file shows, or the file."""
+        return person_of(name, self.person) if self.split_by == "person" else name
+
+    def held_out(self, files: Iterable[Path]) -> set[str]:
+        """Return the people (or files) that are kept for validation."""
+        people = sorted({self.person_in(file.name) for file in files})
+        return set(people[self.every - 1 :: self.every]) if self.every else set()
+
+
 def prepare(
     photographs: Sequence[Path],
     out: Path,
     detector: FaceDetector,
+    preparation: Preparation | None = None,
     *,
-    size: int = 512,
-    margin: int | None = None,
-    quality: int = 95,
-    least_size: float = 0.5,
-    least_sharpness: float = 0.0,
-    split_by: Literal["person", "file"] = "person",
-    person: str = PERSON,
-    every: int = 8,
-    landmarks: Path | None = None,
-    long_side: int | None = None,
     progress: Progress | None = None,
+    **settings: Any,
 ) -> Prepared:
     """Find, align, choose and pack the largest face of every photograph.
 
@@ -59,19 +94,9 @@ def prepare(
         photographs: folders, of which the pictures directly in them are taken, or pictures.
         out: folder of the result, see `pack.FacePack`.
         detector: finds the faces.
-        size: side of the aligned face in pixels.
-        margin: border around it, so that augmentation can move it; by default an eighth.
-        quality: of its JPEG, 1 to 100; 101 for PNG.
-        least_size: share of ``size`` that the face must have had in its photograph.
-        least_sharpness: least `face_sharpness`, 0 to 1.
-        split_by: whether all files of a person go to one part, or each file for itself.
-        person: regular expression that matches the beginning of a file's name; its first group is
-            the person. A name that it does not match is a person of its own.
-        every: every such person (or file), in sorted order, is kept for validation; 0 for none.
-        landmarks: JSON of file name to 68 landmarks (x, y) in pixels of the upright photograph,
-            for the places of eyes and mouth; by default they come from the detector's five.
-        long_side: shrink larger photographs to this for detection.
+        preparation: how; by default as `Preparation` says.
         progress: called after each photograph.
+        **settings: fields of `Preparation`, over those.
 
     Returns:
         How many faces there are, and why photographs were left out.
@@ -80,51 +105,31 @@ def prepare(
         ValueError: there is no photograph, or none with a usable face; names the folders and the
             reasons.
     """
+    how = replace(preparation or Preparation(), **settings)
     files = _files(photographs)
-    margin = size // 8 if margin is None else margin
-    listed = _read_landmarks(landmarks)
-    people = {
-        file.name: person_of(file.name, person) if split_by == "person" else file.name
-        for file in files
-    }
-    held_out = set(sorted(set(people.values()))[every - 1 :: every]) if every else set()
+    landmarks = _read_landmarks(how.landmarks)
+    held_out = how.held_out(files)
     done = Prepared()
-    with PackWriter(out, size=size, margin=margin, quality=quality) as writer:
+    with PackWriter(out, size=how.size, margin=how.border, quality=how.quality) as writer:
         for number, file in enumerate(files, start=1):
             try:
                 picture = read_image(file)
+                face = _usable_face(to_frames(picture), detector, how)
             except ValueError as error:
                 done.left_out[file.name] = str(error)
-                logger.warning("%s", error)
-                continue
-            frames = to_frames(picture)
-            faces = detector.detect(frames, long_side=long_side, flip=True)
-            reason = "no face found"
-            if len(faces):
-                largest = faces.largest()
-                face = largest.faces[0]
-                in_photo = 1 / similarity_scale(fit_similarity(face.landmarks, size))
-                reason = ""
-                if in_photo < least_size:
-                    reason = f"the face is too small: {in_photo:.2f} of {size} px"
-                elif least_sharpness > 0:
-                    sharp = float(face_sharpness(frames, largest)[0])
-                    if sharp < least_sharpness:
-                        reason = f"the face is not sharp: {sharp:.2f}"
-            if reason:
-                done.left_out[file.name] = reason
-                logger.warning("%s: left out: %s", file, reason)
+                logger.warning("%s", error if str(file) in str(error) else f"{file}: {error}")
             else:
-                split: Split = "validation" if people[file.name] in held_out else "training"
-                matrix = matrix_with_margin(face, size, margin)
-                points = listed.get(file.name, face.landmarks)
-                scale = float(np.sqrt(np.linalg.det(matrix[:, :2])))
+                matrix = matrix_with_margin(face, how.size, how.border)
+                points = landmarks.get(file.name, face.landmarks)
+                face_size = round(how.size / float(np.sqrt(np.linalg.det(matrix[:, :2]))))
+                person = how.person_in(file.name)
+                split: Split = "validation" if person in held_out else "training"
                 writer.add(
-                    cut(picture.pixels[..., :3], matrix, size + 2 * margin),
+                    cut(picture.pixels[..., :3], matrix, how.size + 2 * how.border),
                     name=file.name,
-                    person=people[file.name],
+                    person=person,
                     split=split,
-                    regions=move(regions_of(points, face_size=round(size / scale)), matrix),
+                    regions=move(regions_of(points, face_size=face_size), matrix),
                 )
                 done.faces += 1
             if progress is not None:
@@ -134,6 +139,27 @@ def prepare(
             reasons = "; ".join(f"{name}: {why}" for name, why in list(done.left_out.items())[:3])
             raise ValueError(f"no usable face in {where} ({len(files)} pictures; {reasons})")
     return done
+
+
+def _usable_face(frames: Tensor, detector: FaceDetector, how: Preparation) -> Face:
+    """Return the largest face of a photograph (1, C, H, W).
+
+    Raises:
+        ValueError: there is none, or the face is too small or not sharp; says which.
+    """
+    faces = detector.detect(frames, long_side=how.long_side, flip=True)
+    if not len(faces):
+        raise ValueError("left out: no face found")
+    largest = faces.largest()
+    face = largest.faces[0]
+    in_photo = 1 / similarity_scale(fit_similarity(face.landmarks, how.size))
+    if in_photo < how.min_size:
+        raise ValueError(f"left out: the face is too small: {in_photo:.2f} of {how.size} px")
+    if how.min_sharpness > 0:
+        sharpness = float(face_sharpness(frames, largest)[0])
+        if sharpness < how.min_sharpness:
+            raise ValueError(f"left out: the face is not sharp: {sharpness:.2f}")
+    return face
 
 
 def matrix_with_margin(face: Face, size: int, margin: int) -> NDArray[np.float64]:

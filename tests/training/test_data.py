@@ -148,11 +148,11 @@ def test_prepare_finds_aligns_chooses_and_splits(detector, tmp_path):
         detector,
         size=64,
         every=2,
-        least_sharpness=0.1,
+        min_sharpness=0.1,
         progress=lambda *call: calls.append(call),
     )
     assert (done.faces, calls[-1]) == (4, (6, 6))
-    assert done.left_out["empty.png"] == "no face found"
+    assert done.left_out["empty.png"] == "left out: no face found"
     assert "not sharp" in done.left_out["blurred.png"]
     pack = FacePack(tmp_path / "data")
     assert (pack.size, pack.margin) == (64, 8)
@@ -180,7 +180,7 @@ def test_landmarks_of_a_file_place_the_regions(detector, tmp_path):
     points[36, 0] -= 40
     (tmp_path / "l.json").write_text(json.dumps({"a.png": points.tolist()}))
     prepare(
-        [tmp_path / "a.png"], tmp_path / "d", detector, size=64, every=0, least_size=0,
+        [tmp_path / "a.png"], tmp_path / "d", detector, size=64, every=0, min_size=0,
         landmarks=tmp_path / "l.json",
     )  # fmt: skip
     left, right, _ = FacePack(tmp_path / "d").regions(0)
