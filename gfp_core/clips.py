@@ -104,6 +104,7 @@ def restore_clip(
     progress: Progress | None = None,
     preview: Preview | None = None,
     keep_partial: bool = False,
+    resume: bool = True,
     record: str | None = None,
     made_by: str = "",
 ) -> ClipSummary:
@@ -123,6 +124,7 @@ def restore_clip(
         preview: called with restored crops as soon as they are finished.
         keep_partial: whether a cancelled run leaves what there is as a clip, beside the target,
             with ``.part`` before its ending.
+        resume: whether a cancelled run leaves its segments, for the next call to go on from.
         record: what is written into the target for `io.video.read_record`, see `io.video.join`.
         made_by: what else the result depends on, such as the networks' hashes: where it is another
             than in the run before, all is begun anew.
@@ -148,7 +150,7 @@ def restore_clip(
             with _few_messages():
                 run.go(progress, preview)
         except BaseException:
-            if not run.segments:
+            if not run.segments or not resume:
                 parts.remove()
             elif keep_partial:
                 _write_partial(run, source, target)

@@ -19,6 +19,7 @@ from .paste_back import GFPPasteBack
 from .restore_faces import GFPRestoreFaces
 from .restore_options import GFPRestoreOptions
 from .restore_photo import GFPRestorePhoto
+from .restore_video import GFPRestoreVideo
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ NODES: list[type[Node]] = [
     GFPCompareRestorers,
     GFPLoadParser,
     GFPLoadEmbedder,
+    GFPRestoreVideo,
 ]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -60,12 +61,12 @@ class Encoder:
 
 
 ENCODERS = {
-    "h264": Encoder(("libx264",), 18, "preset", containers=("mp4", "mov", "matroska", "avi")),
-    "h265": Encoder(("libx265",), 20, "preset", {"x265-params": "log-level=error"}),
-    "av1": Encoder(("libsvtav1",), 26, "preset", containers=("mp4", "mov", "matroska", "webm")),
+    "h264": Encoder(("libx264",), 22, "preset", containers=("mp4", "mov", "matroska", "avi")),
+    "h265": Encoder(("libx265",), 22, "preset", {"x265-params": "log-level=error"}),
+    "av1": Encoder(("libsvtav1",), 30, "preset", containers=("mp4", "mov", "matroska", "webm")),
     "vp9": Encoder(
         ("libvpx-vp9",),
-        26,
+        30,
         "cpu-used",
         {"b": "0", "row-mt": "1"},
         ("mp4", "matroska", "webm"),
@@ -77,8 +78,8 @@ ENCODERS = {
     # Frames wait without loss for the palettes that `join` finds.
     "gif": Encoder(("ffv1",), None, "", {"level": "3"}, ("gif",)),
 }
-"""Codecs that can be chosen. The qualities are those at which a decoded frame differs from the
-source by less than its own compression did, see docs/video.md."""
+"""Codecs that can be chosen. The qualities are those at which a clip stays at about its size, and
+differs from the source by less than its own compression did, see docs/video.md."""
 _HARDWARE = ("nvenc", "qsv", "amf", "videotoolbox", "vaapi", "v4l2m2m")
 _NAMES = {"hevc": "h265"}  # FFmpeg's names of decoders, where the codec's name here is another
 _TRANSFERS_HDR = {16: "PQ", 18: "HLG"}
@@ -122,6 +123,7 @@ def import_av() -> Any:
             f"clips need PyAV ({error}): pip install 'gfp-face-restoration[video]'"
         ) from error
     av.logging.set_level(av.logging.FATAL)
+    os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 has a log of its own: errors alone
     return av
 
 

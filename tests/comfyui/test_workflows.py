@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "video_frames": {"video": True},
     "choose_faces": {"order": "left to right"},
     "upscaled_background": {},
+    "restore_video": {},
 }
 
 
@@ -91,7 +93,7 @@ def furthest(one: np.ndarray, other: np.ndarray) -> int:
     return int(np.abs(one.astype(int) - other).max())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "restore_video"])
 def test_pixels_are_those_of_gfp_core(
     name: str, comfyui: Any, photos: Path, restorer: FaceRestorer
 ) -> None:
@@ -143,6 +145,76 @@ def check_video(comfyui: Any, outputs: dict[str, Any], frames: int) -> None:
     with av.open(str(comfyui.base / "output" / saved["filename"])) as video:
         assert float(video.streams.video[0].average_rate) == 8
         assert len(list(video.decode(video=0))) == frames
+
+
+def test_a_video_goes_from_file_to_file(comfyui: Any, photos: Path, restorer: FaceRestorer) -> None:
+    """Rate and sound are those of the clip, faces are restored, and no part is left behind."""
+    import av
+
+    source = photos / "clip_with_sound.mp4"
+    with av.open(str(photos / "clip.mp4")) as clip, av.open(str(source), "w") as output:
+        video = output.add_stream_from_template(clip.streams.video[0], opaque=True)
+        audio = output.add_stream("aac", rate=48000, layout="mono")
+        for packet in clip.demux():
+            if packet.size:
+                packet.stream = video
+                output.mux(packet)
+        wave = np.sin(np.arange(24 * 1024) / 20).astype(np.float32)[None]
+        for start in range(0, wave.shape[1], 1024):
+            sample = av.AudioFrame.from_ndarray(wave[:, start : start + 1024], "fltp", "mono")
+            sample.sample_rate, sample.pts = 48000, start
+            output.mux(audio.encode(sample))
+        output.mux(audio.encode(None))
+    nodes = prompt("restore_video")
+    nodes[find(nodes, "LoadVideo")]["inputs"]["file"] = source.name
+    nodes["report"] = {"class_type": "PreviewAny", "inputs": {"source": ["2", 1]}}
+    before = len(comfyui.log())
+    outputs = comfyui.queue(nodes)
+    assert not re.search("error|exception|traceback", comfyui.log()[before:], re.IGNORECASE)
+    assert outputs["report"]["text"][0].startswith("4 frames, 3 faces in 3 of them")
+    (saved,) = outputs[find(nodes, "SaveVideo")]["images"]
+    result = comfyui.base / "output" / saved["filename"]
+    frames = [decoded(path) for path in (source, result)]
+    assert frames[0].shape == frames[1].shape
+    wanted = next(restorer.stream([as_frames(frames[0])])).frames
+    # Save Video and the encoder of a clip are lossy.
+    assert np.abs(frames[1].astype(int) - levels(wanted)).mean() < 4
+    assert np.abs(frames[1][0].astype(int) - frames[0][0]).max() > 20
+    sounds = []
+    for path in (source, result):
+        with av.open(str(path)) as clip:
+            assert clip.streams.video[0].average_rate == 8
+            sounds.append([bytes(each) for each in clip.demux(clip.streams.audio[0]) if each.size])
+    assert sounds[0] == sounds[1]
+    left = [path.name for path in (comfyui.base / "temp").iterdir() if "part" in path.name]
+    assert not left
+
+
+def test_a_cancelled_video_leaves_no_file(comfyui: Any, photos: Path) -> None:
+    before = {path.name for path in (comfyui.base / "temp").iterdir()}
+    nodes = prompt("restore_video")
+    nodes[find(nodes, "GFPRestoreVideo")]["inputs"]["strength"] = 0.123
+    id = comfyui.submit(nodes)
+    folder = comfyui.base / "temp"
+
+    def has_begun() -> bool:
+        return any("gfp-parts" in path.name for path in folder.iterdir())
+
+    end = time.monotonic() + 120
+    while not has_begun() and time.monotonic() < end:
+        time.sleep(0.01)
+    comfyui.post("/interrupt", {})
+    entry = comfyui.wait(id)
+    assert entry["status"]["status_str"] == "error"
+    assert {path.name for path in folder.iterdir()} == before
+
+
+def decoded(path: Path) -> np.ndarray:
+    """The frames of a clip, (B, H, W, 3) uint8."""
+    import av
+
+    with av.open(str(path)) as clip:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in clip.decode(video=0)])
 
 
 @pytest.mark.parametrize("name", NAMES)
