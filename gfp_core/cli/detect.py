@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..options import Option, RestoreOptions
-from .batch import Batch, Steps
 from .console import Console, printable_name, say
 from .flags import add_options, add_sources, read_options
 from .loading import load, load_detector
@@ -65,6 +64,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     Raises:
         CannotStart: the command makes no sense, or the network cannot be loaded.
     """
+    from .batch import Batch, Steps
+
     options = read_options(arguments)
     todo = load(plan, arguments.inputs, arguments.output)
     if todo.jobs and arguments.output is not None:

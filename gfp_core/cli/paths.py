@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import mimetypes
 import os
 import re
-import secrets
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -265,6 +263,8 @@ def _means_a_file(
     is_one = len(inputs) == 1 and not inputs[0].is_dir()
     if ending in CLIP_SUFFIXES and is_one and is_clip(inputs[0]):
         return True
+    import mimetypes
+
     # As Python knows them, the same everywhere, without what the system adds.
     kind = mimetypes.MimeTypes().guess_type(f"a{ending}")[0] or ""
     if is_one and (kind.startswith(_MEDIA) or ending in _FILE_ENDINGS):
@@ -352,7 +352,7 @@ def _folding(jobs: Sequence[Job]) -> Callable[[str], str]:
     folder = jobs[0].output
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
-    stem = f".gfp-{secrets.token_hex(8)}-"
+    stem = f".gfp-{os.urandom(8).hex()}-"
     probe = folder / f"{stem}\u00c4.part"
     case = form = False
     with suppress(OSError):

@@ -6,7 +6,6 @@ import argparse
 from typing import Any
 
 from ..options import EXTRAS, FileOptions
-from .batch import Batch, Steps
 from .console import Console
 from .flags import add_options, add_sources, read_options
 from .loading import load
@@ -127,6 +126,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     Raises:
         CannotStart: the command makes no sense, or the networks cannot be loaded.
     """
+    from .batch import Batch, Steps
     from .restoring import Restoring
 
     work = Restoring(arguments, read_options(arguments, FileOptions))
