@@ -119,6 +119,22 @@ def test_classifiers_are_those_that_the_package_index_takes() -> None:
     assert [name for name in PROJECT["project"]["classifiers"] if name not in known] == []
 
 
+def test_the_lock_file_of_ci_names_what_developers_need() -> None:
+    text = (ROOT / ".ci" / "lock.txt").read_text(encoding="utf-8")
+    locked = {canonical(line) for line in text.splitlines() if "==" in line}
+    extras = PROJECT["project"]["optional-dependencies"]
+    names = re.findall(r"\[(.*)\]", extras["dev"][0])[0].split(",")
+    needed = [*PROJECT["project"]["dependencies"], *extras["dev"][1:]]
+    needed += [line for name in names for line in extras[name]]
+    assert {canonical(line) for line in needed} - locked == set()
+
+
+def canonical(requirement: str) -> str:
+    name = re.match(r"[\w.-]+", requirement)
+    assert name is not None
+    return re.sub(r"[-_.]+", "-", name[0]).lower()
+
+
 def tracked_files() -> list[str]:
     """Files that git tracks, or skip where this is no clone."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
