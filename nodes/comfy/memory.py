@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import weakref
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
@@ -12,11 +13,19 @@ from torch import Tensor
 
 from ...gfp_core.faces import Faces
 
+STATELESS = "GFP_STATELESS"
+"""Environment variable: 1 keeps nothing from one prompt to the next."""
+
 Value = TypeVar("Value", bound=Faces)
 
 MAX_ENTRIES = 4
 MAX_BYTES = 512 * 2**20
 """What all entries of a step may hold together; a result that is larger is not kept."""
+
+
+def is_stateless() -> bool:
+    """Tell whether nothing may be kept from one prompt to the next."""
+    return os.environ.get(STATELESS, "").casefold() in ("1", "true", "yes", "on")
 
 
 def digest(tensor: Tensor | None) -> str:
@@ -43,6 +52,8 @@ class Memo(Generic[Value]):
             key: all that the value depends on, the image's `digest` too.
             make: makes the value.
         """
+        if is_stateless():
+            return make()
         for entry in self._entries:
             if entry[0] == key:
                 return entry[2]

@@ -21,6 +21,7 @@ from ...gfp_core.weights import WeightsError
 from ...gfp_core.weights.catalogue import Role
 from ...gfp_core.weights.loading import load_network
 from . import folders
+from .memory import is_stateless
 from .progress import Bar
 
 DevicePolicy = Literal["auto", "cpu"]
@@ -111,6 +112,8 @@ def last_used(role: Literal["restorer", "detector"], name: str) -> Managed[Any]:
             if role == "restorer"
             else load_face_detector(name, "auto")
         )
+        if is_stateless():
+            return loaded
         LAST_USED[role] = key, loaded
     return LAST_USED[role][1]
 

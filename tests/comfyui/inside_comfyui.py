@@ -589,3 +589,18 @@ def test_comparing_needs_an_image_and_names_alone(photo: torch.Tensor) -> None:
         compare(models="lite")
     with pytest.raises(ValueError, match="there is no model called '/etc/passwd'"):
         compare(image=photo, models="lite, /etc/passwd")
+
+
+def test_nothing_is_kept_where_that_is_forbidden(
+    photo: torch.Tensor, counted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GFP_STATELESS", "1")
+    MODELS.LAST_USED.clear()
+    image = photo.clone()
+    for _ in range(2):
+        with torch.inference_mode():
+            NODES.GFPRestorePhoto.execute(image=image, model="lite")
+    assert counted == ["detect", "restore_faces"] * 2
+    assert MODELS.LAST_USED == {}
+    memory = MODULES["memory"]
+    assert not any(entry[1]() is image for entry in memory.DETECTED._entries)
