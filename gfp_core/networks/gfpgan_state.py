@@ -82,17 +82,49 @@ def bilinear_to_clean(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     clean = {}
     for name, tensor in state.items():
-        factor = next((gain for pattern, gain in _GAINS if re.search(pattern, name)), 1.0)
-        if ".style_mlp." in name:
-            factor *= MAPPING_LR_MUL
-        if name.endswith(".weight") and tensor.dim() > 1 and ".constant_input." not in name:
-            out_channels = tensor.shape[1] if tensor.dim() == 5 else tensor.shape[0]
-            factor /= math.sqrt(tensor.numel() / out_channels)  # the run-time scale
+        factor = _factor(name, tensor)
         converted = tensor if factor == 1.0 else tensor.detach() * factor
         if name.endswith(".activate.bias"):
             converted = converted.view(1, -1, 1, 1)
         clean[_clean_name(name)] = converted
     return clean
+
+
+def clean_to_bilinear(
+    state: Mapping[str, Tensor], template: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Turn a state dict of `gfpgan.GFPGANClean` back into one of `gfpgan.GFPGANBilinear`.
+
+    The inverse of `bilinear_to_clean`, so that a released network can be fine-tuned in the form in
+    which it was trained. Exact but for rounding.
+
+    Args:
+        state: the state dict of the clean form; it is not changed.
+        template: state dict of a bilinear network of the same size, for names and shapes.
+
+    Returns:
+        Tensors under the names of ``template``; those that ``state`` lacks are missing.
+    """
+    bilinear = {}
+    for name, like in template.items():
+        tensor = state.get(_clean_name(name))
+        if tensor is None:
+            continue
+        if tensor.numel() == like.numel():  # else its shape is for whoever loads it to name
+            tensor = tensor.detach().view(like.shape) / _factor(name, like)
+        bilinear[name] = tensor
+    return bilinear
+
+
+def _factor(name: str, tensor: Tensor) -> float:
+    """Compute what a tensor of the bilinear form is multiplied by in the clean one."""
+    factor = next((gain for pattern, gain in _GAINS if re.search(pattern, name)), 1.0)
+    if ".style_mlp." in name:
+        factor *= MAPPING_LR_MUL
+    if name.endswith(".weight") and tensor.dim() > 1 and ".constant_input." not in name:
+        out_channels = tensor.shape[1] if tensor.dim() == 5 else tensor.shape[0]
+        factor /= math.sqrt(tensor.numel() / out_channels)  # the run-time scale
+    return factor
 
 
 def _clean_name(name: str) -> str:

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from .equalized import EqualConv2d, EqualConvUp, EqualLinear, conv_layer, down_layer, plain_conv
 from .gpen import infer_hyperparameters
+from .prior import to_basicsr, to_feature_generator
 from .state import describe_difference, load_exactly
 from .stylegan2 import GPEN_FORM, FeatureGenerator, channel_table
 
@@ -201,8 +202,11 @@ class PoseVaried(nn.Module):
     def load_prior(self, state: Mapping[str, Tensor]) -> None:
         """Take the generator from a `gpen.GPEN` of the same size and widths (section 4.2).
 
+        A StyleGAN2 generator serves as well; it may be larger.
+
         Args:
-            state: GPEN's state dict; it is not changed.
+            state: GPEN's state dict, or that of a generator in rosinality's, BasicSR's or NVIDIA's
+                naming, see ``prior.py``; it is not changed.
 
         Raises:
             ValueError: its generator is another one; says what differs.
@@ -213,6 +217,9 @@ class PoseVaried(nn.Module):
             for key, tensor in state.items()
             if key.startswith(prefix)
         }
+        plain = to_basicsr(state) or state
+        if "constant_input.weight" in plain:
+            prior = to_feature_generator(plain, self.generator.state_dict())
         difference = describe_difference(self.generator.state_dict(), prior)
         if difference:
             raise ValueError(f"not the prior of this {type(self).__name__}: {difference}")

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ..networks.discriminators import ComponentDiscriminator, StyleGAN2Discriminator
-from ..networks.gfpgan import GFPGAN
+from ..networks.gfpgan import GFPGAN, GFPGANBilinear
+from ..networks.gfpgan_state import clean_to_bilinear
 from ..networks.hq_dictionary import HQDictionary
 from ..networks.patch_discriminator import PatchDiscriminator
 from ..networks.pose_varied import PoseVaried
+from ..networks.prior import to_basicsr
 from ..networks.registry import ARCHITECTURES
 from ..networks.restoreformer import Codec, RestoreFormer
 from ..networks.state import describe_difference
@@ -71,9 +73,10 @@ def build_generator(recipe: Recipe) -> nn.Module:
 def start_from(net: nn.Module, path: str) -> None:
     """Load what a network's training begins with, in place.
 
-    A checkpoint of the same network, or of its prior: for GFP-GAN a StyleGAN2 generator (bare or
-    as another GFP-GAN's ``stylegan_decoder``), for the pose-varied network GPEN, for RestoreFormer
-    its dictionary.
+    A checkpoint of the same network, or of its prior: for GFP-GAN a StyleGAN2 generator (bare, in
+    rosinality's, BasicSR's or NVIDIA's naming, or as another GFP-GAN's ``stylegan_decoder``), for
+    the pose-varied network GPEN or such a generator, for RestoreFormer its dictionary. For the
+    bilinear form of GFP-GAN its clean one, as released, is the same network.
 
     Raises:
         ValueError: the file cannot be read or fits none of these; says why.
@@ -88,7 +91,14 @@ def start_from(net: nn.Module, path: str) -> None:
         net.load_state_dict(state)
     elif isinstance(net, PoseVaried):
         net.load_prior(state)
+    elif isinstance(net, GFPGANBilinear) and "conv_body_first.weight" in state:
+        bilinear = clean_to_bilinear(state, net.state_dict())
+        difference = describe_difference(net.state_dict(), bilinear)
+        if difference:
+            raise ValueError(f"{path} is not the clean form of this network: {difference}")
+        net.load_state_dict(bilinear)
     elif isinstance(net, GFPGAN):
+        state = to_basicsr(state) or state
         module, prefix = net.stylegan_decoder, "stylegan_decoder."
         own = module.state_dict()
         bare = {key.removeprefix(prefix): value for key, value in state.items()}
