@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -145,7 +146,7 @@ def load_parser(
             architecture = reference.entry.architecture
     if architecture in mediapipe_parsing.NETWORKS or is_graph(path):
         try:
-            return FaceParser(mediapipe_parsing.load(path, architecture))
+            return FaceParser(mediapipe_parsing.load(Path(path), architecture))
         except ValueError as error:
             raise WeightsError(str(error)) from error
     state, _ = load_state_dict(path)

@@ -52,7 +52,8 @@ class Upscaler:
     @property
     def device(self) -> torch.device:
         """Where the network is, and therefore runs."""
-        return self.model.device
+        device: torch.device = self.model.device
+        return device
 
     @torch.no_grad()  # not inference mode, for faces are pasted into the result in place
     def enlarge(

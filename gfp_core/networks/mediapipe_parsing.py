@@ -9,6 +9,7 @@ for every pixel. They run on the CPU.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -85,7 +86,7 @@ class FaceMesh(nn.Module):
         super().__init__()
         for size, count in _MESHES.items():
             shapes = [(1, 3, size, size), (1, size, size, 3)]
-            shape = net.first_fit(shapes, lambda outputs, n=count: _points(outputs, n) is not None)
+            shape = net.first_fit(shapes, partial(_has_points, count))
             if shape is not None:
                 self._net, self._shape, self._count = net, shape, count
                 return
@@ -127,9 +128,9 @@ class SelfieMulticlass(nn.Module):
         """Score the parts of crops (N, 3, S, S), RGB in [0, 1]: (N, CLASSES, S, S)."""
         rows = []
         for crop in crops.cpu().float():
-            scores = _selfie_scores(self._net.run(_shaped(crop, _SELFIE_SIZE, self._shape)))
-            assert scores is not None
-            rows.append(torch.from_numpy(scores))
+            row = _selfie_scores(self._net.run(_shaped(crop, _SELFIE_SIZE, self._shape)))
+            assert row is not None
+            rows.append(torch.from_numpy(row))
         known = torch.stack(rows).to(crops.device)
         known = F.interpolate(known, crops.shape[2:], mode="bilinear", align_corners=False)
         scores = known.new_full((len(crops), CLASSES, *crops.shape[2:]), _ABSENT)
@@ -179,14 +180,19 @@ def _points(outputs: list[Array], count: int) -> Array | None:
     return None
 
 
+def _has_points(count: int, outputs: list[Array]) -> bool:
+    return _points(outputs, count) is not None
+
+
 def _selfie_scores(outputs: list[Array]) -> Array | None:
     """Select the scores (6, 256, 256) among outputs; None if there are none."""
     side, classes = _SELFIE_SIZE, len(_SELFIE)
     for output in outputs:
         if output.shape == (1, classes, side, side):
-            return output[0]
+            return np.asarray(output[0])
         if output.shape == (1, side, side, classes):
-            return np.ascontiguousarray(output[0].transpose(2, 0, 1))
+            classes_first: Array = np.ascontiguousarray(output[0].transpose(2, 0, 1))
+            return classes_first
     return None
 
 
