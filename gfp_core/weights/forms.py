@@ -25,8 +25,9 @@ _GROWTH, _ALWAYS_ALLOWED = 4, 16 * 2**20
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 _ONNX = (
-    "an ONNX network; of these only the catalogue's own are used, by their names (gfp weights "
-    "list): look for the .pth or .safetensors file of the model"
+    "an ONNX network; restorers are read from .pth and .safetensors files alone (GPEN's are "
+    "GPEN-BFR-512.pth and so on; for GFPGAN-1024 there is none that fits), other networks in ONNX "
+    "by the names of the catalogue: gfp weights list"
 )
 _BY_START = (
     (b"version https://git-lfs", "a Git LFS pointer; fetch the file it stands for (git lfs pull)"),
