@@ -99,12 +99,12 @@ def prepare_prompt(request: dict[str, Any]) -> dict[str, Any]:
     prompt = request.get("prompt")
     for entry in prompt.values() if isinstance(prompt, dict) else ():
         inputs = entry.get("inputs") if isinstance(entry, dict) else None
-        known = by_class.get(str(entry.get("class_type"))) if isinstance(inputs, dict) else None
-        if known is None:
+        replacement = by_class.get(str(entry.get("class_type"))) if inputs else None
+        if replacement is None or not isinstance(inputs, dict):
             continue
         entry.setdefault("_meta", {})
-        for name, value in known.defaults:
+        for name, value in replacement.defaults:
             inputs.setdefault(name, value)
-        if known.model in inputs:
-            inputs[known.model] = folders.translate("restorer", inputs[known.model])
+        if replacement.model in inputs:
+            inputs[replacement.model] = folders.translate("restorer", inputs[replacement.model])
     return request

@@ -34,7 +34,7 @@ def digest(tensor: Tensor | None) -> str:
         return ""
     content = tensor.detach().cpu().contiguous()
     hashed = hashlib.blake2b(repr((content.dtype, content.shape)).encode(), digest_size=16)
-    hashed.update(memoryview(content.view(torch.uint8).numpy()))
+    hashed.update(content.view(torch.uint8).numpy().data)
     return hashed.hexdigest()
 
 

@@ -98,7 +98,7 @@ def save_previews(frames: Tensor) -> list[dict[str, str]]:
         pixels = (_reduced(frame, side) * 255).round().clamp(0, 255).byte().cpu().numpy()
         has_alpha = pixels.shape[-1] == 4
         name = f"GFP_{letters}_{index:05}.{'webp' if has_alpha else 'jpg'}"
-        options = {"quality": 95} | ({"method": 0} if has_alpha else {"subsampling": 0})
+        options: dict[str, Any] = {"quality": 95, "method" if has_alpha else "subsampling": 0}
         Image.fromarray(pixels).save(folder / name, **options)
         saved.append({"filename": name, "subfolder": "", "type": "temp"})
     return saved
