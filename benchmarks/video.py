@@ -27,8 +27,8 @@ Pixels = NDArray[np.float32]
 def portrait(path: Path, side: int = 240) -> Pixels:
     """Return a photograph as (side, side, 3), as sharp as at half that size."""
     pixels = cv2.imread(str(path))[:, :, ::-1]
-    edge = min(pixels.shape[:2])
-    top, left = (pixels.shape[0] - edge) // 3, (pixels.shape[1] - edge) // 2
+    edge = min(pixels.shape[:2]) // 2  # head and shoulders of a portrait
+    top, left = edge // 12, (pixels.shape[1] - edge) // 2
     pixels = pixels[top : top + edge, left : left + edge]
     small = cv2.resize(pixels, (side // 2, side // 2), interpolation=cv2.INTER_AREA)
     return cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC).astype(np.float32) / 255
@@ -137,11 +137,16 @@ def measure(restorer: FaceRestorer, clean: list[Pixels]) -> tuple[list[float], l
 
 
 def strip(rows: list[list[Pixels]], columns: list[int]) -> Pixels:
-    """Return a film strip: before, frame by frame, in order; below each, four times the change."""
+    """Return a film strip: before, frame by frame, in order; below each, what changed.
+
+    The change since the frame before is shown of means over 8 x 8 pixels, sixteen times as strong.
+    """
     lines = []
     for frames in rows:
-        lines.append(np.concatenate([frames[index] for index in columns], axis=1))
-        changes = [0.5 + 4 * (frames[index] - frames[index - 1]) for index in columns]
+        parts = [frame[20:220, 70:250] for frame in frames]
+        lines.append(np.concatenate([parts[index] for index in columns], axis=1))
+        means = [cv2.blur(part, (8, 8)) for part in parts]
+        changes = [0.5 + 16 * (means[index] - means[index - 1]) for index in columns]
         lines.append(np.concatenate(changes, axis=1))
     return np.concatenate(lines).clip(0, 1)
 
