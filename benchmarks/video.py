@@ -27,8 +27,8 @@ Pixels = NDArray[np.float32]
 def portrait(path: Path, side: int = 240) -> Pixels:
     """Return a photograph as (side, side, 3), as sharp as at half that size."""
     pixels = cv2.imread(str(path))[:, :, ::-1]
-    edge = min(pixels.shape[:2]) // 2  # head and shoulders of a portrait
-    top, left = edge // 12, (pixels.shape[1] - edge) // 2
+    edge = min(pixels.shape[:2])
+    top, left = (pixels.shape[0] - edge) // 3, (pixels.shape[1] - edge) // 2
     pixels = pixels[top : top + edge, left : left + edge]
     small = cv2.resize(pixels, (side // 2, side // 2), interpolation=cv2.INTER_AREA)
     return cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC).astype(np.float32) / 255
@@ -156,7 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("faces", type=Path, nargs=2)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--frames", type=int, default=20)
     arguments = parser.parse_args()
     people = [portrait(path) for path in arguments.faces]
     restorer = FaceRestorer.load()
