@@ -258,7 +258,7 @@ def _responding(url: str, headers: dict[str, str]) -> Iterator[tuple[Any, Iterat
 
     session: Any = get_session()
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-    if hasattr(session, "iter_content") or not hasattr(session, "stream"):
+    if not callable(getattr(session, "stream", None)):  # a requests.Session has a flag of that name
         with session.get(url, headers=headers, timeout=timeout, stream=True) as response:
             yield response, response.iter_content(1024)  # small, for it waits until one is full
         return

@@ -64,6 +64,15 @@ def test_fresh_download(weights: Make, hub: Any, folder: Path, content: bytes) -
     assert len(hub.requests) == asked, "nothing is asked for what is there"
 
 
+def test_the_session_of_an_older_huggingface_hub_serves(
+    weights: Make, hub: Any, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its version 1 that is a requests.Session, whose `stream` is a flag, not a method."""
+    requests = pytest.importorskip("requests")
+    monkeypatch.setattr("huggingface_hub.utils.get_session", requests.Session)
+    assert weights().get("net").read_bytes() == content
+
+
 def test_the_token_goes_to_the_hub_and_nowhere_else(weights: Make, hub: Any) -> None:
     hub.hide_hash = True  # so that the first source is transferred, refused, and the next is asked
     plain = {"url": f"{hub.address}/plain/other/net.onnx"}
