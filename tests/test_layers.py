@@ -12,6 +12,7 @@ DEVELOPERS_ONLY = (
     "gfp_core.evaluation",
     "gfp_core.metrics",
     "gfp_core.training",
+    "gfp_core.wild",
 )
 
 
