@@ -51,7 +51,8 @@ def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
         "--degradation",
         default="lite",
         metavar="RECIPE",
-        help="whose degradation (default: %(default)s, GFP-GAN's of the paper without colours)",
+        help="whose degradation (default: %(default)s, GFP-GAN's of the paper without colors), or "
+        "a kind: clean, mild, paper, severe, wild",
     )
     parser.add_argument("--values", choices=("paper", "released"), default="paper")
     parser.add_argument("--seed", type=int, default=0, help="of the degradation (default: 0)")
@@ -83,6 +84,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     Raises:
         CannotStart: the command makes no sense, or a network cannot be loaded.
     """
+    from .. import wild
     from ..evaluation import report, testset
     from ..io.atomic import write_text
     from ..training.recipes import load_recipe
@@ -92,7 +94,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         arguments, options.networks.detector, options.runtime.device
     )
     restorers = _restorers(arguments.model or ["lite"], device, weights)
-    recipe = load(load_recipe, arguments.degradation, arguments.values)
+    kind = arguments.degradation if arguments.degradation in wild.KINDS else None
+    recipe = None if kind else load(load_recipe, arguments.degradation, arguments.values)
     with console.progress("pictures") as progress:
         faces: TestSet = load(
             testset.load_faces,
@@ -102,14 +105,17 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             aligned=arguments.aligned,
             progress=progress,
         )
-    methods: dict[str, Tensor] = (
-        {"input": faces.faces}
-        if arguments.real
-        else testset.degraded(faces, recipe.degradation, arguments.seed)
-    )
+    truth: Tensor | None = None if arguments.real else faces.faces
+    methods: dict[str, Tensor]
+    if arguments.real:
+        methods = {"input": faces.faces}
+    elif recipe is None:
+        bad, truth = testset.degraded_as(faces, arguments.degradation, arguments.seed)
+        methods = {"input": bad}
+    else:
+        methods = testset.degraded(faces, recipe.degradation, arguments.seed)
     with console.progress("models") as progress:
         methods.update(testset.restored(methods["input"], restorers, progress=progress))
-    truth = None if arguments.real else faces.faces
     metrics, left_out = report.available_metrics(
         truth=truth is not None,
         face_api=arguments.face_descriptor or load(weights.locate, "face-descriptor"),
@@ -192,26 +198,29 @@ def _fid(
 
 
 def _heading(arguments: argparse.Namespace, recipe: Any, faces: TestSet) -> str:
+    from .. import wild
+
     side = faces.faces.shape[-1]
     where = f"{len(faces.names)} faces of {side} px from {arguments.faces}"
     if arguments.real:
         return f"{where}, as they are.\n\n"
-    degradation = recipe.degradation
+    name = arguments.degradation
+    if name == wild.WILD:
+        return f"{where}, degraded as in the open (wild), seed {arguments.seed}.\n\n"
+    degradation = wild.NAMED[name] if recipe is None else recipe.degradation
+    what = f"range {name}" if recipe is None else f"recipe {name} ({arguments.values})"
     ranges = ", ".join(
         [
-            f"{name} {list(getattr(degradation, name))}"
-            for name in ("sigma", "scale", "noise", "quality")
+            f"{key} {list(getattr(degradation, key))}"
+            for key in ("sigma", "scale", "noise", "quality")
         ]
         + [
-            f"{name} {value}"
-            for name, value in vars(degradation).items()
+            f"{key} {value}"
+            for key, value in vars(degradation).items()
             if isinstance(value, float) and value
         ]
     )
-    return (
-        f"{where}, degraded as in the recipe {arguments.degradation} ({arguments.values}), "
-        f"seed {arguments.seed}: {ranges}.\n\n"
-    )
+    return f"{where}, degraded as in the {what}, seed {arguments.seed}: {ranges}.\n\n"
 
 
 def _sheets(out: Path, rows: dict[str, Tensor], count: int) -> None:

@@ -21,6 +21,7 @@ from ..metrics.landmarks import LandmarkDistance
 from ..metrics.lpips import LPIPS, Trunk
 from ..metrics.niqe import niqe
 from ..metrics.pixels import check_images, check_pair
+from ..metrics.tones import ToneDistance
 
 logger = logging.getLogger(__name__)
 
@@ -85,9 +86,12 @@ def available_metrics(
             degrees = metrics["Deg ↓"]
             metrics["IDD ↓"] = lambda a, b: torch.deg2rad(degrees(a, b))
         if detector is None:
-            left_out.append("landmark distance is left out: there is no detector")
+            left_out.append("landmark distance, skin and eyes are left out: there is no detector")
         else:
             metrics["landmark distance ↓"] = LandmarkDistance(detector)
+            metrics["skin ↓"] = ToneDistance(detector, "skin")
+            metrics["eyes ↓"] = ToneDistance(detector, "eyes")
+            metrics["eyes' pair ↓"] = ToneDistance(detector, "pair")
     return metrics, left_out
 
 

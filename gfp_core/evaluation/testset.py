@@ -20,6 +20,7 @@ from ..io.atomic import open_atomic
 from ..io.images import SUFFIXES, read_image, to_frames
 from ..restore import Restorer
 from ..training.pack import INDEX, FacePack
+from ..wild import degrade_as
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +109,27 @@ def degraded(test_set: TestSet, ranges: DegradationRanges, seed: int = 0) -> dic
         )
         for name, how in ways.items()
     }
+
+
+def degraded_as(test_set: TestSet, kind: str, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """The test set degraded in the way of a kind.
+
+    Args:
+        test_set: clean faces.
+        kind: one of `wild.KINDS`.
+        seed: with the face's number it seeds what is drawn for it.
+
+    Returns:
+        What restorers see, and what they ought to give, (N, 3, S, S) float32 RGB in [0, 1] each;
+        the second is the test set, but for faces of ``wild`` that lost their colors.
+    """
+    levels = (test_set.faces * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    pairs = [
+        degrade_as(kind, np.ascontiguousarray(face), np.random.default_rng((seed, i)))
+        for i, face in enumerate(levels)
+    ]
+    bad, good = (torch.stack([_to_tensor(pair[part]) for pair in pairs]) for part in (0, 1))
+    return bad, good
 
 
 def restored(

@@ -89,6 +89,14 @@ def test_from_photographs_to_a_table(photos, tmp_path, capsys, monkeypatch):
     assert main([*evaluate, "--device", "cpu", "--seed", "1"]) == OK
     assert [path.read_bytes() for path in saved] != first
 
+    assert main([*evaluate, "--device", "cpu", "--degradation", "mild"]) == OK
+    text = (out / "results.md").read_text()
+    assert "range mild, seed 0: sigma [1.0, 3.0], scale [1.0, 3.0]" in text
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
+    assert rows == ["", "input", "own", "ground truth"]
+    assert main([*evaluate, "--device", "cpu", "--degradation", "wild"]) == OK
+    assert "in the open (wild), seed 0." in (out / "results.md").read_text()
+
     assert main([*evaluate, "--device", "cpu", "--real"]) == OK
     text = (out / "results.md").read_text()
     assert "3 faces of 192 px" in text
