@@ -20,7 +20,9 @@ class PatchDiscriminator(nn.Module):
     """Convolutions of 4 x 4 that judge overlapping patches, of 70 x 70 pixels by default.
 
     Of the layers the first ``n_layers`` halve the resolution. All but the first and the last have
-    batch normalization, which takes the place of their bias. Weights begin as N(0, 0.02).
+    batch normalization, which takes the place of their bias. Weights begin as N(0, 0.02). With
+    ``plain`` there is none, for batches of few windows, and the weights of all but the last begin
+    as He et al. (2015) say, or the signal of so small weights would fade.
 
     Raises:
         ValueError: there is not at least one layer.
@@ -30,6 +32,7 @@ class PatchDiscriminator(nn.Module):
         self,
         ndf: int = 64,  # width of the first layer; doubled by each further one, up to 8 times
         n_layers: int = 3,  # that halve the resolution
+        plain: bool = False,  # without normalization
     ) -> None:
         super().__init__()
         if n_layers < 1:
@@ -39,15 +42,16 @@ class PatchDiscriminator(nn.Module):
         for layer in range(1, n_layers + 1):
             before, width = width, ndf * min(2**layer, 8)
             stride = 2 if layer < n_layers else 1
-            layers += [
-                nn.Conv2d(before, width, 4, stride=stride, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.LeakyReLU(0.2),
-            ]
+            conv = nn.Conv2d(before, width, 4, stride=stride, padding=1, bias=plain)
+            norm = [] if plain else [nn.BatchNorm2d(width)]
+            layers += [conv, *norm, nn.LeakyReLU(0.2)]
         self.main = nn.Sequential(*layers, nn.Conv2d(width, 1, 4, padding=1))
         for module in self.main:
             if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, 0.0, 0.02)
+                if plain and module is not self.main[-1]:
+                    nn.init.kaiming_normal_(module.weight, a=0.2)
+                else:
+                    nn.init.normal_(module.weight, 0.0, 0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.BatchNorm2d):

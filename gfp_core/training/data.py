@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from ..degradation import DegradationRanges, apply_to_batch, degrade, draw
+from ..wild import degrade_as, draw_kind
 from .pack import FacePack
 from .recipes import Data
 from .regions import move
@@ -107,6 +108,8 @@ class FacePairs(Dataset[Pair]):
             )
         self.pack, self.faces, self.data, self.ranges = pack, faces, data, ranges
         self.seed, self.length = seed, length
+        weights = np.array([pack.faces[i].weight for i in faces])
+        self._shares = None if (weights == weights[0]).all() else weights / weights.sum()
 
     def __len__(self) -> int:
         return self.length
@@ -114,10 +117,17 @@ class FacePairs(Dataset[Pair]):
     def __getitem__(self, index: int) -> Pair:
         """Sample ``index``."""
         rng = np.random.default_rng((self.seed, index))
-        face = self.faces[rng.integers(len(self.faces))]
+        if self._shares is None:
+            face = self.faces[rng.integers(len(self.faces))]
+        else:
+            face = self.faces[rng.choice(len(self.faces), p=self._shares)]
         clean, regions = augment(self.pack.picture(face), self.pack.regions(face), rng, self.data)
-        degrade_now = self.data.degraded and self.data.degrade_on == "workers"
-        bad = degrade(clean, rng, self.ranges) if degrade_now else clean
+        here = self.data.degraded and self.data.degrade_on == "workers"
+        bad = clean
+        if here and self.data.mixture:
+            bad, clean = degrade_as(draw_kind(rng, self.data.mixture), clean, rng)
+        elif here:
+            bad = degrade(clean, rng, self.ranges)
         return Pair(
             to_tensor(bad), to_tensor(clean), torch.from_numpy(regions), torch.tensor(index)
         )

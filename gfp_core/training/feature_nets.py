@@ -120,6 +120,11 @@ class IdentityFeatures(nn.Module):
         descriptors: Tensor = self.descriptor(inner_face(images))
         return descriptors
 
+    def activations(self, images: Tensor) -> list[Tensor]:
+        """(N, 3, S, S) aligned RGB in [0, 1] -> the net's features of the inner face, full size."""
+        found: list[Tensor] = self.descriptor.activations(inner_face(images, resize=False))
+        return found
+
 
 def load_perceptual(name: str, path: str = "") -> nn.Module:
     """The net of the perceptual loss.

@@ -187,6 +187,42 @@ def identity(restored: Tensor, clean: Tensor, distance: Distance = l1) -> Tensor
     return distance(first, second.detach())
 
 
+def descriptor(restored: Sequence[Tensor], clean: Sequence[Tensor]) -> Tensor:
+    """Squared distance of features whose C channels at each place are scaled to length 1.
+
+    Args:
+        restored: features of the restored faces, (B, C, h, w) a layer.
+        clean: of the clean ones; no gradient goes to them.
+
+    Returns:
+        Scalar in [0, 4]: the mean over pictures, places and layers.
+    """
+    parts = []
+    for one, other in zip(restored, clean, strict=True):
+        apart = F.normalize(one.float(), dim=1, eps=1e-6) - F.normalize(
+            other.detach().float(), dim=1, eps=1e-6
+        )
+        parts.append(apart.square().sum(dim=1).mean())
+    return torch.stack(parts).mean()
+
+
+def tone(restored: Tensor, clean: Tensor, side: int) -> Tensor:
+    """L1 of lightness and hue of pictures without their detail.
+
+    Hue counts four times: a brown eye that comes out grey is as dark as before.
+
+    Args:
+        restored: (B, 3, H, W) RGB.
+        clean: likewise.
+        side: of the pictures that are compared, by averaging, in pixels.
+    """
+    small = F.adaptive_avg_pool2d((restored - clean).float(), side)
+    red, green, blue = small.unbind(dim=1)
+    light = (red + green + blue) / 3
+    hue = (red - green).abs() + (blue - (red + green) / 2).abs()
+    return (light.abs() + 4 * hue / 2).mean()
+
+
 def prior_match(z: Tensor, priors: Tensor) -> Tensor:
     """Features to the dictionary's entries, RestoreFormer eq. 10.
 

@@ -12,7 +12,7 @@ from . import losses
 from .feature_nets import VGGFeatures, load_identity, load_perceptual
 from .models import Restored, last_layer
 from .recipes import Recipe
-from .regions import COMPONENTS, crop_regions
+from .regions import COMPONENTS, crop_regions, cut_windows
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Objective(nn.Module):
             nets = recipe.nets
             self.perceptual = perceptual or load_perceptual(nets.perceptual, nets.perceptual_file)
             self.perceptual.requires_grad_(False)
-        if "identity" in terms:
+        if "identity" in terms or "descriptor" in terms:
             self.identity = identity or load_identity(recipe.nets.identity_file)
             self.identity.requires_grad_(False)
 
@@ -61,6 +61,7 @@ class Objective(nn.Module):
         net: nn.Module,
         discriminator: nn.Module | None,
         components: nn.ModuleDict | None,
+        windows: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What the network minimizes at a step.
 
@@ -72,6 +73,8 @@ class Objective(nn.Module):
             net: the network, of which only the last layer is looked at.
             discriminator: of whole pictures.
             components: discriminators of eyes and mouth.
+            windows: what of the pictures the perceptual net and the discriminator see, from
+                `regions.draw_windows`; None for all.
 
         Returns:
             The sum, and the terms before their weights, by name.
@@ -83,13 +86,24 @@ class Objective(nn.Module):
         if self._counts("pyramid", step):
             terms["pyramid"] = losses.pyramid(restored.pyramid, clean)
         if self._counts("perceptual", step) or self._counts("style", step):
-            terms.update(self._perceptual(image, clean))
+            terms.update(self._perceptual(self.seen(image, windows), self.seen(clean, windows)))
         if self._counts("identity", step):
             assert self.identity is not None
             distance = losses.DISTANCES[self.loss.identity_distance]
             with torch.no_grad():
                 truth = self.identity(clean * 0.5 + 0.5)
             terms["identity"] = losses.identity(self.identity(image * 0.5 + 0.5), truth, distance)
+        if self._counts("descriptor", step):
+            net_of_faces: Any = self.identity
+            with torch.no_grad():
+                wanted = net_of_faces.activations(clean * 0.5 + 0.5)
+            terms["descriptor"] = losses.descriptor(
+                net_of_faces.activations(image * 0.5 + 0.5), wanted
+            )
+        if self._counts("tone", step):
+            terms["tone"] = losses.tone(image, clean, max(1, image.shape[2] // 32))
+        if self._counts("eye_tone", step) or self._counts("parts", step):
+            terms.update(self._parts(image, clean, regions))
         if self._counts("component", step) or self._counts("component_style", step):
             assert components is not None
             terms.update(self._components(image, clean, regions, components))
@@ -98,7 +112,7 @@ class Objective(nn.Module):
             total = total + self._weight(name, step) * term
         if self._counts("adversarial", step):
             assert discriminator is not None
-            fake = discriminator(image)
+            fake = discriminator(self.seen(image, windows))
             hinge = self.recipe.discriminator.loss == "hinge"
             adversarial = (losses.generator_hinge if hinge else losses.generator_logistic)(fake)
             weight: Tensor | float = self._weight("adversarial", step)
@@ -112,6 +126,12 @@ class Objective(nn.Module):
             terms["adversarial"] = adversarial
             total = total + weight * adversarial
         return total, terms
+
+    def seen(self, images: Tensor, windows: Tensor | None) -> Tensor:
+        """What the perceptual net and the judge of pictures see of (B, 3, S, S)."""
+        if windows is None:
+            return images
+        return cut_windows(images, windows, self.recipe.data.window)
 
     def _weight(self, name: str, step: int) -> float:
         term: Any = getattr(self.loss, name)
@@ -134,6 +154,13 @@ class Objective(nn.Module):
         terms = {"perceptual": losses.features(features, truth, distance, weights)}
         if self.loss.style.weight:
             terms["style"] = losses.style(features, truth, distance, weights)
+        return terms
+
+    def _parts(self, image: Tensor, clean: Tensor, regions: Tensor) -> dict[str, Tensor]:
+        pairs = [*zip(crop_regions(image, regions), crop_regions(clean, regions), strict=True)]
+        tones = [losses.tone(one, other, 16) for one, other in pairs[:2]]
+        terms = {"parts": torch.stack([losses.l1(one, other) for one, other in pairs]).mean()}
+        terms["eye_tone"] = torch.stack(tones).mean()
         return terms
 
     def _components(

@@ -38,6 +38,8 @@ class PackedFace:
     start: int
     length: int
     """Where its coded picture lies in ``faces.bin``, in bytes."""
+    weight: float = 1.0
+    """How often a training takes it, beside the others."""
 
 
 class FacePack:

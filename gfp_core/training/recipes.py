@@ -106,6 +106,14 @@ class Losses:
     """Factor on the widths of the component discriminators."""
     identity: Term = Term()
     identity_distance: str = "l1"
+    descriptor: Term = Term()
+    """Features of the identity net on the inner face, scaled to length 1 at each place."""
+    tone: Term = Term()
+    """Colors of the picture at a thirty-second of its size, see `losses.tone`: skin and light."""
+    eye_tone: Term = Term()
+    """Colors of the eyes' patches at 16 x 16 px: the irises."""
+    parts: Term = Term()
+    """L1 of the patches of eyes and mouth, mean over the three: they are small, and looked at."""
     codebook: Term = Term()
     commitment: Term = Term()
     prior: Term = Term()
@@ -179,6 +187,20 @@ class Data:
     """Most that it is moved, as a share of its side."""
     tint: bool = False
     """Change exposure, contrast and cast, of both faces of a pair."""
+    mixture: dict[str, float] = field(default_factory=dict)
+    """Shares of the kinds of degradation of `wild.KINDS`; empty for ``degradation`` alone."""
+    window: int = 0
+    """Side in pixels of the square that the perceptual net and the judge of pictures see, about an
+    eye, the mouth or anywhere in the middle of the face; 0 for the whole picture."""
+
+    def __post_init__(self) -> None:
+        from ..wild import check_mixture
+
+        check_mixture(self.mixture)
+        if self.mixture and self.degrade_on == "device":
+            raise ValueError("data.mixture is made by workers: set data.degrade_on to workers")
+        if not 0 <= self.window <= self.size:
+            raise ValueError(f"data.window is from 0 to {self.size} px, not {self.window}")
 
 
 @dataclass(frozen=True)

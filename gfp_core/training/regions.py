@@ -81,6 +81,37 @@ def move(
     return moved.astype(np.float32)
 
 
+def draw_windows(regions: Tensor, side: int, size: int, seed: int) -> Tensor:
+    """Where the judges look closely: about an eye or the mouth, or anywhere in the face's middle.
+
+    Args:
+        regions: (B, 3, 3) in pixels of the faces.
+        side: of the windows in pixels.
+        size: of the faces in pixels.
+        seed: of the step.
+
+    Returns:
+        (B, 2) int64: left and top of each window, which lies within the face's picture.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    batch = len(regions)
+    component = torch.randint(0, 2 * len(COMPONENTS), (batch,), generator=generator)
+    anywhere = torch.rand(batch, 2, generator=generator) * 0.8 * size + 0.1 * size
+    about = regions.cpu()[torch.arange(batch), component % len(COMPONENTS), :2]
+    about = about + (torch.rand(batch, 2, generator=generator) - 0.5) * side / 2
+    middle = torch.where(component[:, None] < len(COMPONENTS), about, anywhere)
+    return (middle - side / 2).round().long().clamp(0, size - side)
+
+
+def cut_windows(images: Tensor, corners: Tensor, side: int) -> Tensor:
+    """The windows of `draw_windows`: (B, C, S, S) -> (B, C, side, side)."""
+    rows = [
+        image[:, y : y + side, x : x + side]
+        for image, (x, y) in zip(images, corners.tolist(), strict=True)
+    ]
+    return torch.stack(rows)
+
+
 def crop_regions(images: Tensor, regions: Tensor, sides: Sequence[int] = SIDES) -> list[Tensor]:
     """The patches of eyes and mouth, by ROI align (differentiable, in float32).
 

@@ -28,6 +28,7 @@ from .objective import Objective
 from .pack import FacePack
 from .processes import Processes
 from .recipes import Recipe, Schedule
+from .regions import draw_windows
 
 logger = logging.getLogger(__name__)
 
@@ -196,6 +197,7 @@ class Trainer:
         clean = to_net(batch.clean.to(self.device)).contiguous(memory_format=channels)
         x = self._degraded(batch, clean).contiguous(memory_format=channels)
         regions = batch.regions.to(self.device)
+        windows = self._windows(regions)
         self._set_rates(step)
         judged = self.recipe.loss.adversarial.at(step) != 0 and self.discriminator is not None
         parts = self.recipe.loss.component, self.recipe.loss.component_style
@@ -206,7 +208,14 @@ class Trainer:
         with self._autocast():
             restored = models.restore(self.net, x, self._noise(step))
             loss, terms = self.objective.generator(
-                step, restored, clean, regions, self.net, self.discriminator, self.components
+                step,
+                restored,
+                clean,
+                regions,
+                self.net,
+                self.discriminator,
+                self.components,
+                windows,
             )
         self._descend("net", loss, self.net, terms, self.recipe.optimiser.clip)
         self._learning(self.discriminator, True)
@@ -214,10 +223,11 @@ class Trainer:
 
         fake = restored.image.detach()
         if judged and self.discriminator is not None:
+            seen = self.objective.seen(fake, windows), self.objective.seen(clean, windows)
             with self._autocast():
-                judging = self.objective.discriminator(self.discriminator, fake, clean)
+                judging = self.objective.discriminator(self.discriminator, *seen)
             loss = torch.stack([*judging.values()]).sum()
-            penalty = self.objective.penalty(step, self.discriminator, clean)
+            penalty = self.objective.penalty(step, self.discriminator, seen[1])
             if penalty is not None:
                 judging["r1"] = penalty
                 loss = loss + self.objective.penalty_weight * penalty
@@ -281,6 +291,13 @@ class Trainer:
         if data.degraded and data.degrade_on == "device":
             return self.pairs.degrade_batch(batch, self.device).mul_(2).sub_(1)
         return to_net(batch.degraded.to(self.device)) if data.degraded else clean
+
+    def _windows(self, regions: Tensor) -> Tensor | None:
+        data = self.recipe.data
+        if not data.window:
+            return None
+        seed = (self.recipe.run.seed << 40) + (self.processes.rank << 32) + self.step
+        return draw_windows(regions, data.window, data.size, seed)
 
     def _noise(self, step: int) -> torch.Generator | None:
         if not self.recipe.model.fresh_noise:

@@ -58,3 +58,15 @@ def test_it_is_built_from_its_tensors(ndf: int, n_layers: int) -> None:
 def test_it_needs_a_layer() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         PatchDiscriminator(n_layers=0)
+
+
+def test_without_normalization_the_signal_does_not_fade() -> None:
+    torch.manual_seed(0)
+    net = PatchDiscriminator(ndf=16, n_layers=3, plain=True).requires_grad_(False)
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in net.modules())
+    x = torch.randn(2, 3, 96, 96)
+    for layer in net.main[:-1]:
+        x = layer(x)
+        assert 0.3 < x.std() < 3
+    one, other = net(torch.randn(2, 3, 96, 96)), net(torch.randn(2, 3, 96, 96))
+    assert not torch.equal(one, other)

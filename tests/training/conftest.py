@@ -21,17 +21,23 @@ _CODEC = (
 MODELS = {
     "gfpgan": _GAN,
     "lite": _GAN,
+    "lite-wild": _GAN,
     "pose-varied": _GAN,
     "restoreformer-dictionary": _CODEC,
     "restoreformer": _CODEC,
 }
 JUDGES = {_GAN: "{ narrow = 0.0625 }", _CODEC: "{ ndf = 8, n_layers = 2 }"}
 """By model."""
+LATER = {
+    "lite": ("adversarial", "component", "component_style", "identity"),
+    "lite-wild": ("adversarial",),
+}
+"""Terms that come late, by recipe."""
+WINDOWED = ["discriminator.args={ ndf = 4, n_layers = 1, plain = true }", "data.window=16"]
 
 
 def tiny_recipe(name, *changes, values="paper", steps=4):
     """A recipe of the library, narrow, at 32 px, its later stages from the second step on."""
-    later = ["adversarial", "component", "component_style", "identity"] if name == "lite" else []
     return load_recipe(
         name,
         values,
@@ -49,7 +55,8 @@ def tiny_recipe(name, *changes, values="paper", steps=4):
             "run.log_every=1",
             "run.sheet_every=1000",
             "run.sheet_faces=1",
-            *(f"loss.{term}.start=1" for term in later),
+            *(f"loss.{term}.start=1" for term in LATER.get(name, ())),
+            *(WINDOWED if name == "lite-wild" else ()),
             *changes,
         ],
     )
@@ -94,6 +101,9 @@ class TinyIdentity(nn.Module):
 
     def forward(self, images):
         return self.net(images).flatten(1)
+
+    def activations(self, images):
+        return [self.net(images)]
 
 
 def tiny_objective(recipe):

@@ -90,6 +90,33 @@ def test_degrading_on_the_device_is_reproducible(pack):
     assert not torch.equal(first, batch.clean / 255)
 
 
+def test_a_face_of_more_weight_is_taken_more_often(pack_folder, tmp_path):
+    table = json.loads((pack_folder / INDEX).read_text())
+    table["faces"][1]["weight"] = 4.0
+    (tmp_path / INDEX).write_text(json.dumps(table))
+    (tmp_path / PICTURES).write_bytes((pack_folder / PICTURES).read_bytes())
+    pack = FacePack(tmp_path)
+    pairs = FacePairs(pack, [0, 1], Data(size=SIZE, mirror=False, degraded=False), PAPER)
+    second = torch.from_numpy(pack.centre(1)).permute(2, 0, 1)
+    taken = sum(torch.equal(pairs[i].clean, second) for i in range(100))
+    assert 68 < taken < 92
+
+
+def _psnr(pair):
+    apart = pair.degraded.numpy().astype(float) - pair.clean.numpy()
+    return 10 * np.log10(255**2 / np.mean(apart**2))
+
+
+def test_samples_follow_the_mixture(pack):
+    def degraded(mixture):
+        data = Data(size=SIZE, mirror=False, mixture=mixture)
+        return FacePairs(pack, [0], data, PAPER)[3]
+
+    clean, severe = degraded({"clean": 1}), degraded({"severe": 1.0})
+    assert _psnr(clean) > 26
+    assert _psnr(severe) < 22
+
+
 def test_processes_share_the_samples():
     first, second = (list(Steps(4, 12, 2, rank, 2)) for rank in (0, 1))
     assert first == [4, 5, 8, 9]

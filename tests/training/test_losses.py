@@ -144,3 +144,23 @@ def test_quantisation_terms_of_the_dictionary_and_the_prior_match(pair):
     assert found.commitment_loss.item() == pytest.approx(expected, rel=1e-4)
     a, b = pair
     assert losses.prior_match(a, b).item() == pytest.approx((a - b).square().mean().item())
+
+
+def test_descriptor_features_are_compared_at_each_place_whatever_their_length():
+    a = torch.tensor([[[[3.0]], [[0.0]]]])  # (1, 2, 1, 1): to the right, and up below
+    b = torch.tensor([[[[0.0]], [[5.0]]]], requires_grad=True)
+    assert losses.descriptor([a], [b]).item() == pytest.approx(2)
+    assert losses.descriptor([a, a], [b, 7 * a]).item() == pytest.approx(1)
+    losses.descriptor([b], [a]).backward()
+    assert b.grad.abs().sum() > 0
+
+
+def test_tone_sees_colors_and_no_detail():
+    flat = torch.zeros(1, 3, 64, 64)
+    stripes = flat.clone()
+    stripes[..., ::2], stripes[..., 1::2] = 0.5, -0.5
+    assert losses.tone(stripes, flat, 2).item() == pytest.approx(0)
+    assert losses.tone(flat + 0.25, flat, 2).item() == pytest.approx(0.25)
+    greener = flat.clone()
+    greener[:, 1] = 0.3
+    assert losses.tone(greener, flat, 2).item() == pytest.approx(0.1 + 2 * (0.3 + 0.15))

@@ -11,6 +11,7 @@ def test_every_recipe_is_complete(values):
     assert names() == [
         "gfpgan",
         "lite",
+        "lite-wild",
         "pose-varied",
         "restoreformer",
         "restoreformer-dictionary",
@@ -82,3 +83,16 @@ def test_recipe_files(tmp_path):
     file.write_text("about = ")
     with pytest.raises(ValueError, match="no TOML"):
         load_recipe(file)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("data.mixture.strange=1", "no kind strange; there are clean, mild, paper, severe, wild"),
+        ("data.mixture={ mild = -1 }", "a share of at least 0"),
+        ("data.mixture={ mild = 0 }", "above 0"),
+    ],
+)
+def test_a_mixture_that_cannot_be_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        load_recipe("lite", changes=[change])

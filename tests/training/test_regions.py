@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gfp_core.geometry import TEMPLATE
-from gfp_core.training.regions import crop_regions, move, regions_of
+from gfp_core.training.regions import crop_regions, cut_windows, draw_windows, move, regions_of
 
 
 def test_regions_of_68_landmarks_are_those_of_the_released_code():
@@ -67,3 +67,19 @@ def test_patches_show_their_region_and_pass_gradients():
     patches[1].sum().backward()
     assert image.grad[0, 0, 200, 300] > 0
     assert image.grad[0, 0, 200, 100] == 0
+
+
+def test_windows_lie_in_the_picture_and_show_the_parts_of_the_face():
+    regions = torch.tensor([[[80.0, 100, 20], [170, 100, 20], [128, 190, 30]]]).repeat(64, 1, 1)
+    corners = draw_windows(regions, 96, 256, seed=3)
+    assert torch.equal(corners, draw_windows(regions, 96, 256, seed=3))
+    assert not torch.equal(corners, draw_windows(regions, 96, 256, seed=4))
+    assert corners.min() >= 0
+    assert corners.max() <= 256 - 96
+    middles = corners + 48
+    for part in regions[0, :, :2]:
+        assert ((middles - part).abs().amax(dim=1) < 30).sum() > 5
+    pictures = torch.arange(256.0).expand(64, 1, 256, 256)  # a pixel's value is its column
+    cut = cut_windows(pictures, corners, 96)
+    assert cut.shape == (64, 1, 96, 96)
+    assert torch.equal(cut[:, 0, 0, 0], corners[:, 0].float())
