@@ -17,8 +17,8 @@ PLOTS = (
     ("features", ("perceptual",)),
     ("identity", ("identity",)),
     ("judge of the picture", ("discriminator", "adversarial")),
-    ("judges of eyes and mouth", ("discriminator_left_eye", "discriminator_mouth")),
-    ("validation PSNR, 6 faces", ("validation_psnr",)),
+    ("colors of eyes", ("eye_tone",)),
+    ("validation PSNR", ("validation_psnr",)),
 )
 _WINDOW = 5  # lines of the log that are averaged
 
