@@ -30,6 +30,27 @@ DETECTION_SHARE, RESTORATION_SHARE = 0.2, 0.9
 """How far the bar is after detection, and after restoration."""
 
 
+SEARCH_ALIASES = [
+    "face",
+    "face enhance",
+    "face enhancer",
+    "face detailer",
+    "face fix",
+    "face restoration",
+    "fix face",
+    "restore photo",
+    "restore face",
+    "upscale face",
+    "old photo",
+    "gfpgan",
+    "codeformer",
+    "restoreformer",
+    "gpen",
+    "reactor",
+]
+"""What people search for who mean this node."""
+
+
 class GFPRestorePhoto(Node):
     """Finds the faces of an image, restores them and pastes them back."""
 
@@ -45,24 +66,7 @@ class GFPRestorePhoto(Node):
             description="Finds the faces of an image, restores them and pastes them back without a "
             "seam. Images without a face come out as they are. Put it after VAE Decode, or after "
             "Load Image for an old photo.",
-            search_aliases=[
-                "face",
-                "face enhance",
-                "face enhancer",
-                "face detailer",
-                "face fix",
-                "face restoration",
-                "fix face",
-                "restore photo",
-                "restore face",
-                "upscale face",
-                "old photo",
-                "gfpgan",
-                "codeformer",
-                "restoreformer",
-                "gpen",
-                "reactor",
-            ],
+            search_aliases=SEARCH_ALIASES,
             is_output_node=True,
             inputs=[
                 io.Image.Input("image", tooltip="One image or a batch of frames, RGB or RGBA."),

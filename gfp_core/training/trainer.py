@@ -76,7 +76,7 @@ class Trainer:
         """
         self.recipe, self.run, self.processes = recipe, run, processes
         self.device = processes.device
-        settings, seed = recipe.optimiser, recipe.run.seed
+        seed = recipe.run.seed
         training, validation = pack.of("training"), pack.of("validation")
         self.pairs = FacePairs(pack, training, recipe.data, recipe.degradation, seed=seed)
         self._validation = self._validation_batch(pack, validation or training)
@@ -89,36 +89,10 @@ class Trainer:
         self.components = self._placed(models.build_components(recipe))
         self.objective = (objective or Objective(recipe)).to(self.device)
         if recipe.run.channels_last:
-            for module in self._networks().values():
-                for parameter in module.parameters():
-                    if parameter.ndim == 4:
-                        parameter.data = parameter.data.contiguous(
-                            memory_format=torch.channels_last
-                        )
+            self._order_channels_last()
         self.average = copy.deepcopy(self.net).requires_grad_(False).eval()
 
-        adam = partial(torch.optim.Adam, fused=self.device.type in ("cpu", "cuda"))
-        self.optimisers: dict[str, torch.optim.Optimizer] = {
-            "net": adam(
-                models.parameter_groups(self.net, recipe), lr=settings.lr, betas=settings.betas
-            )
-        }
-        if self.discriminator is not None:
-            self.optimisers["discriminator"] = adam(
-                [
-                    parameter
-                    for parameter in self.discriminator.parameters()
-                    if parameter.requires_grad
-                ],
-                lr=settings.discriminator_lr,
-                betas=settings.discriminator_betas,
-            )
-        if self.components is not None:
-            self.optimisers["components"] = adam(
-                self.components.parameters(),
-                lr=settings.component_lr,
-                betas=settings.component_betas,
-            )
+        self.optimisers = self._build_optimizers()
         self._rates = {
             name: [group["lr"] for group in optimiser.param_groups]
             for name, optimiser in self.optimisers.items()
@@ -135,6 +109,38 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
         self.step, self.samples, self._skipped = 0, 0, 0
         self._resume()
+
+    def _order_channels_last(self) -> None:
+        for module in self._networks().values():
+            for parameter in module.parameters():
+                if parameter.ndim == 4:
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+    def _build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        settings = self.recipe.optimiser
+        adam = partial(torch.optim.Adam, fused=self.device.type in ("cpu", "cuda"))
+        optimizers: dict[str, torch.optim.Optimizer] = {
+            "net": adam(
+                models.parameter_groups(self.net, self.recipe), lr=settings.lr, betas=settings.betas
+            )
+        }
+        if self.discriminator is not None:
+            optimizers["discriminator"] = adam(
+                [
+                    parameter
+                    for parameter in self.discriminator.parameters()
+                    if parameter.requires_grad
+                ],
+                lr=settings.discriminator_lr,
+                betas=settings.discriminator_betas,
+            )
+        if self.components is not None:
+            optimizers["components"] = adam(
+                self.components.parameters(),
+                lr=settings.component_lr,
+                betas=settings.component_betas,
+            )
+        return optimizers
 
     # ------------------------------------------------------------------ the loop
 
