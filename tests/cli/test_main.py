@@ -159,7 +159,7 @@ def test_the_model_is_loaded_once_and_late(tmp_path, loads):
     arguments = ("restore", tmp_path / "in", "-o", tmp_path / "out", "--model", model)
     arguments += ("--detector", detector)
     assert run(*arguments, "--device", "cpu") == 0
-    expected = {"parser": None, "embedder": None, "device": "cpu"}
+    expected = {"parser": None, "embedder": None, "background_model": None, "device": "cpu"}
     expected |= {"engine": "auto", "precision": "auto"}
     assert loads == [(str(model), str(detector), expected)]
     assert run(*arguments) == 0
