@@ -114,7 +114,8 @@ def value_of(option: Option, chance: random.Random) -> Any:
 
 
 SKIPPED = {
-    "model", "detector", "parser", "embedder", "device", "precision", "engine",  # loaded before
+    "model", "detector", "parser", "embedder", "background_model",  # loaded before
+    "device", "precision", "engine",
     "identity_limit",  # needs an embedder
     "upscale",  # chosen below, for its range would fill the memory
 }  # fmt: skip
