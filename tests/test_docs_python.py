@@ -12,6 +12,7 @@ from gfp_core.io.images import Picture, read_image, write_image
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "python.md"
 
 
+@pytest.mark.slow
 def test_the_snippets_of_the_python_page_run(tmp_path, monkeypatch, capsys):
     data = pytest.importorskip("skimage.data")
     image = np.ascontiguousarray(data.astronaut()[:256, 96:352])

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 DEVELOPERS_ONLY = (
     "gfp_core.degradation",
@@ -44,6 +46,7 @@ def test_starting_comfyui_loads_no_metric_and_no_training_code() -> None:
     assert loaded_after_importing(names) == []
 
 
+@pytest.mark.slow
 def test_the_archive_leaves_out_what_only_developers_need_and_imports_without_it() -> None:
     ignored = [
         line.rstrip("/")

@@ -51,6 +51,7 @@ def without(state: dict[str, Tensor], *names: str) -> dict[str, Tensor]:
     return {key: tensor for key, tensor in state.items() if key not in names}
 
 
+@pytest.mark.slow
 def test_what_is_not_recognized() -> None:
     gan = GFPGANClean(**SMALL).state_dict()
     with pytest.raises(

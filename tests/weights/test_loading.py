@@ -314,6 +314,7 @@ def test_every_truncation_is_one_clear_error(
         load_network(cut)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", WRITERS)
 @given(data=st.data())
 @FUZZ
