@@ -1,4 +1,4 @@
-"""The pictures and figures of docs/quality.md, made with the first bundled model, lite-1.
+"""The pictures and figures of docs/quality.md, made with the bundled model.
 
     python -m benchmarks.quality color --photos PORTRAIT ... --measure FOLDER ...
 
@@ -65,7 +65,7 @@ class Bench:
             out: folder of the pictures.
             embedder: tells people apart; loaded where it is needed.
         """
-        self.model = FaceRestorer.load("lite-1", device="cpu")
+        self.model = FaceRestorer.load("lite", device="cpu")
         astronaut = torch.from_numpy(skimage.data.astronaut()).permute(2, 0, 1)[None].float() / 255
         self.photos = [astronaut, *(to_frames(read_image(path))[:, :3] for path in photos)]
         self.measured = [path for folder in measured for path in sorted(folder.glob("*.jpg"))]

@@ -1,6 +1,6 @@
 """Whether a model keeps the colours of skin, light and dark: the table of docs/results.md.
 
-    python -m benchmarks.skin DATA --model lite-1 --model lite
+    python -m benchmarks.skin DATA --model lite --model gfpgan-1.4
 
 Faces are grouped by the individual typology angle of their cheeks in the clean picture, ITA =
 atan((L* - 50) / b*) (Chardon, Cretois and Hourseau, "Skin colour typology and suntanning pathways",

@@ -136,6 +136,8 @@ class Entry:
     reason: str = checked(_text)
     title: str = checked(_text, default="")
     good_for: str = checked(_text, default="")
+    old_names: tuple[str, ...] = checked(_names, default=())
+    """Names of rows that this one has taken the place of, which saved things may hold."""
     format: Literal["pytorch", "safetensors", "onnx", "tflite", "tfjs"] = "pytorch"
     aliases: tuple[str, ...] = checked(_names, default=())
     size: int | None = checked(_size, default=None)
@@ -174,17 +176,26 @@ class Catalogue:
     entries: tuple[Entry, ...]
 
     def find(self, name: str) -> Entry:
-        """Find the row called ``name``; its own name comes before any file's.
+        """Find the row called ``name``; a row's name comes before an old one, that before a file's.
 
         Raises:
             WeightsError: there is none; lists those there are.
         """
-        exact = [entry for entry in self.entries if entry.name == name]
-        for entry in exact or self.entries:
+        entry = self.find_named(name)
+        if entry is not None:
+            return entry
+        for entry in self.entries:
             if entry.is_called(name):
                 return entry
         names = ", ".join(entry.name for entry in self.entries)
         raise WeightsError(f"the catalogue has no weights called {name!r}; it has {names}")
+
+    def find_named(self, name: str) -> Entry | None:
+        """Find the row that has, or had, exactly this name, whatever its file's."""
+        for entry in self.entries:
+            if entry.name == name:
+                return entry
+        return next((entry for entry in self.entries if name in entry.old_names), None)
 
     def for_commerce(self) -> Catalogue:
         """Keep only the rows whose commercial use is known to be allowed."""

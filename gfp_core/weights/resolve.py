@@ -91,8 +91,8 @@ def refer(
 ) -> Reference:
     """Find what a name or a path stands for; nothing is fetched.
 
-    A name of the catalogue's own comes first, then a file, then the file names of the catalogue
-    ("GFPGANv1.4.pth"), which mean its row.
+    A name of the catalogue's own, today's or an old one, comes first, then a file, then the file
+    names of the catalogue ("GFPGANv1.4.pth"), which mean its row.
 
     Args:
         name: the word. With ``folders=None`` it may be any path of a file; a leading ``~`` is the
@@ -115,7 +115,7 @@ def refer(
     text = os.fspath(name)
     if not text.strip():
         raise WeightsError(f"the name of the {_NOUNS[role]} is empty")
-    if text not in (entry.name for entry in weights.catalogue.entries):
+    if weights.catalogue.find_named(text) is None:
         path = _path(text, role) if folders is None else find_below(text, folders)
         if path is not None:
             return Reference(role, path=path)

@@ -83,6 +83,8 @@ class Weights:
             WeightsError: there is none, the settings hide it, or they are wrong.
         """
         entry = self.catalogue.find(name)
+        if name in entry.old_names:
+            _say_replaced(name, entry.name)
         if self.problem and not entry.bundled:
             raise WeightsError(self.problem)
         if entry not in self.offered.entries:
@@ -385,6 +387,11 @@ class Weights:
 @functools.cache
 def _report_once(problem: str) -> None:
     logger.error("%s; until that is mended only bundled weights are used.", problem)
+
+
+@functools.cache  # once in a process, which may ask for each frame
+def _say_replaced(old: str, new: str) -> None:
+    logger.warning("%s is an old name: %s, which has taken its place, is used.", old, new)
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -24,7 +24,7 @@ FOLDERS: dict[Role, tuple[str, ...]] = {
     "upscaler": ("upscale_models",),
 }
 """ComfyUI's names of the folders with weights, by role; downloads go to the first."""
-OLD = ("lite-1", "gfpgan-1", "gfpgan-1.2", "gfpgan-1.3", "restoreformer-ckpt")
+OLD = ("gfpgan-1", "gfpgan-1.2", "gfpgan-1.3", "restoreformer-ckpt")
 """Rows that a newer one has taken the place of."""
 SAME = {
     "codeformer-v0.1.0.pth": "codeformer",

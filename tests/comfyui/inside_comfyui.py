@@ -100,6 +100,7 @@ def test_file_names_of_other_packs_are_the_catalogues_weights() -> None:
         ("GPEN-BFR-1024.onnx", "gpen-1024"),
         ("RestoreFormer.pth", "restoreformer"),
         ("gfpgan-1.4", "gfpgan-1.4"),
+        ("lite-1", "lite"),
         ("none", "none"),
         (None, None),
         (["4", 0], ["4", 0]),
@@ -571,7 +572,8 @@ def test_choices_say_what_is_a_download() -> None:
     choices, labels = FOLDERS.choices("restorer"), FOLDERS.labels("restorer")
     assert labels["gfpgan-1.4"] == "gfpgan-1.4 · 349 MB · download"
     assert "lite" not in labels
-    assert choices.index("lite") < choices.index("gfpgan-1.4") < choices.index("lite-1")
+    assert choices.index("lite") < choices.index("gfpgan-1.4") < choices.index("gfpgan-1")
+    assert "lite-1" not in choices, "an old name means another row, and is not shown"
     assert INPUTS.model_choice("restorer", "lite").default == "lite"
 
 

@@ -151,6 +151,12 @@ def test_null_in_headless_json_is_the_default(comfyui: Any, photos: Path) -> Non
     assert np.array_equal(comfyui.saved(outputs[SAVE]), comfyui.saved(usual[SAVE]))
 
 
+def test_a_saved_workflow_may_name_a_model_as_it_was_called(comfyui: Any, photos: Path) -> None:
+    usual, old = comfyui.queue(simple()), comfyui.queue(simple(model="lite-1"))
+    assert np.array_equal(comfyui.saved(old[SAVE]), comfyui.saved(usual[SAVE]))
+    assert "lite-1" not in str(comfyui.object_info()["GFPRestorePhoto"]["input"])
+
+
 def test_unpainted_mask_of_load_image_is_no_mask(comfyui: Any, photos: Path) -> None:
     usual = comfyui.queue(simple())
     prompt = simple(options=["options", 0])

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from gfp_core.weights.catalogue import BUILT_IN, read_catalogue
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SNAPSHOT = Path(__file__).with_name("schema.json")
 SAVED = Path(__file__).with_name("schema_of_saved_workflows.json")
@@ -50,6 +52,12 @@ def schema_of(kind: dict[str, Any]) -> dict[str, Any]:
     return {"inputs": inputs, "outputs": [{"name": name, "type": type} for name, type in outputs]}
 
 
+def renamed(choice: Any) -> Any:
+    """The choice that the pack makes of a saved one: a row's name of today for an old name."""
+    rows = read_catalogue(BUILT_IN).entries
+    return next((row.name for row in rows if choice in row.old_names), choice)
+
+
 def breaks(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What of an old schema a new one would break, in words."""
     found = []
@@ -63,7 +71,8 @@ def breaks(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
             for key in ("type", "default"):
                 if was.get(key) != now.get(key):
                     found.append(f"{was['name']}: {key} {was.get(key)} is now {now.get(key)}")
-            if lost := [one for one in was.get("options", []) if one not in now.get("options", [])]:
+            offers = now.get("options", [])
+            if lost := [one for one in was.get("options", []) if renamed(one) not in offers]:
                 found.append(f"{was['name']}: no longer offers {lost}")
             if "min" in was and (now["min"] > was["min"] or now["max"] < was["max"]):
                 found.append(f"{was['name']}: allows less than {was['min']} to {was['max']}")

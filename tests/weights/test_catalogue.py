@@ -26,7 +26,7 @@ def written(path: Path, text: str) -> Path:
 
 def test_the_built_in_catalogue_is_sound() -> None:
     entries = read_catalogue(BUILT_IN).entries
-    assert len(entries) == 28
+    assert len(entries) == 27
     known = {row.name for row in ARCHITECTURES}
     for entry in entries:
         assert entry.commercial in ("yes", "no", "unclear")
@@ -50,6 +50,19 @@ def test_found_under_its_own_and_its_files_names(name: str) -> None:
     assert read_catalogue(BUILT_IN).find(name).file == "GFPGANv1.4.pth"
 
 
+def test_an_old_name_means_the_row_that_took_its_place(tmp_path: Path) -> None:
+    catalogue = read_catalogue(BUILT_IN)
+    assert catalogue.find("lite-1").name == "lite"
+    assert "lite-1" not in [entry.name for entry in catalogue.entries]
+    # A row of the user's that has the name comes first, a row that has the name as a file's last.
+    row = ROW.replace('name = "mine"', 'name = "lite-1"')
+    file = written(tmp_path / "weights.toml", row)
+    assert read_catalogue(BUILT_IN, file).find("lite-1").licence == "MIT"
+    row = ROW + 'aliases = ["lite-1.pth"]\n'
+    file = written(tmp_path / "weights.toml", row)
+    assert read_catalogue(BUILT_IN, file).find("lite-1").name == "lite"
+
+
 def test_unknown_name_lists_the_known() -> None:
     with pytest.raises(WeightsError, match=r"no weights called 'nix'.*gfpgan-1\.4"):
         read_catalogue(BUILT_IN).find("nix")
@@ -69,7 +82,6 @@ def test_a_user_adds_a_row_and_corrects_a_field(tmp_path: Path) -> None:
 def test_for_commerce_keeps_only_what_is_known_to_be_allowed() -> None:
     assert [entry.name for entry in read_catalogue(BUILT_IN).for_commerce().entries] == [
         "lite",
-        "lite-1",
         "blazeface",
         "blazeface-full",
         "face-mesh",

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gfp_core.weights import WeightsError
+from gfp_core.weights import WeightsError, store
 from gfp_core.weights.resolve import Resolved, find_below, refer, resolve
+from gfp_core.weights.settings import Settings
 from gfp_core.weights.store import Weights
 
 Make = Callable[..., Weights]
@@ -50,6 +51,22 @@ def test_every_role_follows_the_same_rules(
         refer("such", role, ours)
     with pytest.raises(WeightsError, match="is empty"):
         refer("", role, ours)
+
+
+def test_an_old_name_is_the_new_row_and_the_log_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("lite-1").touch()  # takes no row's place
+    store._say_replaced.cache_clear()
+    weights = Weights(Settings(()))
+    file = weights.get("lite")
+    for folders in (None, [tmp_path]):
+        for _ in range(2):
+            assert resolve("lite-1", "restorer", weights, folders=folders).file == file
+    assert [record.getMessage() for record in caplog.records] == [
+        "lite-1 is an old name: lite, which has taken its place, is used."
+    ]
 
 
 def test_a_tilde_is_the_home_folder(
