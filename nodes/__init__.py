@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 NODES: list[type[Node]] = [
     GFPRestorePhoto,
+    GFPRestoreVideo,
+    GFPRestoreOptions,
     GFPLoadRestorer,
     GFPLoadDetector,
     GFPDetectFaces,
@@ -33,13 +35,11 @@ NODES: list[type[Node]] = [
     GFPPasteBack,
     GFPCropsFromFaces,
     GFPFacesFromCrops,
-    GFPRestoreOptions,
     GFPFaceMasks,
     GFPIdentityGuard,
     GFPCompareRestorers,
     GFPLoadParser,
     GFPLoadEmbedder,
-    GFPRestoreVideo,
 ]
 
 

@@ -28,7 +28,7 @@ class GFPColorEnhance(Node):
         """Declare the inputs and outputs of the node."""
         return schema(
             node_id="GFPColorEnhance",
-            display_name="Enhance Colors (GFP)",
+            display_name="Match Face Colors (GFP)",
             category="GFP",
             description="Gives restored faces the colours of the photograph, of a reference, or "
             "livelier ones. An image is enhanced as a whole: white balance, local contrast, "
@@ -36,7 +36,7 @@ class GFPColorEnhance(Node):
             search_aliases=["color match", "white balance", "auto contrast", "color correction"],
             inputs=[
                 sockets.FacesType.Input(
-                    "faces", optional=True, tooltip="Restored faces, from Restore Faces (GFP)."
+                    "faces", optional=True, tooltip="Restored faces, from Run Face Restorer (GFP)."
                 ),
                 io.Image.Input(
                     "image", optional=True, tooltip="Images to enhance, whatever the mode."
@@ -79,7 +79,9 @@ class GFPColorEnhance(Node):
     ) -> io.NodeOutput:
         """Change the colours; what is given is not changed."""
         if faces is None and image is None:
-            raise ValueError("Enhance Colors (GFP) has nothing to do: connect faces or an image.")
+            raise ValueError(
+                "Match Face Colors (GFP) has nothing to do: connect faces or an image."
+            )
         color = inputs.to_options(values, ids=IDS).color
         colored: Any = pictures.nothing("it got no faces")
         enhanced: Any = pictures.nothing("it got no image")

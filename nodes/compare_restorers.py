@@ -16,7 +16,8 @@ from .comfy.node import Node, schema
 from .comfy.progress import Bar
 
 COUNT = 6
-NEEDS_RESTORER = "Compare Restorers (GFP) needs a restorer: connect one, or name models."
+NEEDS_RESTORER = "Compare Face Restorers (GFP) needs a restorer: connect one, or name models."
+NEEDS_FACES = "Compare Face Restorers (GFP) needs faces or an image: connect one."
 
 
 class GFPCompareRestorers(Node):
@@ -27,7 +28,7 @@ class GFPCompareRestorers(Node):
         """Declare the inputs and outputs of the node."""
         return schema(
             node_id="GFPCompareRestorers",
-            display_name="Compare Restorers (GFP)",
+            display_name="Compare Face Restorers (GFP)",
             category="GFP",
             description="Restores the same faces with several restorers and shows them side by "
             "side with names and timings, to find the one that suits a picture.",
@@ -86,7 +87,7 @@ class GFPCompareRestorers(Node):
             raise ValueError(NEEDS_RESTORER)
         if faces is None:
             if image is None:
-                raise ValueError("Compare Restorers (GFP) needs faces or an image: connect one.")
+                raise ValueError(NEEDS_FACES)
             faces = _detect(image)
         columns = []
         for restorer in [*restorers, *names]:  # one after the other: each may need all the memory

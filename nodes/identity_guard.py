@@ -19,7 +19,7 @@ class GFPIdentityGuard(Node):
         """Declare the inputs and outputs of the node."""
         return schema(
             node_id="GFPIdentityGuard",
-            display_name="Guard Identity (GFP)",
+            display_name="Guard Face Identity (GFP)",
             category="GFP",
             description="Measures how far each restored face has turned from whom it showed, and "
             "takes it back beyond a limit, smoothly, down to the input.",

@@ -20,7 +20,7 @@ class GFPRestoreFaces(Node):
         """Declare the inputs and outputs of the node."""
         return schema(
             node_id="GFPRestoreFaces",
-            display_name="Restore Faces (GFP)",
+            display_name="Run Face Restorer (GFP)",
             category="GFP",
             description="Restores the faces that were found; paste them back with Paste Faces Back "
             "(GFP).",
@@ -53,7 +53,7 @@ class GFPRestoreFaces(Node):
         runner = restorer.ready(memory)
         restored = FaceRestorer(runner).restore_faces(
             crops,
-            options.replace(color="restorer"),  # Enhance Colors (GFP) gives others
+            options.replace(color="restorer"),  # Match Face Colors (GFP) gives others
             progress=bar,
             preview=bar.preview,
         )

@@ -20,7 +20,7 @@ class GFPRestoreOptions(Node):
         """Declare the inputs and outputs of the node."""
         return schema(
             node_id="GFPRestoreOptions",
-            display_name="Restore Options (GFP)",
+            display_name="Face Restore Options (GFP)",
             category="GFP",
             description="Further options for Face Restore (GFP): presets, masks that leave "
             "glasses and hands, detail and grain of the photo, certain people only, frames of a "

@@ -23,8 +23,8 @@ from .report import as_text, for_page, report
 from .restore_options import NEEDS_EMBEDDER
 
 NEEDS_PARSER = (
-    "The mask parts needs a parser: connect Load Face Parser (GFP) to Restore Options (GFP), and "
-    "that to options."
+    "The mask parts needs a parser: connect Load Face Parser (GFP) to Face Restore Options (GFP), "
+    "and that to options."
 )
 DETECTION_SHARE, RESTORATION_SHARE = 0.2, 0.9
 """How far the bar is after detection, and after restoration."""
@@ -37,6 +37,7 @@ SEARCH_ALIASES = [
     "face detailer",
     "face fix",
     "face restoration",
+    "restore",
     "fix face",
     "restore photo",
     "restore face",
@@ -87,8 +88,8 @@ class GFPRestorePhoto(Node):
                 sockets.Options.Input(
                     "options",
                     optional=True,
-                    tooltip="From Restore Options (GFP): masks by parts, blending, certain people, "
-                    "frames of a video, the identity guard.",
+                    tooltip="From Face Restore Options (GFP): masks by parts, blending, certain "
+                    "people, frames of a video, the identity guard.",
                 ),
                 inputs.preset(),
             ],

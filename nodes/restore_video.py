@@ -81,8 +81,8 @@ class GFPRestoreVideo(Node):
                 sockets.Options.Input(
                     "options",
                     optional=True,
-                    tooltip="From Restore Options (GFP): masks by parts, blending, certain people, "
-                    "frames of a video, the identity guard.",
+                    tooltip="From Face Restore Options (GFP): masks by parts, blending, certain "
+                    "people, frames of a video, the identity guard.",
                 ),
                 inputs.preset(),
             ],

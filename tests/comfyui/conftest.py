@@ -1,7 +1,8 @@
 """The real ComfyUI, started once, with this repository as its node pack.
 
 Where it comes from: ``.ci/comfyui`` unpacks it into the virtual environment, or GFP_COMFYUI names
-its folder. Tests that use it are skipped without it, but fail where GFP_REQUIRE_COMFYUI is set.
+its folder, and GFP_COMFYUI_PYTHON the Python of its environment where that is another than the
+tests'. Tests that use it are skipped without it, but fail where GFP_REQUIRE_COMFYUI is set.
 """
 
 import io
@@ -57,7 +58,8 @@ class Server:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port)]
+        python = os.environ.get("GFP_COMFYUI_PYTHON") or sys.executable
+        command = [python, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port)]
         command += ["--base-directory", str(base), "--database-url", f"sqlite:///{base}/comfyui.db"]
         command += ["--disable-auto-launch", "--disable-api-nodes"]
         homes = {"HOME": str(base), "XDG_CACHE_HOME": str(base), "XDG_CONFIG_HOME": str(base)}

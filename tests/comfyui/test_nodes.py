@@ -144,6 +144,7 @@ def test_every_node_explains_itself(ours: dict[str, Any]) -> None:
     for name, kind in ours.items():
         assert kind["description"], name
         assert kind["category"] == "GFP"
+        assert "Face" in kind["display_name"], "who looks for a face finds the whole pack"
         for input_name, spec in inputs_of(kind).items():
             assert spec[1].get("tooltip"), f"{name}: {input_name}"
         assert len(kind["output_tooltips"]) == len(kind["output"])
