@@ -13,6 +13,7 @@ DEVELOPERS_ONLY = (
     "gfp_core.degradation",
     "gfp_core.evaluation",
     "gfp_core.metrics",
+    "gfp_core.scale",
     "gfp_core.training",
     "gfp_core.wild",
 )

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..io.picture import ImageError
 from ..options import FileOptions
+from ..recipe import Record
 from .console import printable_name, say
-from .finished import RESULT, Record, Results
+from .finished import RESULT, Results
 from .paths import Job, make_folder
 
 if TYPE_CHECKING:

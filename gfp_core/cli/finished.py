@@ -8,20 +8,19 @@ written without a record, have no other place for it. Without that file records 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
 from ..io.formats import CLIP_SUFFIXES
-from ..options import RECORD_TABLE, RestoreOptions, options_of
+from ..options import RECORD_TABLE
+from ..recipe import Recipe, sha256_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,8 +28,6 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from ..weights.catalogue import Role
-    from ..weights.store import Weights
     from .paths import Job
 
 logger = logging.getLogger(__name__)
@@ -39,16 +36,6 @@ MANIFEST = ".gfp-restore.jsonl"
 """Name of the file in the output folder."""
 RESULT = "result"
 """The one output that is always made."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What makes a result, beside the picture."""
-
-    options: str
-    """Fingerprint of the options, and of the other pictures that came with them."""
-    networks: str
-    """Fingerprint of the weights."""
 
 
 @dataclass(frozen=True)
@@ -245,106 +232,6 @@ class Results:
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-def recipe_of(
-    options: RestoreOptions, networks: Mapping[str, str], others: Mapping[str, Iterable[Path]]
-) -> Recipe:
-    """The recipe of a run.
-
-    Args:
-        options: of the restoration; `FileOptions` for clips.
-        networks: names and SHA-256 of the weights.
-        others: the other pictures, by what they are for.
-
-    Raises:
-        OSError: one of them cannot be read.
-    """
-    digests = {name: [sha256_of(path) for path in paths] for name, paths in others.items()}
-    named = {name: values for name, values in digests.items() if values}
-    return Recipe(_digest([options.fingerprint(), named]), _digest(dict(networks)))
-
-
-def network_hashes(options: RestoreOptions, weights: Weights, *, people: bool) -> dict[str, str]:
-    """Names of what the networks are for, and the SHA-256 of their weights.
-
-    Raises:
-        WeightsError: there are no such weights, or they are missing and must not be downloaded.
-    """
-    from ..weights import WeightsError
-    from ..weights.resolve import refer
-
-    networks = options.networks
-    names: dict[Role, str | None] = {
-        "restorer": networks.model,
-        "detector": networks.detector,
-        "parser": networks.parser or ("bisenet" if options.mask.needs_parser else None),
-        "embedder": networks.embedder
-        if people or options.identity.identity_limit is not None
-        else None,
-        "upscaler": networks.background_model,
-    }
-    hashes: dict[str, str] = {}
-    for role, name in names.items():
-        if name is None:
-            continue
-        reference = refer(name, role, weights)
-        entry, path = reference.entry, reference.path
-        if entry is not None:
-            path = weights.locate(entry.name)
-            if path is None and role != "detector" and not weights.settings.downloads:
-                raise WeightsError(
-                    f"{entry.name} is not on this machine, and downloads are forbidden: allow "
-                    f"them, or run `gfp weights get {entry.name}`.\n{weights.by_hand(entry)}"
-                )
-        if entry is not None and entry.sha256:
-            hashes[role] = entry.sha256
-        elif path is not None and path.is_file():
-            hashes[role] = weights.hashes.sha256_of(path)
-    return hashes
-
-
-@dataclass(frozen=True)
-class Record:
-    """Makes the record of a result: its options, and what made it."""
-
-    options: RestoreOptions
-    recipe: Recipe
-    networks: Mapping[str, str]
-    others: tuple[str, ...] = field(default=())
-    """What the other pictures were for."""
-
-    def text(self, source: Path) -> str:
-        """The record of a picture's result, for `io.images.write_image`.
-
-        Raises:
-            OSError: the picture cannot be read.
-        """
-        # How it was computed is of this machine alone.
-        runtime = {
-            each.name: each.default
-            for each in options_of(type(self.options))
-            if not each.changes_result
-        }
-        table = {
-            "program": f"gfp {__version__}",
-            "model": self.options.networks.model,
-            "model_sha256": self.networks.get("restorer", ""),
-            "source_sha256": sha256_of(source),
-            **asdict(self.recipe),
-        }
-        if self.others:
-            table["with"] = ", ".join(self.others)
-        rows = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()]
-        options = self.options.replace(**runtime).to_toml()
-        return "\n".join([options, f"[{RECORD_TABLE}]", *rows, ""])
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file."""
-    from ..weights.hashing import sha256_of
-
-    return sha256_of(path)
-
-
 def stamps_of(paths: Iterable[Path]) -> tuple[int, ...]:
     """Sizes and times of change of files, -1 where one is missing."""
     stamps: list[int] = []
@@ -408,10 +295,6 @@ def _same_content(first: Path, second: Path) -> bool:
         return same_size and sha256_of(first) == sha256_of(second)
     except OSError:
         return False
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _line(name: str, entry: Entry) -> str:

@@ -6,7 +6,6 @@ This is the one place that turns words into paths, and the one that makes names 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import re
 import unicodedata
@@ -16,9 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..io.formats import CLIP_SUFFIXES, FALLBACK_SUFFIX, READABLE_SUFFIXES, SUFFIXES
+from ..io.formats import CLIP_SUFFIXES, READABLE_SUFFIXES, SUFFIXES
+from ..io.names import result_name
 
-_MAX_NAME = 255  # bytes of a file's name; so it is on the usual file systems
 # An output with such an ending is meant to be a file, and so is one of a type of `_MEDIA`.
 _FILE_ENDINGS = (".avif", ".heic", ".heif", ".jxl", ".jp2", ".exr", ".hdr", ".dng", ".raw", ".psd")
 _MEDIA = ("image/", "video/", "audio/", "text/")
@@ -151,15 +150,11 @@ def plan(
     jobs: dict[str, Job] = {}
     for source_root in inputs:
         for source, name in _files(source_root, folder, planned, is_clip):
-            ending = name.suffix.lower()
             if is_clip(source):
                 clip = Job(source, folder or Path(), name, is_clip=True)
                 jobs.setdefault(os.path.abspath(source), clip)
                 continue
-            if suffix is not None and SUFFIXES.get(ending) != SUFFIXES[suffix]:
-                name = name.with_suffix(suffix)
-            elif ending in READABLE_SUFFIXES and ending not in SUFFIXES:
-                name = extended(name, FALLBACK_SUFFIX)  # "a.gif.png": "a.png" may be there too
+            name = result_name(name, suffix)
             jobs.setdefault(os.path.abspath(source), Job(source, folder or Path(), name))
     planned.jobs = list(jobs.values())
     if not jobs and not planned.problems:
@@ -196,20 +191,6 @@ def check_writable(folder: Path) -> None:
         atomic.check_writable(folder)
     except OSError as error:
         raise UsageError(_cannot_write(folder, error)) from error
-
-
-def extended(path: Path, ending: str) -> Path:
-    """Return a path whose name goes on with ``ending``, and is short enough for a file system.
-
-    Where it would be too long, the name's end gives way to eight digits that tell it from others.
-    """
-    name = os.fsencode(path.name)
-    if len(name) + len(ending) > _MAX_NAME:
-        digits = hashlib.sha256(name).hexdigest()[:8]
-        name = name[: _MAX_NAME - len(ending) - 10]
-        start = name.decode("utf-8", "ignore")  # no half of a character at the end
-        return path.with_name(f"{start}~{digits}{ending}")
-    return path.with_name(path.name + ending)
 
 
 def in_order(job: Job) -> tuple[Path, list[tuple[int, str]]]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from typing import Any
 
 from ..options import EXTRAS, FileOptions
 from .console import Console
 from .flags import add_options, add_sources, read_options
 from .loading import load
-from .paths import in_order, output_argument, path_argument, plan
+from .paths import Plan, in_order, output_argument, path_argument, plan
+from .shards import Shard
+
+logger = logging.getLogger(__name__)
 
 FORMATS = {
     "png": ".png",
@@ -83,6 +87,13 @@ def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
         help="do not write into the results what made them: options, model, version",
     )
     parser.add_argument(
+        "--shard",
+        type=Shard.parse,
+        metavar="PART/PARTS",
+        help="work on this part of the files alone, such as 3/16 of the third of 16 machines; the "
+        "same files on every machine, by their paths",
+    )
+    parser.add_argument(
         "--scenes",
         action="store_true",
         help="print the scenes of each clip: when they begin, how many frames and faces they hold",
@@ -140,8 +151,19 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     )
     if work.options.video.video:
         todo.jobs.sort(key=in_order)
+    if arguments.shard is not None:
+        _leave_to_others(todo, arguments.shard, in_order=work.options.video.video)
     work.begin(todo)
     summary = Batch(console, Steps(work.read, work.work, work.write)).run(todo.jobs)
     again = " without --overwrite" if arguments.overwrite else ""
     hint = f"The same command{again} goes on with the rest."
     return summary.conclude(todo, "restored", hint)
+
+
+def _leave_to_others(todo: Plan, shard: Shard, *, in_order: bool) -> None:
+    """Leave out the files of other parts; frames in order stay together with their folder."""
+    before = len(todo.jobs)
+    todo.jobs[:] = [
+        job for job in todo.jobs if shard.holds(job.name.parent if in_order else job.name)
+    ]
+    logger.info("Part %d of %d: %d of %d files.", shard.number, shard.count, len(todo.jobs), before)

@@ -25,13 +25,15 @@ from ..io.images import (
     to_frames,
     write_image,
 )
+from ..io.names import extended
 from ..options import FileOptions
+from ..recipe import Record, network_hashes, recipe_of
 from .clips import Clips
 from .console import count
 from .exit_codes import CannotStart
-from .finished import RESULT, Record, Results, Todo, network_hashes, recipe_of
+from .finished import RESULT, Results, Todo
 from .loading import load, load_weights
-from .paths import Job, Plan, check_writable, extended, make_folder
+from .paths import Job, Plan, check_writable, make_folder
 from .restore import COMPARE, CROPS
 
 if TYPE_CHECKING:

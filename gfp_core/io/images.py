@@ -8,6 +8,7 @@ Nothing here needs torch but the two functions that speak of tensors.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 from dataclasses import replace
@@ -16,7 +17,15 @@ from typing import TYPE_CHECKING
 
 from . import atomic, png, xmp
 from .formats import READABLE_SUFFIXES, SUFFIXES
-from .memory import Header, available_bytes, check_memory, open_regular, read_header, unreadable
+from .memory import (
+    Header,
+    available_bytes,
+    check_memory,
+    header_of,
+    open_regular,
+    read_header,
+    unreadable,
+)
 from .metadata import RECORD_KEYWORD, XMP_KEYWORD
 from .picture import DiskFullError, ImageError, NotEnoughMemoryError, Picture
 from .reading import decode, reader_of
@@ -37,6 +46,8 @@ __all__ = [
     "available_bytes",
     "check_memory",
     "copy_image",
+    "decode_image",
+    "encode_image",
     "from_frames",
     "read_header",
     "read_image",
@@ -67,9 +78,57 @@ def read_image(path: str | os.PathLike[str]) -> Picture:
     header = read_header(path)
     _check_size(header, path)
     check_memory(path, header.read_bytes)
-    data = _read_bytes(path)
+    return _decode(_read_bytes(path), header.format, path)
+
+
+def decode_image(data: bytes, name: str, *, upscale: float | None = None) -> Picture:
+    """Read a picture from the bytes of a file, as `read_image` does from the file.
+
+    Args:
+        data: the whole file.
+        name: what messages call it.
+        upscale: where the picture will be restored, the size of the result relative to it; the
+            memory for that must be free, too. None to read it only.
+
+    Raises:
+        NotEnoughMemoryError: there is not enough free memory.
+        ImageError: as `read_image`.
+    """
+    header = header_of(io.BytesIO(data), len(data), name)
+    _check_size(header, name)
+    if upscale is None:
+        check_memory(name, header.read_bytes)
+    else:
+        check_memory(name, header.restore_bytes(upscale), "restored")
+    return _decode(data, header.format, name)
+
+
+def encode_image(
+    picture: Picture, kind: str, name: str, *, quality: int | None = None, record: str | None = None
+) -> bytes:
+    """Return the bytes that `write_image` writes.
+
+    Args:
+        picture: what to encode.
+        kind: the format, one of the values of `SUFFIXES`.
+        name: what messages call it.
+        quality: see `write_image`.
+        record: see `write_image`.
+
+    Raises:
+        ImageError: the picture does not fit the format or holds NaN.
+    """
+    if record is not None:
+        picture = replace(picture, metadata=replace(picture.metadata, record=record))
     try:
-        return decode(data, header.format, path)
+        return encode(picture, kind, quality)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{name} cannot be written as {kind}: {error}") from error
+
+
+def _decode(data: bytes, kind: str, path: str | os.PathLike[str]) -> Picture:
+    try:
+        return decode(data, kind, path)
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # the decoders raise nearly everything on damaged files
@@ -113,13 +172,7 @@ def write_image(
     kind = SUFFIXES.get(Path(path).suffix.lower())
     if kind is None:
         raise ImageError(f"{path} ends in none of {', '.join(SUFFIXES)}; choose one of them")
-    if record is not None:
-        picture = replace(picture, metadata=replace(picture.metadata, record=record))
-    try:
-        data = encode(picture, kind, quality)
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{path} cannot be written as {kind}: {error}") from error
-    _write_bytes(path, data)
+    _write_bytes(path, encode_image(picture, kind, str(path), quality=quality, record=record))
 
 
 def read_record(path: str | os.PathLike[str]) -> str | None:

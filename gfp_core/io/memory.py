@@ -69,18 +69,31 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     """
     try:
         with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            head = file.read(formats.HEAD_BYTES)
-            if not head:
-                raise ImageError(f"{path} is empty (0 bytes); get the picture again")
-            kind = formats.sniff(head)
-            if kind is None:
-                raise ImageError(_no_picture(path, head))
-            width, height = 0, 0
-            with suppress(struct.error, ValueError, IndexError):  # damaged: the decoder says so
-                width, height = _size(kind, head, file)
+            return header_of(file, os.fstat(file.fileno()).st_size, path)
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+def header_of(file: BinaryIO, size: int, path: str | os.PathLike[str]) -> Header:
+    """Recognize a picture and read its size, see `read_header`.
+
+    Args:
+        file: a file of ``size`` bytes, open at its start.
+        size: in bytes.
+        path: its name, for messages.
+
+    Raises:
+        ImageError: the file is empty or no picture.
+    """
+    head = file.read(formats.HEAD_BYTES)
+    if not head:
+        raise ImageError(f"{path} is empty (0 bytes); get the picture again")
+    kind = formats.sniff(head)
+    if kind is None:
+        raise ImageError(_no_picture(path, head))
+    width, height = 0, 0
+    with suppress(struct.error, ValueError, IndexError):  # damaged: the decoder says so
+        width, height = _size(kind, head, file)
     return Header(kind, width, height, size)
 
 

@@ -11,8 +11,9 @@ import pytest
 from gfp_core.cli import main, paths
 from gfp_core.cli.compare import parse_setting
 from gfp_core.cli.exit_codes import CannotStart
-from gfp_core.cli.paths import Job, UsageError, extended, in_order, path_of, plan
+from gfp_core.cli.paths import Job, UsageError, in_order, path_of, plan
 from gfp_core.io.images import read_image
+from gfp_core.io.names import extended
 from gfp_core.options import RestoreOptions
 
 
