@@ -26,6 +26,8 @@ class Setting:
     """See `Restorer.restore`."""
     seed: int | None = None
     """See `Restorer.restore`."""
+    steps: int | None = None
+    """See `Restorer.restore`."""
     color: ColorMode = "auto"
     """See `color.apply_color`."""
 
@@ -71,7 +73,11 @@ def compare(
 
         start = time.perf_counter()
         restored = setting.restorer.restore(
-            aligned, fidelity=setting.fidelity, seed=setting.seed, progress=report
+            aligned,
+            fidelity=setting.fidelity,
+            seed=setting.seed,
+            steps=setting.steps,
+            progress=report,
         )
         seconds = (time.perf_counter() - start) / len(aligned)
         columns.append(Column(setting.name, apply_color(restored, setting.color), seconds))

@@ -729,11 +729,20 @@ class RestoreOptions(Options):
     )
     seed: int | None = option(
         None,
-        "Seed of the fine noise that GFP-GAN and GPEN add to skin and hair; by default the noise "
-        "stored with the weights. Networks without noise ignore it.",
+        "Seed of the fine noise that GFP-GAN and GPEN add to skin and hair, and of the noise that "
+        "PMRF starts from; by default the noise stored with the weights. Networks without noise "
+        "ignore it.",
         0,
         2**64 - 1,
         none=0,
+    )
+    steps: int | None = option(
+        None,
+        "For models that restore in steps, such as PMRF: how many; fewer are faster, more give "
+        "finer skin and hair. By default the model's own. Others ignore it.",
+        1,
+        200,
+        none=25,
     )
     networks: Networks = field(default_factory=Networks)
     detection: Detection = field(default_factory=Detection)

@@ -427,7 +427,7 @@ class FaceRestorer:
 
         Args:
             faces: with crops of the restorer's size, as `find` gives them. Not changed.
-            options: as for `restore`; fidelity, seed, color and batch size count.
+            options: as for `restore`; fidelity, seed, steps, color and batch size count.
             extra: as for `restore`; the reference counts.
             progress: called with (faces done, faces in all); may raise to cancel.
             preview: called with restored crops as soon as they are finished.
@@ -449,6 +449,7 @@ class FaceRestorer:
             faces,
             fidelity=options.fidelity,
             seed=options.seed,
+            steps=options.steps,
             chunk=options.runtime.batch_size or None,
             progress=progress,
             preview=preview,

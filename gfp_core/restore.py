@@ -47,7 +47,8 @@ class Restorer:
 
         Args:
             net: maps (B, 3, S, S) RGB in [-1, 1] to the same; its ``out_size`` says S. One whose
-                fidelity can be set has a ``default_fidelity``, and takes ``fidelity``.
+                fidelity can be set has a ``default_fidelity``, and takes ``fidelity``; one in
+                steps has ``default_steps``, and takes ``steps``.
             device: where to move the network; by default it stays where it is.
             precision: of the arithmetic. "auto" takes half precision (fp16) where the device
                 computes it faster (CUDA from compute capability 7.0), else float32. Weights stay
@@ -78,6 +79,8 @@ class Restorer:
         """Name of the architecture, as in `networks.registry`."""
         self.has_fidelity = hasattr(net, "default_fidelity")
         """Whether `restore`'s ``fidelity`` has an effect."""
+        self.has_steps = hasattr(net, "default_steps")
+        """Whether `restore`'s ``steps`` has an effect."""
 
     @property
     def device(self) -> torch.device:
@@ -105,6 +108,7 @@ class Restorer:
         *,
         fidelity: float | None = None,
         seed: int | None = None,
+        steps: int | None = None,
         chunk: int | None = None,
         progress: Progress | None = None,
         preview: Preview | None = None,
@@ -122,9 +126,11 @@ class Restorer:
             fidelity: from 0, as good a face as the network can make, to 1, as faithful to the
                 crop as it can be; None for the network's default. A network without this choice
                 (see `has_fidelity`) ignores it, which a log line says.
-            seed: of the noise that StyleGAN2 decoders add (Karras et al. 2020, section 2.1), the
-                same for every face, so that frames do not flicker; by default, and where the
-                network has none, the noise stored with its weights.
+            seed: of the noise that StyleGAN2 decoders add (Karras et al. 2020, section 2.1) or a
+                flow starts from, the same for every face, so that frames do not flicker; by
+                default, and where the network has none, the noise stored with its weights.
+            steps: how many, where the network goes in steps (see `has_steps`); None for its
+                default. Others ignore it, which a log line says.
             chunk: faces to run at once; by default 1 on a CPU, 8 elsewhere.
             progress: called as ``progress(done, N)`` after each chunk; may raise to cancel.
             preview: called with each chunk's restored crops, before ``progress``.
@@ -135,12 +141,12 @@ class Restorer:
 
         Raises:
             ValueError: the faces are not aligned, the crops have another size than the network,
-                ``fidelity`` lies outside [0, 1], or ``chunk`` is not positive.
+                ``fidelity`` lies outside [0, 1], or ``steps`` or ``chunk`` is not positive.
             RuntimeError: the network gives NaN or infinity even in float32.
         """
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk must be at least 1, not {chunk}")
-        forward = self._forward(fidelity, seed)
+        forward = self._forward(fidelity, seed, steps)
         crops = self._checked_crops(faces)
         device = self.device
         dtype = self._dtype(device)
@@ -184,8 +190,8 @@ class Restorer:
         # Not bf16, whose 8 bits of precision show as banding.
         return torch.float16 if fast else torch.float32
 
-    def _forward(self, fidelity: float | None, seed: int | None) -> Forward:
-        """The network with its fidelity and its noise set."""
+    def _forward(self, fidelity: float | None, seed: int | None, steps: int | None) -> Forward:
+        """The network with its fidelity, its steps and its noise set."""
         if fidelity is not None and not 0 <= fidelity <= 1:
             raise ValueError(f"fidelity must lie between 0 and 1, not {fidelity}")
         options: dict[str, float] = {}
@@ -193,6 +199,12 @@ class Restorer:
             options["fidelity"] = fidelity
         elif fidelity is not None:
             logger.warning("%s has no fidelity to set: %g has no effect", self.name, fidelity)
+        if steps is not None and steps < 1:
+            raise ValueError(f"steps must be at least 1, not {steps}")
+        if steps is not None and self.has_steps:
+            options["steps"] = steps
+        elif steps is not None:
+            logger.warning("%s does not go in steps: %d has no effect", self.name, steps)
         noise = {}
         if seed is not None:  # drawn on the CPU, so that it is the same on every device
             generator = torch.Generator().manual_seed(int(seed))
@@ -207,6 +219,8 @@ class Restorer:
         dtype = self._dtype(self.device)
         if self.device.type != "cpu" or dtype == torch.float16:
             reason = "it is for float32 and bfloat16 on a CPU"
+        elif self.has_steps:
+            reason = f"{self.name} goes through its network in steps"
         elif changed:
             reason = "it has the network's own noise and fidelity only"
         else:

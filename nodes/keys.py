@@ -50,6 +50,7 @@ def restoration_key(
         restorer.serial,
         options.fidelity,
         options.seed,
+        options.steps,
         options.color,
         digest(extra.reference),
     )

@@ -28,7 +28,7 @@ class GFPRestoreFaces(Node):
             inputs=[
                 sockets.FacesType.Input("faces", tooltip="From Detect Faces (GFP)."),
                 sockets.Restorer.Input("restorer", tooltip="From Load Face Restorer (GFP)."),
-                *inputs.widgets("fidelity", "seed", "batch_size", shown=["fidelity"]),
+                *inputs.widgets("fidelity", "seed", "batch_size", "steps", shown=["fidelity"]),
             ],
             outputs=[
                 sockets.FacesType.Output(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..compare import Setting
     from ..weights.store import Weights
 
-_OF_A_MODEL = ("fidelity", "seed", "color", "precision")
+_OF_A_MODEL = ("fidelity", "seed", "steps", "color", "precision")
 """Options that each column may have for itself."""
 _SETTING = re.compile(r"(?P<model>.+?)(?::(?P<options>[a-z_]+=[^,:]*(?:,[a-z_]+=[^,:]*)*))?", re.S)
 
@@ -139,5 +139,6 @@ def _load_setting(
         load(Restorer, net, device=device, precision=options.runtime.precision),
         fidelity=options.fidelity,
         seed=options.seed,
+        steps=options.steps,
         color=options.color.mode,
     )

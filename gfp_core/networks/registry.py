@@ -13,12 +13,13 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from . import codeformer, gfpgan_state, gpen, lite, restoreformer
+from . import codeformer, gfpgan_state, gpen, lite, pmrf, restoreformer
 from .codeformer import CodeFormer
 from .gfpgan import GFPGANBilinear, GFPGANClean, GFPGANv1
 from .gpen import GPEN
 from .hq_dictionary import HQDictionary
 from .lite import GFPGANLite
+from .pmrf import PMRF
 from .pose_varied import PoseVaried
 from .restoreformer import RestoreFormer, RestoreFormerPlusPlus
 from .state import quote_some
@@ -137,6 +138,13 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         signature=("position_emb", "idx_pred_layer.1.weight", "quantize.embedding.weight"),
         hyperparameters=codeformer.infer_hyperparameters,
         licence="non-commercial",
+    ),
+    Architecture(
+        name="PMRF",
+        network=PMRF,
+        signature=("model.patch_in.proj.weight", "mmse_model.conv_first.1.weight"),
+        hyperparameters=pmrf.infer_hyperparameters,
+        licence="unclear",
     ),
 )
 """In order of their test: the first whose signature is present is taken."""
