@@ -175,6 +175,7 @@ def texts() -> set[str]:
 def model_choice(role: Role, default: str, id: str = "model") -> Any:
     """Make the choice of the weights of a role."""
     names = folders.choices(role) or [default]  # where all are hidden, loading says why
+    default = folders.default(role, default)
     where = " or ".join(f"models/{folder}" for folder in folders.FOLDERS[role])
     own = "your own files in that folder come first; " if role == "restorer" else ""
     choice = io.Combo.Input(

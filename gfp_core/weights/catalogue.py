@@ -138,6 +138,8 @@ class Entry:
     good_for: str = checked(_text, default="")
     old_names: tuple[str, ...] = checked(_names, default=())
     """Names of rows that this one has taken the place of, which saved things may hold."""
+    substitute: str = checked(_file_name, default="")
+    """Name of the row that is used where commercial_only hides this one, which is a default."""
     format: Literal["pytorch", "safetensors", "onnx", "tflite", "tfjs"] = "pytorch"
     aliases: tuple[str, ...] = checked(_names, default=())
     size: int | None = checked(_size, default=None)

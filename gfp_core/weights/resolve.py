@@ -92,7 +92,8 @@ def refer(
     """Find what a name or a path stands for; nothing is fetched.
 
     A name of the catalogue's own, today's or an old one, comes first, then a file, then the file
-    names of the catalogue ("GFPGANv1.4.pth"), which mean its row.
+    names of the catalogue ("GFPGANv1.4.pth"), which mean its row. A default that the setting
+    commercial_only hides means its substitute, see `Weights.substitute`.
 
     Args:
         name: the word. With ``folders=None`` it may be any path of a file; a leading ``~`` is the
@@ -127,7 +128,7 @@ def refer(
             )
         if os.path.basename(text) != text:
             raise WeightsError(f"there is no {_NOUNS[role]} file {text}")
-    entry = weights.find(text)
+    entry = weights.find(weights.substitute(text))
     if entry.role != role:
         raise WeightsError(f"{entry.name} is {_article(entry.role)}, not {_article(role)}")
     if entry.architecture not in _architectures(role):

@@ -97,6 +97,20 @@ class Weights:
             )
         return entry
 
+    def substitute(self, name: str) -> str:
+        """Name what is used in place of a default that the setting commercial_only hides.
+
+        Returns:
+            The name of the row's `Entry.substitute`, which a log line says; ``name`` where there is
+            none, or nothing is hidden.
+        """
+        entry = self.catalogue.find(name)
+        offered = {row.name for row in self.offered.entries}
+        if entry.name in offered or entry.substitute not in offered:
+            return name
+        _say_substituted(entry, entry.substitute)
+        return entry.substitute
+
     def by_hash(self, digest: str) -> Entry | None:
         """Find the row of the catalogue, hidden or not, whose file has this SHA-256, if one has.
 
@@ -392,6 +406,17 @@ def _report_once(problem: str) -> None:
 @functools.cache  # once in a process, which may ask for each frame
 def _say_replaced(old: str, new: str) -> None:
     logger.warning("%s is an old name: %s, which has taken its place, is used.", old, new)
+
+
+@functools.cache
+def _say_substituted(entry: Entry, name: str) -> None:
+    logger.warning(
+        "%s is hidden by the setting commercial_only (%s): %s is used in its place.%s",
+        *(entry.name, entry.reason, name),
+        " Its angles are larger: choose --people-limit and --identity-limit for it."
+        if entry.role == "embedder"
+        else "",
+    )
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -94,6 +94,11 @@ def choices(role: Role) -> list[str]:
     return [*own, *(name for name in names if name not in last), *last]
 
 
+def default(role: Role, name: str) -> str:
+    """Return the choice that stands in the widget first: ``name``, or what is used in its place."""
+    return weights(role).substitute(name)
+
+
 def labels(role: Role) -> dict[str, str]:
     """Return what a list of choices shows for a row that is not here: the size of its download."""
     found = {}

@@ -577,6 +577,20 @@ def test_choices_say_what_is_a_download() -> None:
     assert INPUTS.model_choice("restorer", "lite").default == "lite"
 
 
+def test_for_commerce_the_free_weights_are_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GFP_COMMERCIAL_ONLY", "1")
+    for role, name, free in (
+        ("detector", "retinaface_mobile025", "blazeface-full"),
+        ("parser", "bisenet", "face-mesh"),
+        ("embedder", "face-descriptor", "auraface"),
+    ):
+        choice = INPUTS.model_choice(role, name)
+        assert choice.default == free
+        assert free in choice.options
+        assert name not in choice.options
+        assert FOLDERS.translate(role, name) == free, "what saved workflows name"
+
+
 def test_comparing_needs_an_image_and_names_alone(photo: torch.Tensor) -> None:
     compare = NODES.GFPCompareRestorers.execute
     with torch.inference_mode():

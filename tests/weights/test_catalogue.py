@@ -33,12 +33,15 @@ def test_the_built_in_catalogue_is_sound() -> None:
         assert entry.reason
         assert entry.good_for
         assert entry.bundled or entry.sources
-        if entry.name.startswith(("gfpgan", "gpen", "lite")):
+        if entry.name.startswith(("gfpgan", "gpen", "lite", "pmrf")):
             assert entry.architecture in known
-        # What can be downloaded has a hash; those of v1 and three of GPEN are not known.
-        unknown = ("gfpgan-1", "gpen-256", "gpen-1024", "gpen-2048")
+        # What can be downloaded has a hash; those of v1, PMRF and three of GPEN are not known.
+        unknown = ("gfpgan-1", "pmrf", "gpen-256", "gpen-1024", "gpen-2048")
         assert entry.by_hand_only == (entry.name in unknown)
         assert entry.size or entry.by_hand_only or entry.bundled or entry.name == "gfpgan-1.2"
+        if entry.substitute:
+            (other,) = (row for row in entries if row.name == entry.substitute)
+            assert (other.role, other.commercial) == (entry.role, "yes")
     files = [name.casefold() for entry in entries for name in entry.file_names]
     assert len(set(files)) == len(files)
 

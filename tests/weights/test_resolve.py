@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gfp_core.weights import WeightsError, store
+from gfp_core.weights.catalogue import Role
 from gfp_core.weights.resolve import Resolved, find_below, refer, resolve
 from gfp_core.weights.settings import Settings
 from gfp_core.weights.store import Weights
@@ -67,6 +68,38 @@ def test_an_old_name_is_the_new_row_and_the_log_says_so_once(
     assert [record.getMessage() for record in caplog.records] == [
         "lite-1 is an old name: lite, which has taken its place, is used."
     ]
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "instead"),
+    [
+        ("restorer", "lite", "lite"),
+        ("detector", "retinaface_mobile025", "blazeface-full"),
+        ("parser", "bisenet", "face-mesh"),
+        ("embedder", "face-descriptor", "auraface"),
+    ],
+)
+def test_defaults_give_way_to_weights_for_any_use_and_the_log_says_so(
+    role: Role, name: str, instead: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store._say_substituted.cache_clear()
+    free = Weights(Settings((), commercial_only=True))
+    for _ in range(2):
+        entry = refer(name, role, free).entry
+        assert entry is not None
+        assert entry.name == instead
+        assert entry.commercial == "yes"
+    expected = f"{name} is hidden by the setting commercial_only"
+    assert len(caplog.records) == (name != instead)
+    assert all(expected in line and instead in line for line in caplog.messages)
+    assert refer(name, role, Weights(Settings(()))).entry.name == name  # type: ignore[union-attr]
+
+
+def test_what_is_no_default_stays_hidden() -> None:
+    free = Weights(Settings((), commercial_only=True))
+    for role, name in (("detector", "yunet"), ("parser", "parsenet"), ("embedder", "sface")):
+        with pytest.raises(WeightsError, match=f"{name} is hidden by the setting commercial_only"):
+            refer(name, role, free)  # type: ignore[arg-type]
 
 
 def test_a_tilde_is_the_home_folder(
