@@ -48,6 +48,20 @@ def recipe_of(
     return Recipe(_digest([options.fingerprint(), named]), _digest(dict(networks)))
 
 
+def networks_of(options: RestoreOptions, *, people: bool) -> dict[Role, str]:
+    """The names or files of the networks that options need, by what they are for."""
+    networks = options.networks
+    compares = people or options.identity.identity_limit is not None
+    names: dict[Role, str | None] = {
+        "restorer": networks.model,
+        "detector": networks.detector,
+        "parser": networks.parser or ("bisenet" if options.mask.needs_parser else None),
+        "embedder": networks.embedder if compares else None,
+        "upscaler": networks.background_model,
+    }
+    return {role: name for role, name in names.items() if name is not None}
+
+
 def network_hashes(options: RestoreOptions, weights: Weights, *, people: bool) -> dict[str, str]:
     """Names of what the networks are for, and the SHA-256 of their weights.
 
@@ -57,20 +71,8 @@ def network_hashes(options: RestoreOptions, weights: Weights, *, people: bool) -
     from .weights import WeightsError
     from .weights.resolve import refer
 
-    networks = options.networks
-    names: dict[Role, str | None] = {
-        "restorer": networks.model,
-        "detector": networks.detector,
-        "parser": networks.parser or ("bisenet" if options.mask.needs_parser else None),
-        "embedder": networks.embedder
-        if people or options.identity.identity_limit is not None
-        else None,
-        "upscaler": networks.background_model,
-    }
     hashes: dict[str, str] = {}
-    for role, name in names.items():
-        if name is None:
-            continue
+    for role, name in networks_of(options, people=people).items():
         reference = refer(name, role, weights)
         entry, path = reference.entry, reference.path
         if entry is not None:

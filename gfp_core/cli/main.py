@@ -15,12 +15,36 @@ from contextlib import contextmanager
 from types import FrameType
 
 from .. import __version__
-from . import bench, compare, detect, evaluate, export, options, prepare, restore, train, weights
+from . import (
+    bench,
+    compare,
+    detect,
+    evaluate,
+    export,
+    options,
+    prepare,
+    restore,
+    scale,
+    train,
+    weights,
+)
 from .console import STDERR, Console, flush_output, open_streams, say
 from .exit_codes import INTERRUPTED, USAGE, Stop
 from .flags import Parser
 
-COMMANDS = (restore, detect, compare, options, weights, bench, prepare, train, export, evaluate)
+COMMANDS = (
+    restore,
+    detect,
+    compare,
+    options,
+    weights,
+    scale,
+    bench,
+    prepare,
+    train,
+    export,
+    evaluate,
+)
 """The modules of the commands, in the order of the help; each has ``add_parser``."""
 
 

@@ -126,14 +126,14 @@ class FaceRestorerBatch:
         self._load()
         rows = [self._row(*row) for row in zip(ids, pictures, errors, strict=True)]
         columns = {
-            name: column if isinstance(column, np.ndarray) else _objects(column)
+            name: column if isinstance(column, np.ndarray) else objects(column)
             for name, column in batch.items()
             if name not in (BYTES, IMAGE)
         }
-        columns[RESTORED] = _objects([row[0] for row in rows])
-        columns[FACES] = _objects([row[1] for row in rows])
+        columns[RESTORED] = objects([row[0] for row in rows])
+        columns[FACES] = objects([row[1] for row in rows])
         columns[SECONDS] = np.asarray([row[2] for row in rows], np.float64)
-        columns[ERROR] = _objects([row[3] for row in rows])
+        columns[ERROR] = objects([row[3] for row in rows])
         return columns
 
     def _load(self) -> FaceRestorer:
@@ -236,7 +236,7 @@ def _column(batch: Mapping[str, Any], name: str) -> Sequence[Any]:
     return column
 
 
-def _objects(values: Sequence[Any]) -> NDArray[Any]:
+def objects(values: Sequence[Any]) -> NDArray[Any]:
     """A column of Python objects; NumPy's own texts and bytes would lose zeros at the end."""
     column = np.empty(len(values), object)
     for index, value in enumerate(values):

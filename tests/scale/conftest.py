@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
+import socket
 import struct
+import subprocess
+import sys
+import time
+import urllib.request
 import zlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +26,41 @@ from gfp_core import pipeline
 def own_cache(tmp_path_factory, monkeypatch) -> None:
     """Hashes of files are remembered in a folder of the test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def bucket(tmp_path_factory) -> Iterator[str]:
+    """Address of an empty bucket, of a server on this machine that speaks S3's protocol (moto)."""
+    folder = Path(os.environ.get("GFP_MOTO") or Path(sys.prefix) / "moto")
+    if not folder.is_dir():
+        pytest.skip(f"no moto in {folder}: .ci/run puts it there")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    log = tmp_path_factory.mktemp("moto") / "log"
+    with open(log, "wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            env={**os.environ, **keys, "PYTHONPATH": str(folder)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/photos", method="PUT")
+        end = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=10):
+                    break
+            except OSError:
+                assert time.monotonic() < end, log.read_text()
+                time.sleep(0.2)
+        endpoint = f"scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1"
+        yield f"s3://test:test@photos?{endpoint}"
+    finally:
+        server.terminate()
+        server.wait()
 
 
 @pytest.fixture

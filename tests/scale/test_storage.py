@@ -1,0 +1,121 @@
+"""Folders and buckets: what is listed, written whole, and known to be done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pyarrow")
+
+from gfp_core.scale.storage import (
+    Parts,
+    Storage,
+    make_writable,
+    read_row,
+    safe_name,
+    without_secrets,
+)
+
+ROWS = {
+    "id": ["a.jpg", "sub/b.gif", "broken.png"],
+    "restored": [b"A", b"B", b""],
+    "faces": ["[]", "[{}]", "[]"],
+    "seconds": [0.1, 0.2, 0.0],
+    "error": ["", "", "broken.png is empty"],
+}
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage.of(str(tmp_path))
+
+
+def files(folder: Path) -> list[str]:
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
+def test_pictures_are_listed_in_order_without_hidden_files_and_the_output(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a/c.png", "a/x.txt", ".hidden/d.png", "out/e.png", "_gfp/f.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    out = Storage.of(str(tmp_path / "out"))
+    assert Storage.of(str(tmp_path)).names([".jpg", ".png"], without=out) == ["a/c.png", "b.JPG"]
+    with pytest.raises(ValueError, match="cannot be looked into"):
+        Storage.of(str(tmp_path / "nowhere")).names([".png"])
+
+
+def test_a_part_of_files_is_pictures_and_a_table(storage: Storage, tmp_path: Path) -> None:
+    parts = Parts(storage, "files", "key")
+    part = parts.write(ROWS)
+    table = f"_gfp/options=key/{part}.parquet"
+    assert files(tmp_path) == sorted(["a.jpg", "sub/b.gif.png", table])
+    assert parts.done() == {"a.jpg": "", "sub/b.gif": "", "broken.png": "broken.png is empty"}
+    assert Parts(storage, "files", "other").done() == {}
+
+
+def test_a_part_written_again_takes_its_own_place(storage: Storage, tmp_path: Path) -> None:
+    for kind in ("parquet", "webdataset", "files"):
+        parts = Parts(storage, kind, "key")
+        assert parts.write(ROWS) == parts.write(ROWS)
+        assert len(parts.done()) == 3
+
+
+def test_a_success_counts_more_than_an_error_before(storage: Storage) -> None:
+    parts = Parts(storage, "parquet", "key")
+    parts.write(ROWS)
+    last = {name: column[2:] for name, column in ROWS.items()}
+    parts.write({**last, "restored": [b"C"], "error": [""]})
+    assert parts.done() == {"a.jpg": "", "sub/b.gif": "", "broken.png": ""}
+
+
+def test_a_tar_without_its_table_is_swept(storage: Storage, tmp_path: Path) -> None:
+    parts = Parts(storage, "webdataset", "key")
+    part = parts.write(ROWS)
+    (tmp_path / "options=key" / "part-0.tar").touch()
+    assert parts.sweep() == 1
+    assert files(tmp_path) == [f"options=key/{part}.parquet", f"options=key/{part}.tar"]
+
+
+def test_names_do_not_lead_out_of_the_output(storage: Storage, tmp_path: Path) -> None:
+    for name in ("../a.png", "/etc/a.png", "a/../../b.png", ""):
+        with pytest.raises(ValueError, match="below the output"):
+            safe_name(name)
+    rows = {**{name: column[:1] for name, column in ROWS.items()}, "id": ["../a.png"]}
+    with pytest.raises(ValueError, match="below the output"):
+        Parts(storage, "files", "key").write(rows)
+
+
+def test_what_cannot_be_read_is_said_and_no_error(storage: Storage, tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
+    assert read_row(storage, "gone.png") == (b"", "gone.png does not exist; check the name")
+    assert "folder.png" in read_row(storage, "folder.png")[1]
+
+
+def test_other_file_systems_serve_by_fsspec() -> None:
+    storage = Storage.of("memory://photos/in")
+    storage.write("a/b.png", b"x")
+    assert storage.names([".png"]) == ["a/b.png"]
+    assert storage.read("a/b.png") == b"x"
+    make_writable(storage)
+    with pytest.raises(ValueError, match="cannot be opened"):
+        Storage.of("nonsense://x/y")
+
+
+def test_secrets_are_not_said() -> None:
+    assert without_secrets("s3://key:secret@bucket/in?token=x") == "s3://bucket/in"
+    assert without_secrets("photos/in") == "photos/in"
+
+
+@pytest.mark.slow
+def test_a_bucket_is_a_folder(bucket: str) -> None:
+    address, _, query = bucket.partition("?")
+    storage = Storage.of(f"{address}/folder?{query}")
+    make_writable(storage)
+    parts = Parts(storage, "files", "key")
+    parts.write(ROWS)
+    assert parts.done().keys() == {"a.jpg", "sub/b.gif", "broken.png"}
+    assert storage.names([".jpg", ".png"]) == ["a.jpg", "sub/b.gif.png"]
+    assert read_row(storage, "a.jpg") == (b"A", "")
+    assert "does not exist" in read_row(storage, "gone.jpg")[1]
