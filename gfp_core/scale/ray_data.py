@@ -223,8 +223,6 @@ def _look_at(job: ScaleJob, source: Storage, target: Storage) -> tuple[str, list
         ScaleError: there is nothing that can be read.
     """
     for kind, endings in ((PARQUET, [".parquet"]), (WEBDATASET, [".tar"])):
-        if PurePosixPath(source.root).suffix.lower() in endings:
-            return kind, [""]
         if names := source.names(endings, without=target):
             return kind, names
     names = source.names([*READABLE_SUFFIXES], without=target)

@@ -91,7 +91,7 @@ class Storage:
             excluded = without.root + "/"
         try:
             if self.filesystem.get_file_info(self.root).type == fs.FileType.File:
-                return [""]
+                return [""] if PurePosixPath(self.root).suffix.lower() in endings else []
             entries = self.filesystem.get_file_info(fs.FileSelector(self.root, recursive=True))
         except OSError as error:
             raise ValueError(f"{self.root} cannot be looked into: {error}") from error
