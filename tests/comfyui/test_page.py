@@ -365,7 +365,7 @@ def test_click_chooses_a_face_and_the_server_restores_only_those(
     page.shot("3_two_chosen")
 
 
-@pytest.mark.parametrize("name", [path.stem for path in TEMPLATES.glob("split*.json")])
+@pytest.mark.parametrize("name", [path.stem for path in TEMPLATES.glob("*Step by step.json")])
 def test_template_opens_and_is_used(page: Page, comfyui: Any, name: str) -> None:
     page.js("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.click("//input[@type='text' and starts-with(@placeholder, 'Search')]").send_keys(name)

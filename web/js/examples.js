@@ -4,7 +4,14 @@
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 
-const EXAMPLES = ["gfp_photo.jpg", "gfp_old_photo.jpg", "gfp_group.jpg", "gfp_clip.mp4"];
+const EXAMPLES = [
+  "gfp_photo.jpg",
+  "gfp_old_photo.jpg",
+  "gfp_group.jpg",
+  "gfp_person.jpg",
+  "gfp_glasses.jpg",
+  "gfp_clip.mp4",
+];
 const LOADERS = { LoadImage: "image", LoadVideo: "file" };
 
 /** Put an example into the input folder. */

@@ -44,11 +44,41 @@ export function picture(file, alt, onMissing) {
   return image;
 }
 
-/** In "Nodes 2.0" the page itself shows the pictures of a run's progress, and after it still. */
-function forgetLivePicture(node) {
-  for (const id of [String(node.id), node.id]) {
-    if (app.nodePreviewImages?.[id]) delete app.nodePreviewImages[id];
+/**
+ * Take away the pictures of a run's progress, which the page leaves on a node after the run, from our
+ * nodes and from the subgraphs they are in, to which the page hands the same pictures.
+ */
+function forgetLivePictures() {
+  const root = app.rootGraph ?? app.graph;
+  const nodeOf = (locator) => {
+    const [id, subgraph] = locator.split(":").reverse();
+    return (subgraph ? root.subgraphs?.get(subgraph) : root)?.getNodeById(id);
+  };
+  // The page's state, which "Nodes 2.0" draws from; the older object is what the canvas draws from.
+  const vue = /** @type {any} */ (document.querySelector("#vue-app"))?.__vue_app__;
+  const state = vue?.config.globalProperties.$pinia?.state.value.nodeOutput?.nodePreviewImages;
+  const lists = [state, app.nodePreviewImages].filter(Boolean);
+  const entries = lists.flatMap((list) => Object.entries(list));
+  const isOurs = ([locator]) => nodeOf(locator)?.comfyClass?.startsWith("GFP");
+  const urls = new Set(entries.filter(isOurs).flatMap(([, pictures]) => pictures ?? []));
+  for (const [locator, pictures] of entries) {
+    if (!pictures?.some((url) => urls.has(url))) continue;
+    for (const list of lists) delete list[locator];
+    const node = nodeOf(locator);
+    if (!node || app.nodeOutputs?.[locator]?.images?.length) continue;
+    node.imgs = undefined;
+    const preview = node.widgets?.findIndex(({ name }) => name === "$$canvas-image-preview") ?? -1;
+    if (preview >= 0) {
+      node.widgets.splice(preview, 1);
+      node.setSize([node.size[0], node.computeSize()[1]]); // without the room for it
+    }
+    node.setDirtyCanvas(true, true);
   }
+}
+
+for (const type of ["execution_success", "execution_error", "execution_interrupted"]) {
+  // After the page's own answer, and after the last picture, which it may still be reading.
+  api.addEventListener(type, () => setTimeout(forgetLivePictures, 500));
 }
 
 /** The canvas goes on zooming with the wheel and moving with the middle button over the panel. */
@@ -194,7 +224,6 @@ export function addPanel(node, key, { empty, draw, keep = /** @type {string[]} *
     first = !frames().length;
     node.properties[key] = output[key];
     for (const name of keep) node.properties[name] = output[name] ?? [];
-    forgetLivePicture(node);
     show();
     node.setDirtyCanvas(true, true);
   };
