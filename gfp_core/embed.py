@@ -26,6 +26,7 @@ from .networks.embedding import AlignedEmbedder
 from .networks.face_descriptor import inner_face
 from .weights import WeightsError
 from .weights.files import is_graph
+from .weights.forms import check_graph
 from .weights.loading import load_descriptor
 from .weights.resolve import refer
 from .weights.store import Weights
@@ -158,7 +159,10 @@ def load_embedder(
         ) from error
     try:
         if is_graph(file):
+            check_graph(file)
             return FaceEmbedder(AlignedEmbedder(file, architecture))
+        if file.is_file() and file.suffix not in (".tgz", ".bin"):
+            check_graph(file)  # says what it is
         return FaceEmbedder(load_descriptor(file), device=pick(device))
     except (ValueError, OSError) as error:
         raise WeightsError(str(error)) from error

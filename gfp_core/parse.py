@@ -21,6 +21,7 @@ from .networks.parsing import FacePart
 from .tensors import check_crops
 from .weights import WeightsError
 from .weights.files import is_graph
+from .weights.forms import check_graph
 from .weights.loading import load_state_dict
 from .weights.resolve import refer
 from .weights.store import Weights
@@ -145,6 +146,7 @@ def load_parser(
         elif reference.entry is not None:
             architecture = reference.entry.architecture
     if architecture in mediapipe_parsing.NETWORKS or is_graph(path):
+        check_graph(path)
         try:
             return FaceParser(mediapipe_parsing.load(Path(path), architecture))
         except ValueError as error:

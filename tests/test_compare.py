@@ -85,7 +85,7 @@ def test_the_command_writes_a_sheet(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("lite:blur=1", "'blur' is none of the options fidelity, seed, color, precision"),
+        ("lite:blur=1", "'blur' is none of the options fidelity, seed, steps, color, precision"),
         ("lite:seed=x", "seed must be a whole number from 0 to"),
         ("nonesuch", "nonesuch"),
     ],

@@ -7,12 +7,14 @@ file, because its older versions run TorchScript archives while they read them (
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 from pathlib import PurePosixPath
 from typing import BinaryIO, Literal
 
 from . import WeightsError
+from .files import open_regular
 
 Form = Literal["safetensors", "PyTorch (zip)", "PyTorch (legacy)"]
 
@@ -29,6 +31,7 @@ _ONNX = (
     "GPEN-BFR-512.pth and so on; for GFPGAN-1024 there is none that fits), other networks in ONNX "
     "by the names of the catalogue: gfp weights list"
 )
+_TFLITE, _UNKNOWN = "a TensorFlow Lite network", "neither safetensors nor a PyTorch file"
 _BY_START = (
     (b"version https://git-lfs", "a Git LFS pointer; fetch the file it stands for (git lfs pull)"),
     (b"GGUF", "a GGUF file, for llama.cpp and the like; look for the .pth or .safetensors file"),
@@ -83,6 +86,22 @@ def identify(file: BinaryIO, name: object) -> Form:
     raise WeightsError(f"{name}: not a checkpoint: {describe(head)}")
 
 
+def check_graph(path: str | os.PathLike[str]) -> None:
+    """Refuse a file that stands in the place of an ONNX or TensorFlow Lite network.
+
+    Raises:
+        WeightsError: the file cannot be read, or is known to be something else; says what it is.
+    """
+    try:
+        with open_regular(path) as file:
+            head = file.read(HEAD)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
+    what = describe(head) if head else "the file is empty"
+    if what not in (_ONNX, _TFLITE, _UNKNOWN):
+        raise WeightsError(f"{path}: no ONNX or TensorFlow Lite network: {what}")
+
+
 def describe(head: bytes) -> str:
     """Say what a file is that is no weight file, by its first bytes."""
     if not head.strip(b"\0"):
@@ -94,7 +113,7 @@ def describe(head: bytes) -> str:
     if text.startswith(b"<"):
         return "a web page, perhaps saved in place of a download that failed"
     if head[4:8] in (b"TFL3", b"ftyp"):
-        return "a TensorFlow Lite network" if head[4:8] == b"TFL3" else "a video or HEIF picture"
+        return _TFLITE if head[4:8] == b"TFL3" else "a video or HEIF picture"
     if head[:1] == b"\x08" and len(head) > 2 and 1 <= head[1] <= 32 and head[2] in b"\x12\x1a\x3a":
         return _ONNX
     quote = _quote(text)
@@ -102,7 +121,7 @@ def describe(head: bytes) -> str:
         return f"JSON, perhaps a server's answer in place of a download: {quote}"
     if quote:
         return f"a text: {quote}"
-    return "neither safetensors nor a PyTorch file"
+    return _UNKNOWN
 
 
 def size_limit(size: int) -> int:

@@ -14,7 +14,7 @@ import pickle
 import re
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -42,17 +42,23 @@ WRAPPERS = (
     "ema_state_dict",
     "state_dict_ema",
     "ema_model",
+    "averaged_model",
+    "ema_params",
     "ema",
+    "teacher",
     "params",
     "net_g",
+    "netg",
     "generator",
+    "g",
     "state_dict",
-    "model_state_dict",
     "model",
+    "student",
     "weights",
     "net",
 )
-"""What files wrap the state dict in, the better choice first (averages before raw weights)."""
+"""What files wrap the state dict in, the better choice first (averages before raw weights); in any
+case of letters, and also with ``_state_dict`` behind."""
 # Beginnings of names that are no part of any network's, and are taken off wherever all have one.
 _PREFIXES = (
     "module.",
@@ -203,7 +209,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     with _opened(path) as file:
         form = forms.identify(file, path)
         if form != "safetensors":
-            content, wrappers = _unwrap(load_pickle(file, path))
+            content = load_pickle(file, path)
+            _say_left_out(content, path)
+            content, wrappers = _unwrap(content)
     if form == "safetensors":
         content, metadata = _read_safetensors(path)
     whole, dtypes = _check(content, path)
@@ -379,13 +387,20 @@ def _unwrap(content: object) -> tuple[object, tuple[str, ...]]:
         if any(isinstance(value, Tensor) for value in content.values()):
             break
         inner = [key for key, value in content.items() if _holds_tensors(value)]
-        named = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
+        named = [key for key in _wrapper_order(content) if isinstance(content[key], Mapping)]
         if not named and len(inner) != 1:
             break
         key = next((key for key in named if key in inner), (named or inner)[0])
         content = content[key]
         wrappers.append(str(key))
     return content, tuple(wrappers)
+
+
+def _wrapper_order(names: Iterable[object]) -> list[Any]:
+    """Select the names of `WRAPPERS` from names, in its order."""
+    keys = {str(name).lower(): name for name in names}
+    order = (name for wrapper in WRAPPERS for name in (wrapper, f"{wrapper}_state_dict"))
+    return [keys[name] for name in order if name in keys]
 
 
 def _holds_tensors(content: object, depth: int = 0) -> bool:
@@ -405,6 +420,11 @@ def _check(content: object, path: Path) -> tuple[dict[str, Tensor], dict[str, in
         raise WeightsError(f"{path}: holds a {type(content).__name__}, not a state dict")
     if not content:
         raise WeightsError(f"{path}: holds no tensors")
+    if _is_optimizer(content):
+        raise WeightsError(
+            f"{path}: what an optimizer needs to go on with a training, without the network: take "
+            "the file of the network that was saved beside it"
+        )
     state, not_finite, total = {}, [], 0
     dtypes: Counter[str] = Counter()
     for key, value in content.items():
@@ -430,6 +450,25 @@ def _check(content: object, path: Path) -> tuple[dict[str, Tensor], dict[str, in
             f"{path}: {len(not_finite)} tensors hold NaN or infinity: {quote_some(not_finite)}"
         )
     return state, dict(dtypes)
+
+
+def _is_optimizer(content: Mapping[Any, Any]) -> bool:
+    """Tell whether a file holds the state of an optimizer and nothing besides that is weights."""
+    if any(isinstance(value, Tensor) for value in content.values()):
+        return False
+    return "param_groups" in content or any("optim" in str(key).lower() for key in content)
+
+
+def _say_left_out(content: object, path: Path) -> None:
+    """Say that averages in a list (torch_ema, diffusers) are left out: nothing names them."""
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            if isinstance(value, Mapping) and isinstance(value.get("shadow_params"), list):
+                logger.warning(
+                    "%s: the averages under %r are a list without names and left out; the weights "
+                    "that they are of are used, which restore less well",
+                    *(path, str(key)[:40]),
+                )
 
 
 def _several(content: Mapping[Any, Any]) -> str:
@@ -480,8 +519,8 @@ def _network_prefix(state: dict[str, Tensor]) -> str:
     if _is_network(state):
         return ""
     roots = {key.split(".")[0] for key in state if "." in key}
-    order = [*WRAPPERS, *sorted(roots.difference(WRAPPERS))]
-    for root in (root for root in order if root in roots):
+    first = _wrapper_order(roots)
+    for root in (*first, *sorted(roots.difference(first))):
         inner = _below(state, f"{root}.")
         while prefix := _common_prefix(inner):
             inner = _below(inner, prefix)
