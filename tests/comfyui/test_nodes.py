@@ -14,6 +14,7 @@ import pytest
 from gfp_core.weights.catalogue import BUILT_IN, read_catalogue
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+LOCALES = REPOSITORY / "locales"
 SNAPSHOT = Path(__file__).with_name("schema.json")
 SAVED = Path(__file__).with_name("schema_of_saved_workflows.json")
 """The schema of the first workflows, which is never written anew."""
@@ -159,7 +160,7 @@ def test_every_node_has_a_help_page(ours: dict[str, Any], comfyui: Any) -> None:
         assert not missing, f"{name}.md says nothing of {missing}"
 
 
-@pytest.mark.parametrize("language", ["en", "de"])
+@pytest.mark.parametrize("language", sorted(path.name for path in LOCALES.iterdir()))
 def test_every_node_is_known_in_every_language(
     language: str, ours: dict[str, Any], comfyui: Any
 ) -> None:
@@ -169,6 +170,8 @@ def test_every_node_is_known_in_every_language(
         entry = translated[name]
         assert entry["display_name"], name
         assert entry["description"], name
+        labels = [each["name"] for each in entry["inputs"].values()]
+        assert len(set(labels)) == len(labels), f"{name}: two inputs of one name"
         assert set(entry["inputs"]) == set(inputs_of(kind)), name
         assert len(entry["outputs"]) == len(kind["output"]), name
 
