@@ -73,7 +73,7 @@ class Summary:
         """
         if isinstance(outcome, Exception):  # said now and in the summary
             expected = isinstance(outcome, ValueError)
-            reason = str(outcome) if expected else _words(outcome)
+            reason = str(outcome) if expected else words_of(outcome)
             self.failed[job.source] = reason
             logger.error("%s", reason, exc_info=outcome if verbose and not expected else None)
         elif outcome is None:
@@ -145,7 +145,7 @@ class Batch(Generic[Item, Result]):
         bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
         # Leaving waits for both threads.
         with (
-            _large_pictures(),
+            large_pictures(),
             self._console.bar(total=len(jobs), bar_format=bar_format) as bar,
             ThreadPoolExecutor(1) as reader,
             ThreadPoolExecutor(1) as writer,
@@ -221,14 +221,15 @@ class Batch(Generic[Item, Result]):
             raise DiskFull("The disk is full, and the run stopped") from faces
 
 
-def _words(error: Exception) -> str:
+def words_of(error: Exception) -> str:
+    """Say what an unexpected error is."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "there is not enough memory for this picture; make it smaller, or cut it into parts"
     return repr(error)
 
 
 @contextmanager
-def _large_pictures() -> Iterator[None]:
+def large_pictures() -> Iterator[None]:
     """Set Pillow's limit to ours, as this process is ours."""
     from PIL import Image
 

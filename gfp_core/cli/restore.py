@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 from typing import Any
 
 from ..options import EXTRAS, FileOptions
 from .console import Console
+from .exit_codes import CannotStart
 from .flags import add_options, add_sources, read_options
 from .loading import load
 from .paths import Plan, in_order, output_argument, path_argument, plan
@@ -87,6 +89,13 @@ def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
         help="do not write into the results what made them: options, model, version",
     )
     parser.add_argument(
+        "--jobs",
+        type=_jobs_argument,
+        default=1,
+        metavar="NUMBER",
+        help="processes that share the files, the cores and the GPUs of this machine (default: 1)",
+    )
+    parser.add_argument(
         "--shard",
         type=Shard.parse,
         metavar="PART/PARTS",
@@ -138,9 +147,12 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         CannotStart: the command makes no sense, or the networks cannot be loaded.
     """
     from .batch import Batch, Steps
+    from .jobs import Jobs
     from .restoring import Restoring
 
     work = Restoring(arguments, read_options(arguments, FileOptions))
+    if arguments.jobs > 1 and work.options.video.video:
+        raise CannotStart("--jobs and --video: frames in order need one process; leave one out")
     todo = load(
         plan,
         arguments.inputs,
@@ -154,10 +166,19 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.shard is not None:
         _leave_to_others(todo, arguments.shard, in_order=work.options.video.video)
     work.begin(todo)
-    summary = Batch(console, Steps(work.read, work.work, work.write)).run(todo.jobs)
+    if arguments.jobs > 1 and len(todo.jobs) > 1:
+        summary = Jobs(console, arguments, work.file_options, arguments.jobs).run(todo)
+    else:
+        summary = Batch(console, Steps(work.read, work.work, work.write)).run(todo.jobs)
     again = " without --overwrite" if arguments.overwrite else ""
     hint = f"The same command{again} goes on with the rest."
     return summary.conclude(todo, "restored", hint)
+
+
+def _jobs_argument(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,2}", text.strip()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes, 1 to 999")
+    return int(text)
 
 
 def _leave_to_others(todo: Plan, shard: Shard, *, in_order: bool) -> None:

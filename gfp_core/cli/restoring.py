@@ -64,7 +64,7 @@ class Restoring:
         Raises:
             CannotStart: options do not go together, or a picture cannot be read.
         """
-        self.arguments, self.options, self._of_files = arguments, options.restoration, options
+        self.arguments, self.options, self.file_options = arguments, options.restoration, options
         if arguments.background is not None and self.options.networks.background_model is not None:
             raise CannotStart("give --background or --background-model, not both")
         if (options.color.mode == "reference") != (arguments.reference is not None):
@@ -106,10 +106,10 @@ class Restoring:
         names = tuple(name for name, paths in self._others().items() if paths)
         self._record = Record(self.options, recipe, networks, names)
         if any(job.is_clip for job in plan.jobs):
-            recipe = load(recipe_of, self._of_files, networks, self._others())
+            recipe = load(recipe_of, self.file_options, networks, self._others())
             results = Results(output, recipe, manifest=not plan.is_single)
-            record = Record(self._of_files, recipe, networks, names)
-            self._clips = Clips(self.arguments, self._of_files, results, record)
+            record = Record(self.file_options, recipe, networks, names)
+            self._clips = Clips(self.arguments, self.file_options, results, record)
         pictures = [job for job in plan.jobs if not job.is_clip]
         self._before = {job.source: earlier.source for earlier, job in pairwise(pictures)}
 
