@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .metrics.pixels import check_images
+from .tensors import check_images
 
 Range = tuple[float, float]
 

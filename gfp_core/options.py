@@ -74,6 +74,8 @@ Rotation: TypeAlias = Literal[0, 90, 180, 270]
 PRESETS_FOLDER = Path(__file__).with_name("presets")
 RECORD_TABLE = "made_by"
 """Table of an option file that says what made a result; not an option."""
+AUTO = "auto"
+"""Value of person_faces that leaves the choice to the embedder."""
 CLIP_TABLE = "clip"
 """Table of the options of clips, which whoever restores pictures alone passes over."""
 
@@ -633,6 +635,43 @@ class Identity(Options):
     )
 
 
+_LATER = "comes with the node that learns a person"
+
+
+def _check_person_faces(value: Any) -> str:
+    if isinstance(value, str) and value.strip().casefold() == AUTO:
+        return AUTO
+    return _check_selection(value)
+
+
+@dataclass(frozen=True)
+class Person(Options):
+    """Whose face gets what a person's restorer has learned; the others get its base."""
+
+    person_strength: float = option(
+        1.0,
+        "Share of what a person's restorer has learned; 0 is the restorer that it began with.",
+        0,
+        1,
+        step=0.05,
+        absent={"node": _LATER},
+    )
+    person_faces: str = option(
+        AUTO,
+        "Faces that are the person a restorer was learned for: auto, numbers as for select, all or "
+        "none. auto: the face like the person's, where what tells people apart is there; else the "
+        "only face of a picture.",
+        metavar="FACES",
+        validate=_check_person_faces,
+        absent={"node": _LATER},
+    )
+
+    @property
+    def can_compare(self) -> bool:
+        """Whether an embedder has something to tell."""
+        return self.person_faces == AUTO and self.person_strength > 0
+
+
 @dataclass(frozen=True)
 class Video(Options):
     """What is steadied where frames are in order."""
@@ -751,6 +790,7 @@ class RestoreOptions(Options):
     blend: Blend = field(default_factory=Blend)
     color: Color = field(default_factory=Color)
     identity: Identity = field(default_factory=Identity)
+    person: Person = field(default_factory=Person)
     video: Video = field(default_factory=Video)
     runtime: Runtime = field(default_factory=Runtime)
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .align import align
@@ -28,16 +29,19 @@ from .find import EMBEDDER_ADVICE, drop_what_is_no_face, find_faces, find_in_ord
 from .geometry import face_ellipse
 from .identity import compare
 from .masks import make_masks
-from .options import Engine, Options, Precision, RestoreOptions, options_of
+from .options import AUTO, Engine, Options, Precision, RestoreOptions, options_of, parse_selection
 from .parse import FaceParser, load_parser
 from .paste import paste
+from .person.restorer import PersonRestorer
 from .restore import Restorer
-from .select import blurred, inside, like, select
+from .select import blurred, inside, like, rank, select
 from .sharpness import auto_strength, face_sharpness
 from .tensors import clamp01
 from .track import SMOOTHING, smooth_over_time
 from .upscale import Upscaler, load_upscaler
-from .weights.loading import load_network
+from .weights.difference import Difference, find_base
+from .weights.files import is_graph
+from .weights.loading import load_network, load_with, read_difference
 from .weights.resolve import refer, resolve
 from .weights.store import Weights
 
@@ -164,16 +168,16 @@ class FaceRestorer:
         """
         device = pick(device)
         weights = Weights() if weights is None else weights
-        net = load_network(*find_model(model, weights))
         together = cls(
+            restorer=find_restorer(
+                model, device=device, precision=precision, engine=engine, weights=weights
+            ),
             detector=find_detector(detector, device=device, weights=weights),
             parser=find_parser(parser, device=device, weights=weights) if parser else None,
             embedder=load_embedder(embedder, device=device, weights=weights) if embedder else None,
         )
         if background_model:
             together.upscaler = load_upscaler(background_model, device=device, weights=weights)
-        together.restorer = Restorer(net, device=device, precision=precision, engine=engine)
-        del net  # what runs is its fast form
         trim_memory()
         return together
 
@@ -193,7 +197,7 @@ class FaceRestorer:
         """
         networks, runtime = options.networks, options.runtime
         compares = people or options.identity.identity_limit is not None
-        return cls.load(
+        together = cls.load(
             networks.model,
             networks.detector,
             parser=networks.parser or ("bisenet" if options.mask.needs_parser else None),
@@ -204,6 +208,13 @@ class FaceRestorer:
             engine=runtime.engine,
             weights=weights,
         )
+        restorer = together.restorer
+        if isinstance(restorer, PersonRestorer) and not compares and options.person.can_compare:
+            weights = Weights() if weights is None else weights
+            together.embedder = _embedder_at_hand(
+                restorer, networks.embedder, weights, restorer.device
+            )
+        return together
 
     def restore(
         self,
@@ -445,7 +456,12 @@ class FaceRestorer:
         reference = extra.reference
         if reference is not None:
             reference = self._reference_crops(reference, faces, options)
-        faces = _need(self.restorer, "restorer").restore(
+        restorer = _need(self.restorer, "restorer")
+        keywords: dict[str, Any] = {}
+        if isinstance(restorer, PersonRestorer):
+            keywords["is_person"] = self._is_person(restorer, faces, options)
+            keywords["person_strength"] = options.person.person_strength
+        faces = restorer.restore(
             faces,
             fidelity=options.fidelity,
             seed=options.seed,
@@ -453,6 +469,7 @@ class FaceRestorer:
             chunk=options.runtime.batch_size or None,
             progress=progress,
             preview=preview,
+            **keywords,
         )
         return apply_color(
             faces,
@@ -560,6 +577,30 @@ class FaceRestorer:
             shares = smoothed["strength"]
         return angles, shares * options.strength, faces
 
+    def _is_person(
+        self, restorer: PersonRestorer, faces: Faces, options: RestoreOptions
+    ) -> list[bool]:
+        """Tell of each face whether it is the one that the restorer was learned for."""
+        numbers = options.person.person_faces
+        if numbers != AUTO:
+            chosen = parse_selection(numbers)
+            return [number in chosen for number in rank(faces)]
+        if restorer.embedding is not None and self.embedder is not None:
+            assert faces.crops is not None
+            if faces.embeddings is None:
+                faces = replace(faces, embeddings=self.embedder.embed(faces.crops))
+            person, limit = restorer.embedding[None], options.identity.people_limit
+            own = {id(face) for face in like(faces, person, limit=limit).faces}
+            return [id(face) in own for face in faces.faces]
+        counts = Counter(face.frame for face in faces.faces)
+        if any(count > 1 for count in counts.values()):
+            logger.warning(
+                "Pictures of several people: nobody gets what was learned, for nothing here tells "
+                "people apart. Say with person_faces which face it is, or get an embedder: "
+                "gfp weights get face-descriptor."
+            )
+        return [counts[face.frame] == 1 for face in faces.faces]
+
     def _reference_crops(self, reference: Tensor, faces: Faces, options: RestoreOptions) -> Tensor:
         """(1 or N, 4, S, S): what gives each face its colors; alpha says where the face is."""
         count, size = len(faces.frame_sizes), _need(self.restorer, "restorer").size
@@ -654,6 +695,85 @@ def find_model(
     weights = Weights() if weights is None else weights
     file, _, architecture = resolve(model, "restorer", weights, progress=progress)
     return file, architecture
+
+
+def find_restorer(
+    model: str | os.PathLike[str],
+    *,
+    device: torch.device | str | None = None,
+    precision: Precision = "auto",
+    engine: Engine = "auto",
+    weights: Weights | None = None,
+    progress: Progress | None = None,
+) -> Restorer:
+    """Load a restorer by its name or from its file: a network's, or what was learned of a person.
+
+    Args:
+        model: name of weights in the catalogue, or a file.
+        device: where it runs.
+        precision: of its arithmetic, see `Restorer` for this and ``engine``.
+        engine: what runs it.
+        weights: where named weights, and the base of a person's file, are looked for.
+        progress: of a download, see `Weights.get`.
+
+    Returns:
+        A `PersonRestorer` for a person's file.
+
+    Raises:
+        WeightsError: it is neither, its weights are not available, or it is a person's whose base
+            is not here.
+    """
+    weights = Weights() if weights is None else weights
+    path, architecture = find_model(model, weights, progress=progress)
+    difference = None if is_graph(path) else read_difference(path)
+    if difference is None:
+        net = load_network(path, architecture)
+        return Restorer(net, device=device, precision=precision, engine=engine)
+    return restorer_of(
+        difference, path, device=device, precision=precision, engine=engine, weights=weights
+    )
+
+
+def restorer_of(
+    difference: Difference,
+    path: Path,
+    *,
+    device: torch.device | str | None = None,
+    precision: Precision = "auto",
+    engine: Engine = "auto",
+    weights: Weights | None = None,
+) -> PersonRestorer:
+    """Make a person's restorer of what was learned; errors as `find_restorer`.
+
+    Args:
+        difference: what was learned.
+        path: the file that holds it, or would; its base may lie beside it.
+        device: where it runs.
+        precision: of its arithmetic.
+        engine: what runs it.
+        weights: where the base is looked for.
+    """
+    base = find_base(difference, path, weights)
+
+    def build(strength: float) -> nn.Module:
+        return load_with(difference, base, path, strength)
+
+    return PersonRestorer(
+        build, difference.embedding, device=device, precision=precision, engine=engine
+    )
+
+
+def _embedder_at_hand(
+    restorer: PersonRestorer, name: str, weights: Weights, device: torch.device
+) -> FaceEmbedder | None:
+    """Load what tells people apart, where it is on this machine: it is not fetched for this."""
+    if restorer.embedding is None:
+        return None
+    reference = refer(name, "embedder", weights)
+    if reference.entry is not None and weights.locate(reference.entry.name) is None:
+        return None
+    embedder = load_embedder(name, device=device, weights=weights)
+    return embedder if embedder.dimensions == len(restorer.embedding) else None
 
 
 def find_detector(

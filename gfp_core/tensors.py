@@ -48,6 +48,22 @@ def check_frames(frames: Tensor, faces: Faces | None = None, *, name: str = "fra
             raise ValueError(f"face {i} belongs to frame {face.frame} of {len(sizes)}")
 
 
+def check_images(images: Tensor) -> None:
+    """Refuse what is not a batch of RGB pictures.
+
+    Args:
+        images: (N, 3, H, W) float.
+
+    Raises:
+        ValueError: another shape or an integer type.
+    """
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise ValueError(
+            "expected float RGB pictures of shape (N, 3, H, W) in [0, 1], "
+            f"got {tuple(images.shape)} {images.dtype}"
+        )
+
+
 def check_crops(crops: Tensor, name: str = "crops") -> None:
     """Refuse what are no square RGB pictures (N, 3, S, S) of a floating point type.
 

@@ -21,6 +21,7 @@ from . import (
     detect,
     evaluate,
     export,
+    learn,
     options,
     prepare,
     queue,
@@ -35,6 +36,7 @@ from .flags import Parser
 
 COMMANDS = (
     restore,
+    learn,
     detect,
     compare,
     options,

@@ -5,21 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
-def check_images(images: Tensor) -> None:
-    """Refuse what is not a batch of RGB pictures.
-
-    Args:
-        images: (N, 3, H, W) float.
-
-    Raises:
-        ValueError: another shape or an integer type.
-    """
-    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-        raise ValueError(
-            "expected float RGB pictures of shape (N, 3, H, W) in [0, 1], "
-            f"got {tuple(images.shape)} {images.dtype}"
-        )
+from ..tensors import check_images
 
 
 def check_pair(a: Tensor, b: Tensor) -> None:

@@ -11,6 +11,7 @@ from ..networks import spandrel_adapter
 from ..networks.recognition import Unrecognized, recognize
 from . import WeightsError
 from .catalogue import Entry
+from .difference import about_of
 from .files import is_graph
 from .loading import Checkpoint, read_checkpoint
 from .store import Weights
@@ -133,6 +134,13 @@ def _meaning(checkpoint: Checkpoint, claimed: str | None) -> dict[str, Any]:
         claimed: what the catalogue or the file's metadata say it is. Only the tensors are believed,
             except where they leave a choice.
     """
+    about = about_of(checkpoint.metadata)
+    if about is not None:
+        return {
+            "role": "restorer",
+            "architecture": about.get("architecture"),
+            "reason": f"it holds what was learned of a person, to be added to {about.get('base')}",
+        }
     try:
         match = recognize(checkpoint.state)
         if claimed in match.twins:

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,8 +27,12 @@ from ..networks import parsing, registry, retinaface, spandrel_adapter
 from ..networks.face_descriptor import FaceDescriptor
 from ..networks.state import quote_some
 from . import WeightsError, forms
+from .difference import Difference, about_of, check_base, difference_of, find_base
 from .files import open_regular
 from .packages import read_member
+
+if TYPE_CHECKING:
+    from .store import Weights
 
 logger = logging.getLogger(__name__)
 
@@ -76,23 +80,86 @@ _DESCRIPTOR_ADVICE = (
 )
 
 
-def load_network(path: str | os.PathLike[str], architecture: str | None = None) -> nn.Module:
+def load_network(
+    path: str | os.PathLike[str],
+    architecture: str | None = None,
+    *,
+    person_strength: float = 1.0,
+    weights: Weights | None = None,
+) -> nn.Module:
     """Load a checkpoint into the network it belongs to.
 
     Args:
-        path: the file.
+        path: the file: a network's, or the difference that `person.learn` made, which is added to
+            its base.
         architecture: name of a row of `registry.ARCHITECTURES`; by default the one that the
             file's metadata names, as converted files do, or else the one identified from the
             tensors' names. A network that is none of these is loaded through spandrel, if that is
             installed and knows it, which a log line says.
+        person_strength: share of such a difference; 0 gives the base.
+        weights: where the base of such a difference is looked for; by default as the user's
+            settings say.
 
     Returns:
         The network on the CPU, in float32, in evaluation mode.
 
     Raises:
-        WeightsError: the file cannot be read, or fits no (or not this) architecture; says why.
+        WeightsError: the file cannot be read, fits no (or not this) architecture, or is a
+            difference to weights that are not here; says why.
     """
     state, metadata = load_state_dict(path)
+    difference = difference_of(state, metadata, Path(path))
+    if difference is not None:
+        base = find_base(difference, Path(path), weights)
+        return load_with(difference, base, Path(path), person_strength)
+    return network_of(state, metadata, path, architecture)
+
+
+def load_with(difference: Difference, base: Path, path: Path, strength: float = 1.0) -> nn.Module:
+    """Load a base with a share of what was learned added to it.
+
+    Args:
+        difference: what was learned.
+        base: file of the base.
+        path: file of the difference, for messages.
+        strength: the share; 0 gives the base.
+
+    Raises:
+        WeightsError: the base cannot be read, or is another than the difference was learned on.
+    """
+    state, metadata = load_state_dict(base)
+    check_base(difference, state, path)
+    changed = difference.added_to(state, strength)
+    return network_of(changed, metadata, path, difference.about.get("architecture"))
+
+
+def read_difference(path: str | os.PathLike[str]) -> Difference | None:
+    """Read what a network learned beyond its base; None if the file is no difference.
+
+    Raises:
+        WeightsError: the file cannot be read.
+    """
+    path = Path(path)
+    with _opened(path) as file:
+        if forms.identify(file, path) != "safetensors":
+            return None
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            if about_of(file.metadata() or {}) is None:
+                return None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path}: damaged or truncated safetensors: {error}") from error
+    state, metadata = load_state_dict(path)
+    return difference_of(state, metadata, path)
+
+
+def network_of(
+    state: dict[str, Tensor],
+    metadata: Mapping[str, str],
+    path: str | os.PathLike[str],
+    architecture: str | None = None,
+) -> nn.Module:
+    """Build the network of a state dict that was read from a file; see `load_network`."""
     named = metadata.get("architecture")
     if architecture is None and any(named == row.name for row in registry.ARCHITECTURES):
         architecture = named
@@ -215,6 +282,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if form == "safetensors":
         content, metadata = _read_safetensors(path)
     whole, dtypes = _check(content, path)
+    if about_of(metadata) is not None:  # its names are those of its base already
+        return Checkpoint(whole, metadata, form, wrappers, (), 0, dtypes)
     state, prefixes = _without_prefixes(whole, path)
     return Checkpoint(state, metadata, form, wrappers, prefixes, len(whole) - len(state), dtypes)
 

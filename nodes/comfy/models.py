@@ -15,11 +15,11 @@ from ...gfp_core.detect import FaceDetector
 from ...gfp_core.embed import FaceEmbedder, load_embedder
 from ...gfp_core.options import Precision
 from ...gfp_core.parse import FaceParser
-from ...gfp_core.pipeline import find_detector, find_model, find_parser
+from ...gfp_core.pipeline import find_detector, find_parser, find_restorer, restorer_of
 from ...gfp_core.restore import DEFAULT_CHUNK, Restorer
 from ...gfp_core.weights import WeightsError
 from ...gfp_core.weights.catalogue import Role
-from ...gfp_core.weights.loading import load_network
+from ...gfp_core.weights.difference import Difference
 from . import folders
 from .memory import is_stateless
 from .progress import Bar
@@ -56,8 +56,36 @@ def load_restorer(name: str, precision: Precision, policy: DevicePolicy) -> Mana
     Raises:
         ValueError: the weights are not available or not readable; says why and what to do.
     """
-    file, architecture = find_model(_fetch("restorer", name), folders.weights("restorer"))
-    return _manage(name, Restorer(load_network(file, architecture), precision=precision), policy)
+    restorer = find_restorer(
+        fetched("restorer", name), precision=precision, weights=folders.weights("restorer")
+    )
+    return _manage(name, restorer, policy)
+
+
+def manage_person(
+    difference: Difference, name: str, precision: Precision, policy: DevicePolicy
+) -> Managed[Restorer]:
+    """Make a restorer of what was learned of a person.
+
+    Raises:
+        ValueError: its base is not here.
+    """
+    path = Path(folders.paths("restorer")[0]) / name
+    weights = folders.weights("restorer")
+    return _manage(
+        name, restorer_of(difference, path, precision=precision, weights=weights), policy
+    )
+
+
+def device_of(policy: DevicePolicy) -> torch.device:
+    """Return the device that a policy stands for."""
+    cpu = torch.device("cpu")
+    return cpu if policy == "cpu" else comfy.model_management.get_torch_device()
+
+
+def make_room(needed: float, device: torch.device) -> None:
+    """Let ComfyUI move other networks away until so many bytes are free on a device."""
+    comfy.model_management.free_memory(needed, device)
 
 
 def load_face_detector(name: str, policy: DevicePolicy) -> Managed[FaceDetector]:
@@ -66,7 +94,7 @@ def load_face_detector(name: str, policy: DevicePolicy) -> Managed[FaceDetector]
     Raises:
         ValueError: the weights are not available or not readable; says why and what to do.
     """
-    target = _fetch("detector", name)
+    target = fetched("detector", name)
     detector = find_detector(target, device="cpu", weights=folders.weights("detector"))
     return _manage(name, detector, policy)
 
@@ -77,7 +105,7 @@ def load_face_parser(name: str, policy: DevicePolicy) -> Managed[FaceParser]:
     Raises:
         ValueError: the weights are not available or not readable; says why and what to do.
     """
-    target = _fetch("parser", name)
+    target = fetched("parser", name)
     parser = find_parser(target, device="cpu", weights=folders.weights("parser"))
     return _manage(name, parser, policy)
 
@@ -88,7 +116,7 @@ def load_face_embedder(name: str, policy: DevicePolicy) -> Managed[FaceEmbedder]
     Raises:
         ValueError: the weights are not available or not readable; says why and what to do.
     """
-    target = _fetch("embedder", name)
+    target = fetched("embedder", name)
     embedder = load_embedder(target, device="cpu", weights=folders.weights("embedder"))
     return _manage(name, embedder, policy)
 
@@ -125,7 +153,7 @@ def working_memory(
     return restorer.runner.bytes_per_face * min(batch_size or DEFAULT_CHUNK, count)
 
 
-def _fetch(role: Role, name: str) -> Path | str:
+def fetched(role: Role, name: str) -> Path | str:
     """Return the user's file, or the row's name once its weights are on this machine."""
     reference = folders.find(role, name)
     if reference.entry is None:
@@ -156,7 +184,6 @@ def _manage(name: str, runner: Runner, policy: DevicePolicy) -> Managed[Runner]:
     if not isinstance(net, torch.nn.Module):
         return Managed(name, runner, None)
     _stop_when_cancelled(net)
-    cpu = torch.device("cpu")
-    load = cpu if policy == "cpu" else comfy.model_management.get_torch_device()
+    load = device_of(policy)
     # Not CoreModelPatcher: the dynamic one of newer versions leaves our layers where they are.
-    return Managed(name, runner, comfy.model_patcher.ModelPatcher(net, load, cpu))
+    return Managed(name, runner, comfy.model_patcher.ModelPatcher(net, load, torch.device("cpu")))

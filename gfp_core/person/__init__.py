@@ -1,0 +1,1 @@
+"""A restorer of one person, learned from a few photographs of good quality."""

@@ -1,0 +1,72 @@
+"""`gfp learn`, with a network of a few thousand weights."""
+
+import pytest
+import torch
+from skimage.data import astronaut
+from skimage.io import imsave
+
+from gfp_core.cli import main
+from gfp_core.cli.exit_codes import OK, USAGE
+from gfp_core.networks.lite import GFPGANLite
+from gfp_core.weights.convert import write_safetensors
+from gfp_core.weights.loading import load_network, read_difference
+
+
+@pytest.fixture
+def model(tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        net = GFPGANLite(out_size=64, num_style_feat=8, narrow=0.0625, channel_multiplier=1)
+    write_safetensors(net.state_dict(), {}, tmp_path / "tiny.safetensors")
+    return tmp_path / "tiny.safetensors"
+
+
+@pytest.fixture
+def photo(tmp_path):
+    pytest.importorskip("retinaface")
+    imsave(tmp_path / "photo.png", astronaut())
+    return tmp_path / "photo.png"
+
+
+def test_a_person_is_learned_and_restores(model, photo, tmp_path, capsys) -> None:
+    person, restored = tmp_path / "person.safetensors", tmp_path / "restored.png"
+    learn = ["learn", str(photo), "-o", str(person), "--model", str(model), "--device", "cpu"]
+    assert main([*learn, "--steps", "4"]) == OK
+    said = capsys.readouterr().err
+    assert "GB of memory" in said
+    assert "learned from 1 photograph" in said
+    difference = read_difference(person)
+    assert difference is not None
+    assert difference.about["photographs"] == "1"
+    assert type(load_network(person)).__name__ == "GFPGANLite"
+    restore = ["restore", str(photo), "-o", str(restored), "--model", str(person)]
+    assert main([*restore, "--device", "cpu", "--person-strength", "0.5"]) == OK
+    assert restored.is_file()
+    assert main([*learn[:-2], "--model", str(person), "--device", "cpu"]) == USAGE
+    assert "a person's restorer already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["-o", "person.pth"], "ends with .safetensors"),
+        (["-o", "p.safetensors", "--steps", "0"], "steps and batch must be at least 1"),
+        (["-o", "p.safetensors", "--minutes", "0"], "minutes must be above 0"),
+    ],
+)
+def test_wrong_words_are_refused_before_work(flags, reason, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    pytest.importorskip("retinaface")
+    assert main(["learn", "missing.jpg", *flags]) == USAGE
+    assert reason in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_written_where_no_photograph_serves(model, tmp_path, capsys) -> None:
+    pytest.importorskip("retinaface")
+    imsave(tmp_path / "grey.png", astronaut()[:64, :64], check_contrast=False)
+    person = tmp_path / "person.safetensors"
+    words = ["learn", str(tmp_path / "grey.png"), "-o", str(person), "--model", str(model)]
+    assert main([*words, "--device", "cpu"]) == USAGE
+    assert "no photograph can be learned from" in capsys.readouterr().err
+    assert not person.exists()
