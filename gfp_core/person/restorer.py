@@ -48,6 +48,7 @@ class PersonRestorer(Restorer):
         self.net: nn.Module = nn.ModuleList([self.base.net, self._learned.net])
         self.precision, self.size, self.name = precision, self.base.size, self.base.name
         self.has_fidelity = self.base.has_fidelity
+        self.has_steps = self.base.has_steps
         self.engine: Engine = engine
 
     @property
@@ -61,6 +62,7 @@ class PersonRestorer(Restorer):
         *,
         fidelity: float | None = None,
         seed: int | None = None,
+        steps: int | None = None,
         chunk: int | None = None,
         progress: Progress | None = None,
         preview: Preview | None = None,
@@ -73,6 +75,7 @@ class PersonRestorer(Restorer):
             faces: as there; so are the others that are not named here.
             fidelity: as there.
             seed: as there.
+            steps: as there.
             chunk: as there.
             progress: as there.
             preview: as there.
@@ -99,6 +102,7 @@ class PersonRestorer(Restorer):
                 faces.select(indices),
                 fidelity=fidelity,
                 seed=seed,
+                steps=steps,
                 chunk=chunk,
                 progress=_after(progress, done, len(faces)),
                 preview=preview,
