@@ -105,7 +105,7 @@ def value_of(option: Option, chance: random.Random) -> Any:
         return chance.choice(option.choices)
     if option.kind is bool:
         return chance.random() < 0.5
-    if option.name == "select":
+    if option.name in ("select", "person_faces"):
         return chance.choice(["all", "none", "first", "first 2", "0, 2", [1]])
     low, high = option.min or 0.0, min(option.max or 1.0, 4000.0)
     share = chance.choice([0.0, 1.0, chance.random()])
