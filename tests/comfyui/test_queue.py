@@ -11,7 +11,7 @@ from PIL import Image
 from gfp_core.cli import main
 from gfp_core.cli import queue as command
 
-WORKFLOW = Path(__file__).resolve().parents[2] / "workflows" / "api" / "restore_photo.json"
+WORKFLOW = Path(__file__).resolve().parents[2] / "workflows" / "api" / "restore_a_photo.json"
 
 
 def test_a_killed_server_costs_no_file(comfyui, photos, tmp_path: Path, monkeypatch) -> None:
