@@ -130,7 +130,7 @@ def restore_clip(
             than in the run before, all is begun anew.
 
     Raises:
-        VideoError: the clip cannot be read, or the target cannot hold it.
+        VideoError: the clip cannot be read, the target cannot hold it, or another run is at it.
         OSError: the disk is full; the next call goes on.
     """
     options = RestoreOptions() if options is None else options
@@ -144,29 +144,29 @@ def restore_clip(
         )
         plan = _plan(source, options, clip_options, encoding)
         plan["extra"], plan["made_by"] = _digest(extra or Extra()), made_by
-        parts = _Parts.of(target, plan)
-        run = _Run(restorer, options, extra or Extra(), parts, clip, encoding, window)
-        try:
-            with _few_messages():
-                run.go(progress, preview)
-        except BaseException:
-            if not run.segments or not resume:
-                parts.remove()
-            elif keep_partial:
-                _write_partial(run, source, target)
-            raise
-        summary = run.summary
-        summary.damage = str(clip.damage)
-    container = SUFFIXES[target.suffix.lower()]
-    is_as_it_was = not clip_options.flat(changed=True) and options.upscale == 1
-    is_same_kind = SUFFIXES.get(source.suffix.lower()) == container
-    summary.is_copy = not summary.faces and is_as_it_was and is_same_kind
-    with atomic.atomic_path(target) as path:
-        if summary.is_copy:
-            shutil.copyfile(source, path)
-        else:
-            join(run.segments, source, path, window, container=container, record=record)
-    parts.remove()
+        with _Parts.of(target, plan) as parts:
+            run = _Run(restorer, options, extra or Extra(), parts, clip, encoding, window)
+            try:
+                with _few_messages():
+                    run.go(progress, preview)
+            except BaseException:
+                if not run.segments or not resume:
+                    parts.remove()
+                elif keep_partial:
+                    _write_partial(run, source, target)
+                raise
+            summary = run.summary
+            summary.damage = str(clip.damage)
+            container = SUFFIXES[target.suffix.lower()]
+            is_as_it_was = not clip_options.flat(changed=True) and options.upscale == 1
+            is_same_kind = SUFFIXES.get(source.suffix.lower()) == container
+            summary.is_copy = not summary.faces and is_as_it_was and is_same_kind
+            with atomic.atomic_path(target) as path:
+                if summary.is_copy:
+                    shutil.copyfile(source, path)
+                else:
+                    join(run.segments, source, path, window, container=container, record=record)
+            parts.remove()
     summary.seconds = time.monotonic() - began
     return summary
 
@@ -394,16 +394,34 @@ class _Parts:
     folder: Path
 
     @classmethod
-    def of(cls, target: Path, plan: dict[str, Any]) -> _Parts:
-        """Return the folder of a target; what another plan left there is removed."""
+    @contextlib.contextmanager
+    def of(cls, target: Path, plan: dict[str, Any]) -> Iterator[_Parts]:
+        """Give the folder of a target to this run alone; what another plan left there is removed.
+
+        Raises:
+            VideoError: another run is making the same target.
+        """
         parts = cls(target.with_name(f".{target.name[:200]}.gfp-parts"))
-        text = json.dumps(plan, sort_keys=True)
+        parts.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = atomic.lock(parts.folder / _LOCK)
+        except BlockingIOError as error:
+            raise VideoError(
+                f"another run is making {target}: wait for it, or choose another output"
+            ) from error
         note = parts.folder / "plan.json"
-        if not note.is_file() or note.read_text(encoding="utf-8") != text:
-            parts.remove()
-            parts.folder.mkdir(parents=True)
-            atomic.write_text(note, text)
-        return parts
+        try:
+            text = json.dumps(plan, sort_keys=True)
+            if not note.is_file() or note.read_text(encoding="utf-8") != text:
+                parts.remove()
+                atomic.write_text(note, text)
+            yield parts
+        finally:
+            lock.close()
+            if not note.is_file():
+                with contextlib.suppress(OSError):  # another run may have begun meanwhile
+                    (parts.folder / _LOCK).unlink()
+                    parts.folder.rmdir()
 
     def segment(self, index: int) -> Path:
         """Return the file of a segment."""
@@ -429,14 +447,17 @@ class _Parts:
         atomic.write_text(self.folder / _PARTIAL, partial.name)
 
     def remove(self) -> None:
-        """Remove the folder, and the clip that was left of it."""
+        """Remove all but the lock, and the clip that was left of it."""
         with contextlib.suppress(OSError):
             name = (self.folder / _PARTIAL).read_text(encoding="utf-8")
             self.folder.with_name(name).unlink()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for path in self.folder.iterdir():
+            if path.name != _LOCK:
+                path.unlink()
 
 
 _PARTIAL = "partial"
+_LOCK = "lock"
 
 
 _ARRAYS = ("points", "speed", "box")

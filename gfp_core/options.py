@@ -689,6 +689,14 @@ class Video(Options):
         1,
         step=0.05,
     )
+    steadiness: float = option(
+        0.7,
+        "Share of the past in restored faces, where frames are in order and nothing but noise "
+        "changes; what moves is followed, and what is new is taken over at once.",
+        0,
+        0.95,
+        step=0.05,
+    )
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from .person.restorer import PersonRestorer
 from .restore import Restorer
 from .select import blurred, inside, like, rank, select
 from .sharpness import auto_strength, face_sharpness
+from .steady import steady_crops
 from .tensors import clamp01
 from .track import SMOOTHING, smooth_over_time
 from .upscale import Upscaler, load_upscaler
@@ -236,8 +237,9 @@ class FaceRestorer:
                 changed, unless ``extra.in_place`` is asked for. B may be 0.
             options: how, see `options.RestoreOptions`; None for the defaults.
             extra: tensors that belong to these frames; with ``tracks`` (or ``options.video``) the
-                frames are in order: faces are followed, their landmarks steadied, and their colors
-                and strengths smoothed over time, so that they do not flicker.
+                frames are in order: faces are followed, their landmarks and restored crops
+                steadied, and their colors and strengths smoothed over time, so that they do not
+                flicker.
             progress: called with (parts done, parts in all); may raise to cancel.
             preview: called with restored crops as soon as they are finished.
             **keywords: single options and fields of `Extra` by their names, over those:
@@ -444,8 +446,8 @@ class FaceRestorer:
             preview: called with restored crops as soon as they are finished.
 
         Returns:
-            The faces with ``restored`` crops; their tracks, if any, hold the colors of the last
-            frame.
+            The faces with ``restored`` crops; their tracks, if any, hold the colors and the crops
+            of the last frame.
 
         Raises:
             ValueError: as `restore`, or the crops are of another size.
@@ -471,7 +473,7 @@ class FaceRestorer:
             preview=preview,
             **keywords,
         )
-        return apply_color(
+        faces = apply_color(
             faces,
             options.color.mode,
             strength=options.color.strength,
@@ -479,6 +481,7 @@ class FaceRestorer:
             reference=reference,
             smoothing=0.0 if faces.tracks is None else options.video.color_smoothing,
         )
+        return steady_crops(faces, options.video.steadiness)
 
     def paste(
         self,

@@ -6,7 +6,10 @@ import errno
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 pytest.importorskip("av")
 
@@ -14,6 +17,7 @@ from gfp_core import clips
 from gfp_core.clips import restore_clip
 from gfp_core.io.video import Segment, VideoError
 from gfp_core.options import ClipOptions, RestoreOptions
+from gfp_core.pipeline import Extra
 from tests.io.clip_maker import BASE, make_clip, packets_of, stamps_of, times
 
 
@@ -166,3 +170,77 @@ def test_the_input_is_never_the_output(tmp_path: Path, fake_restorer: Any) -> No
     options = ClipOptions.of(start=2, end=1)
     with pytest.raises(VideoError, match=r"end \(1 s\) must lie behind start \(2 s\)"):
         restore(fake_restorer, source, tmp_path / "out.mp4", options)
+
+
+def test_two_runs_at_one_target_do_not_meet(tmp_path: Path, fake_restorer: Any) -> None:
+    source = make_clip(tmp_path / "clip.mp4", frames=7)
+    target = tmp_path / "out.mp4"
+    refused: list[str] = []
+
+    def begin_another(done: int, total: int) -> None:
+        if done == 6:
+            with pytest.raises(VideoError) as error:
+                restore(fake_restorer, source, target)
+            refused.append(str(error.value))
+
+    assert restore(fake_restorer, source, target, progress=begin_another).frames == 7
+    assert refused == [f"another run is making {target}: wait for it, or choose another output"]
+    assert stamps_of(target) == stamps_of(source)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "out.mp4"]
+
+
+def two_faces(fake_restorer: Any) -> None:
+    """Let the fixture's detector see two faces of 16 pixels, the larger one to the right."""
+    from gfp_core.faces import Face, Faces
+    from gfp_core.geometry import TEMPLATE
+
+    def detect(frames: Tensor, **_: Any) -> Faces:
+        faces = []
+        for left, side in ((4.0, 16.0), (34.0, 20.0)):
+            landmarks = (TEMPLATE / 512 * side + (left, 14)).astype(np.float32)
+            faces.append(Face(0, (left, 14.0, left + side, 14 + side), 0.9, landmarks))
+        return Faces(tuple(faces), ((48, 64),))
+
+    fake_restorer.detector.detect = detect
+
+
+def changed_halves(source: Path, result: Path) -> tuple[bool, bool]:
+    """Return whether anything differs in the left and the right half of any frame."""
+    import av
+
+    with av.open(str(source)) as first, av.open(str(result)) as second:
+        differences = [
+            a.to_ndarray(format="gray") != b.to_ndarray(format="gray")
+            for a, b in zip(first.decode(video=0), second.decode(video=0), strict=True)
+        ]
+    changed = np.any(differences, axis=0)
+    return bool(changed[:, :28].any()), bool(changed[:, 32:].any())
+
+
+@pytest.mark.parametrize("by", ["index", "order", "region", "person"])
+def test_faces_are_chosen_as_in_pictures(tmp_path: Path, fake_restorer: Any, by: str) -> None:
+    source = make_clip(tmp_path / "clip.mkv", frames=3, options={"qp": "0"}, face=False)
+    two_faces(fake_restorer)
+    options, extra = OPTIONS, Extra()
+    if by == "index":  # the larger one
+        options = OPTIONS.replace(select="0")
+    elif by == "order":
+        options = OPTIONS.replace(select="1", order="left to right")
+    elif by == "region":
+        region = torch.zeros(1, 48, 64)
+        region[..., 32:] = 1
+        extra = Extra(region=region)
+    else:
+
+        class Embedder:
+            def embed(self, faces: Tensor) -> Tensor:
+                return torch.eye(2)[: len(faces)]  # two people, in the detector's order
+
+        fake_restorer.embedder = Embedder()
+        extra = Extra(people=torch.tensor([[0.0, 1.0]]))
+    how = ClipOptions.of(codec="ffv1")
+    summary = restore(
+        fake_restorer, source, tmp_path / "out.mkv", how, extra=extra, options=options
+    )
+    assert (summary.frames, summary.faces) == (3, 3)
+    assert changed_halves(source, tmp_path / "out.mkv") == (False, True)

@@ -16,6 +16,7 @@ import re
 import secrets
 import socket
 import stat
+import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -129,6 +130,36 @@ def check_writable(folder: Path) -> None:
     temporary, descriptor = _create_part(folder)
     os.close(descriptor)
     temporary.unlink()
+
+
+def lock(path: Path) -> BinaryIO:
+    """Lock a file for this process, until the file returned is closed or the process ends.
+
+    On a disk that knows no locks nothing is locked.
+
+    Args:
+        path: the file, which is created if it is not there, and stays.
+
+    Raises:
+        BlockingIOError: somebody else has it.
+    """
+    file = path.open("ab")
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+            _report_once(f"the disk knows no locks ({error.strerror}): continuing without")
+            return file
+        file.close()
+        raise BlockingIOError(errno.EAGAIN, f"{path} is in use") from error
+    return file
 
 
 def is_disk_full(error: BaseException | None) -> bool:

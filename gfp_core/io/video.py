@@ -81,6 +81,8 @@ ENCODERS = {
 """Codecs that can be chosen. The qualities are those at which a clip stays at about its size, and
 differs from the source by less than its own compression did, see docs/video.md."""
 _HARDWARE = ("nvenc", "qsv", "amf", "videotoolbox", "vaapi", "v4l2m2m")
+_QUALITIES = {"nvenc": "cq", "qsv": "global_quality"}
+"""What hardware encoders call the constant quality; others go by the clip's bit rate alone."""
 _NAMES = {"hevc": "h265"}  # FFmpeg's names of decoders, where the codec's name here is another
 _TRANSFERS_HDR = {16: "PQ", 18: "HLG"}
 # Red's and blue's share of the luma, by AVColorSpace (ITU-T H.273, table 4).
@@ -529,8 +531,31 @@ class Encoding:
                 f"{target}: a {container} file holds no {codec}; choose another --codec, or one of "
                 f"the endings of {', '.join(known.containers)}"
             )
-        encoding.encoder()
+        encoding._try(clip)
         return encoding
+
+    def _try(self, clip: Clip) -> None:
+        """Open an encoder of FFmpeg's names once: it may be there, and the hardware not.
+
+        Raises:
+            VideoError: there is no such encoder, or it does not work here.
+        """
+        name = self.encoder()
+        if self.codec in ENCODERS:
+            return
+        av = import_av()
+        try:
+            context = av.CodecContext.create(name, "w")
+            context.width, context.height = clip.stream.width, clip.stream.height
+            formats = av.Codec(name, "w").video_formats
+            context.pix_fmt = formats[0].name if formats else "yuv420p"
+            context.time_base, context.framerate = clip.time_base, clip.rate
+            context.open()
+        except (av.FFmpegError, ValueError, TypeError) as error:
+            raise VideoError(
+                f"{clip.path}: the encoder {name} does not work on this machine "
+                f"({_reason(error)}); choose another --codec, such as h264"
+            ) from error
 
     def encoder(self) -> str:
         """Return FFmpeg's name of the encoder.
@@ -557,7 +582,8 @@ class Encoding:
         options = dict(known.options)
         crf = known.crf if self.crf is None else self.crf
         if crf is not None:
-            options["crf"] = f"{crf:g}"
+            name = next((name for end, name in _QUALITIES.items() if self.codec.endswith(end)), "")
+            options[name or "crf"] = f"{crf:g}"
         if self.preset and known.preset:
             options[known.preset] = self.preset
         return options
@@ -600,7 +626,7 @@ class Segment:
             for packet in self._stream.encode(encoded):
                 self._output.mux(packet)
         except self._av.FFmpegError as error:
-            raise _write_error(self.path, error) from error
+            raise self._error(error) from error
 
     def close(self) -> None:
         """Encode what is left, and end the file."""
@@ -610,18 +636,23 @@ class Segment:
                     self._output.mux(packet)
             self._output.close()
         except self._av.FFmpegError as error:
-            raise _write_error(self.path, error) from error
+            raise self._error(error) from error
 
-    def abandon(self) -> None:
-        """Close the file as it is."""
-        with contextlib.suppress(Exception):
-            self._output.close()
+    def _error(self, error: Exception) -> Exception:
+        """Return what a failed write means: a full disk, or an encoder that gave up."""
+        if _is_disk_full(error):
+            return _write_error(self.path, error)
+        return VideoError(
+            f"{self._clip.path}: the encoder {self._encoder} failed ({_reason(error)}); choose "
+            "another --codec"
+        )
 
     def _begin(self, frame: Frame, encoded: VideoFrame) -> None:
         clip, source = self._clip, self._clip.stream.codec_context
         encoder = self._encoder
         self._base = frame.pts
         self._output.metadata[_BASE] = str(frame.pts * clip.time_base)
+        self._output.metadata[_ROTATION] = str(int(frame.origin.rotation))
         self._format = _pixel_format(self._av, encoder, frame.layout)
         width, height = _encoded_size(encoded, self._format, encoder)
         if (width, height) != (encoded.width, encoded.height):
@@ -639,6 +670,8 @@ class Segment:
         context.time_base = clip.time_base
         context.framerate = clip.rate
         context.thread_count = 0
+        if self._encoding.codec not in ENCODERS and clip.stream.bit_rate:
+            context.bit_rate = clip.stream.bit_rate  # their own would be the same for every size
         if source.sample_aspect_ratio:
             context.sample_aspect_ratio = source.sample_aspect_ratio
         _copy_colors(frame, context, self._format)
@@ -779,7 +812,7 @@ def join(
     what the container does not take is left out, which a log line says.
 
     Args:
-        segments: files of `Segment`, in order; none copies the clip's own pictures.
+        segments: files of `Segment`, in order, one or more.
         clip_path: the clip they were made of.
         target: the file to write.
         window: the part of the clip that the segments hold; all of it by default.
@@ -817,13 +850,12 @@ def _write_gif(av: Any, segments: Sequence[Path], target: Path, window: Window) 
                 source = segment.streams.video[0]
                 start = Fraction(segment.metadata[_BASE]) - Fraction(window.start)
                 if graph is None:
-                    graph = _palette_graph(av, source)
+                    turns = int(segment.metadata[_ROTATION]) // 90 % 4
+                    graph = _palette_graph(av, source, turns)
                     stream = output.add_stream("gif", rate=source.average_rate or 25)
-                    stream.width, stream.height, stream.pix_fmt = (
-                        source.width,
-                        source.height,
-                        "pal8",
-                    )
+                    size = (source.width, source.height)
+                    stream.width, stream.height = size[::-1] if turns % 2 else size
+                    stream.pix_fmt = "pal8"
                     stream.codec_context.time_base = Fraction(1, 100)
                 for frame in segment.decode(source):
                     frame.pts = round((frame.pts * source.time_base + start) * 100)
@@ -836,7 +868,8 @@ def _write_gif(av: Any, segments: Sequence[Path], target: Path, window: Window) 
             output.mux(packet)
 
 
-def _palette_graph(av: Any, source: Any) -> Any:
+def _palette_graph(av: Any, source: Any, turns: int) -> Any:
+    """Build what turns frames upright, for a GIF cannot say it, and finds each one's palette."""
     graph = av.filter.Graph()
     buffer = graph.add_buffer(
         width=source.width, height=source.height, format=source.pix_fmt, time_base=Fraction(1, 100)
@@ -845,7 +878,12 @@ def _palette_graph(av: Any, source: Any) -> Any:
     palette = graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
     use = graph.add("paletteuse", "new=1:dither=sierra2_4a")
     sink = graph.add("buffersink")
-    buffer.link_to(split)
+    last = buffer
+    for _ in range(turns):
+        turn = graph.add("transpose", "cclock")
+        last.link_to(turn)
+        last = turn
+    last.link_to(split)
     split.link_to(use, 0, 0)
     split.link_to(palette, 1, 0)
     palette.link_to(use, 0, 1)
@@ -916,19 +954,16 @@ def _mux(
 ) -> None:
     source = clip.container
     streams: dict[int, Any] = {}
-    first = av.open(str(segments[0])) if segments else None
-    template = clip.stream if first is None else first.streams.video[0]
     for stream in source.streams:
         if stream.index == clip.stream.index:
-            streams[stream.index] = _add_video(output, clip, template)
+            with av.open(str(segments[0])) as first:
+                streams[stream.index] = _add_video(output, clip, first)
         elif (added := _add(output, stream, clip.path)) is not None:
             streams[stream.index] = added
-    if first is not None:
-        first.close()
     output.metadata.update(metadata)
     _copy_chapters(source, output, window)
     offset = Fraction(window.start).limit_denominator(10**9)
-    copied = _source_packets(av, clip, streams, window, with_video=not segments)
+    copied = _source_packets(av, clip, streams, window)
     encoded = _segment_packets(av, segments, clip.time_base)
     for stream_index, packet in _merged(copied, encoded, clip.stream.index):
         if offset:
@@ -941,36 +976,25 @@ def _mux(
 
 _BASE = "gfp_base"
 """Key of a segment's metadata: when its first frame is shown, in seconds, as a fraction."""
+_ROTATION = "gfp_rotation"
+"""Key of a segment's metadata: degrees, counter-clockwise, by which a player turns the frames."""
 _COMMENT = "comment"
 _OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder", "ENCODER")
 
 
-def _add_video(output: Any, clip: Clip, template: Any) -> Any:
-    stream = output.add_stream_from_template(template, opaque=True)
+def _add_video(output: Any, clip: Clip, segment: Any) -> Any:
+    """Add the stream of a clip's pictures, as a segment has them encoded."""
+    stream = output.add_stream_from_template(segment.streams.video[0], opaque=True)
     source = clip.stream
     stream.time_base = clip.time_base
     stream.metadata.update(
         {k: v for k, v in source.metadata.items() if k.lower() not in ("encoder", "duration")}
     )
     stream.disposition = source.disposition
-    rotation = clip_rotation(clip)
+    rotation = int(segment.metadata[_ROTATION])
     if rotation and hasattr(stream, "set_display_rotation"):
         stream.set_display_rotation(rotation)
     return stream
-
-
-def clip_rotation(clip: Clip) -> int:
-    """Return the degrees, counter-clockwise, by which a player turns the clip's frames."""
-    av = import_av()
-    with av.open(str(clip.path)) as probe:
-        stream = probe.streams[clip.stream.index]
-        for packet in probe.demux(stream):
-            try:
-                for frame in packet.decode():
-                    return int(frame.rotation)
-            except av.FFmpegError:
-                continue
-    return 0
 
 
 def _add(output: Any, stream: Any, path: Path) -> Any | None:
@@ -1036,13 +1060,13 @@ def _copy_chapters(source: Any, output: Any, window: Window) -> None:
 
 
 def _source_packets(
-    av: Any, clip: Clip, streams: dict[int, Any], window: Window, *, with_video: bool
+    av: Any, clip: Clip, streams: dict[int, Any], window: Window
 ) -> Iterator[tuple[int, Any]]:
     """Yield the packets of a clip's streams that are copied."""
     chosen = [
         stream
         for stream in clip.container.streams
-        if stream.index in streams and (with_video or stream.index != clip.stream.index)
+        if stream.index in streams and stream.index != clip.stream.index
     ]
     if not chosen:
         return
@@ -1115,9 +1139,13 @@ def _time(packet: Any) -> Fraction:
 
 def _write_error(path: Path, error: Exception) -> Exception:
     """Return the error of a file that cannot be written; a full disk stays an `OSError`."""
-    if isinstance(error, OSError) and error.errno == 28:
+    if _is_disk_full(error):
         return OSError(28, f"no space left on the disk of {path}")
     return VideoError(f"{path} cannot be written ({_reason(error)})")
+
+
+def _is_disk_full(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno == 28
 
 
 def _reason(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -162,3 +163,28 @@ def test_a_full_disk_ends_the_run(
     monkeypatch.setattr("gfp_core.io.video.Segment.write", full)
     assert gfp("restore", source, "-o", tmp_path / "out.mp4", *SCORE) == 3
     assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGTERM") or os.name == "nt", reason="no such signals")
+def test_a_terminated_clip_plays_and_goes_on(
+    tmp_path: Path, loads: Any, fake_restorer: Any, monkeypatch: Any, caplog: Any
+) -> None:
+    source = make_clip(tmp_path / "clip.mp4", frames=12)
+    target = tmp_path / "out.mp4"
+    restore, calls = fake_restorer.restore, [0]
+
+    def terminated(*arguments: Any, **more: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return restore(*arguments, **more)
+
+    monkeypatch.setattr(fake_restorer, "restore", terminated)
+    assert gfp("restore", source, "-o", target, *SCORE) == 128 + signal.SIGTERM
+    assert not target.exists()
+    shown = stamps_of(tmp_path / "out.part.mp4")
+    assert shown == stamps_of(source)[: len(shown)]
+    assert len(shown) >= 6
+    assert gfp("restore", source, "-o", target, *SCORE) == 0
+    assert any("5 frames finished before" in text for text in caplog.messages)
+    assert sorted(os.listdir(tmp_path)) == ["clip.mp4", "out.mp4"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -240,3 +241,56 @@ def test_the_tensor_is_upright(tmp_path: Path) -> None:
     turned = frames_of(source)[0].to_tensor()
     assert turned.shape == (1, 3, 64, 48)
     assert (torch.rot90(plain, 1, (2, 3)) - turned).abs().mean() < 0.02
+
+
+def test_hardware_that_is_not_there_is_one_clear_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FFmpeg names the encoder, and opening it fails, as without a driver."""
+    source = make_clip(tmp_path / "clip.mp4", frames=1)
+    codec = type("Codec", (), {"type": "video", "video_formats": ()})
+    context = MagicMock()
+    context.create.return_value.open.side_effect = av.error.ExternalError(1, "no device found")
+    monkeypatch.setattr(av, "Codec", lambda *_: codec())
+    monkeypatch.setattr(av, "CodecContext", context)
+    with Clip(source) as clip, pytest.raises(VideoError) as error:
+        Encoding.choose(clip, tmp_path / "out.mp4", "h264_nvenc", None, None)
+    assert str(error.value) == (
+        f"{source}: the encoder h264_nvenc does not work on this machine (no device found); "
+        "choose another --codec, such as h264"
+    )
+    monkeypatch.undo()
+    with Clip(source) as clip, pytest.raises(VideoError, match="there is no encoder h264_none"):
+        Encoding.choose(clip, tmp_path / "out.mp4", "h264_none", None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("h264_nvenc", "cq"), ("hevc_qsv", "global_quality"), ("x", "crf")]
+)
+def test_the_quality_has_the_name_that_the_hardware_knows(name: str, option: str) -> None:
+    assert Encoding(name, 23.0).options() == {option: "23"}
+    assert Encoding(name).options() == {}
+
+
+def test_an_encoder_that_fails_on_the_way_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_clip(tmp_path / "clip.mp4", frames=2)
+    with Clip(source) as clip:
+        segment = Segment(tmp_path / "x.nut", clip, Encoding("h264"))
+        first, second = clip.frames()
+        segment.write(first)
+        segment._stream = MagicMock(width=64, height=48)
+        segment._stream.encode.side_effect = av.error.ExternalError(1, "device lost")
+        with pytest.raises(VideoError, match=r"the encoder libx264 failed \(device lost\)"):
+            segment.write(second)
+
+
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+def test_a_gif_of_a_turned_clip_is_upright(tmp_path: Path, rotation: int) -> None:
+    source = make_clip(tmp_path / "clip.mp4", frames=2, rotation=rotation, sound=0)
+    rewrite(source, tmp_path / "out.gif")
+    first, second = (frames_of(path)[0] for path in (source, tmp_path / "out.gif"))
+    assert second.turns == 0
+    assert first.to_tensor().shape == second.to_tensor().shape
+    assert (first.to_tensor() - second.to_tensor()).abs().mean() < 0.03
