@@ -43,8 +43,9 @@ T = TypeVar("T")
 
 SEGMENT = 240
 """Frames of a segment: what a killed run loses at most, and how often an encoder begins anew."""
-_AHEAD = 4
-"""Frames decoded before they are needed, and frames that wait to be encoded."""
+_AHEAD = 2
+"""Frames decoded before they are needed, and frames that wait to be encoded: more would hide no
+more, and a machine that is busy otherwise would hold them all."""
 
 
 @dataclass
@@ -253,8 +254,8 @@ class _Run:
         ):
             try:
                 for frame, tensor in decoded:
-                    result = self._restore(frame, tensor, preview)
-                    writer.put(self._write, frame, tensor, result)
+                    restored = self._restore(frame, tensor, preview)
+                    writer.put(self._write, frame, tensor, restored)
                     is_open = self.summary.frames % SEGMENT != 0
                     if not is_open:
                         writer.put(self._end_segment, _copy_of(self.summary), self._tracks)
@@ -298,14 +299,14 @@ class _Run:
                 yield frame, frame.to_tensor()
             number += 1
 
-    def _restore(self, frame: Frame, tensor: Tensor, preview: Preview | None) -> Restoration:
+    def _restore(self, frame: Frame, tensor: Tensor, preview: Preview | None) -> Tensor:
         before = self._tracks
         extra = replace(self._extra, tracks=before, in_place=False)
         result = self._restorer.restore(tensor, self._options, extra=extra, preview=preview)
         assert result.tracks is not None
         self._tracks = result.tracks
         self._count(frame, before, result)
-        return result
+        return result.frames  # nothing else waits with them: masks and crops are as large
 
     def _count(self, frame: Frame, before: Tracks, result: Restoration) -> None:
         summary, faces = self.summary, len(result.faces)
@@ -318,16 +319,15 @@ class _Run:
         summary.faces += faces
         summary.with_faces += faces > 0
 
-    def _write(self, frame: Frame, tensor: Tensor, result: Restoration) -> None:
+    def _write(self, frame: Frame, tensor: Tensor, restored: Tensor) -> None:
         if self._segment is None:
             path = self.parts.segment(len(self.segments))
             self._segment = Segment(path, self._clip, self._encoding)
             self.segments.append(path)
-        frames = result.frames
-        if frames.shape == tensor.shape:
-            self._segment.write(frame.with_change(tensor, frames))
+        if restored.shape == tensor.shape:
+            self._segment.write(frame.with_change(tensor, restored))
         else:
-            self._segment.write(frame.resized(frames))
+            self._segment.write(frame.resized(restored))
         duration = frame.duration or round(1 / (self._clip.rate * self._clip.time_base))
         self._last_time = float((frame.pts + duration) * self._clip.time_base)
 
