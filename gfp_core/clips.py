@@ -153,7 +153,7 @@ def restore_clip(
             except BaseException:
                 if not run.segments or not resume:
                     parts.remove()
-                elif keep_partial:
+                elif keep_partial and run.last_time:
                     _write_partial(run, source, target)
                 raise
             summary = run.summary
@@ -237,7 +237,7 @@ class _Run:
 
     @property
     def last_time(self) -> float:
-        """Seconds at which the last frame written ends."""
+        """Seconds at which the last frame written ends; 0 before there is one."""
         return self._last_time
 
     def go(self, progress: Progress | None, preview: Preview | None) -> None:

@@ -105,6 +105,10 @@ _SUBSAMPLINGS = {
 }
 """FFmpeg's names, by how often chroma is halved to the side and downwards."""
 _FULL_RANGE = 2
+_EARLY = 0.5
+"""Seconds by which the length that a container says may be wrong."""
+_UNTURNED = ("avi", "gif")
+"""Containers that cannot say that a player turns the frames."""
 
 
 def is_clip(path: Path) -> bool:
@@ -333,6 +337,8 @@ class Damage:
     """Packets that could not be decoded."""
     stamps: int = 0
     """Frames without a time stamp, or with one that is not after the frame's before."""
+    missing: float = 0.0
+    """Seconds by which the clip ends before the time that its head says."""
 
     def __str__(self) -> str:
         """Say it, or nothing."""
@@ -341,6 +347,8 @@ class Damage:
             parts.append(f"{self.packets} broken packets were left out")
         if self.stamps:
             parts.append(f"{self.stamps} time stamps were mended")
+        if self.missing:
+            parts.append(f"the last {self.missing:.1f} s cannot be read")
         return ", ".join(parts)
 
 
@@ -437,11 +445,18 @@ class Clip:
             raise VideoError(f"{self.path} holds no frame that can be decoded")
 
     def _decoded(self) -> Iterator[VideoFrame]:
-        packets = self.container.demux(self.stream)
+        packets = self.container.demux()
+        end = 0.0  # of all that is there, for the sound may well go on behind the pictures
         while True:
             try:
                 packet = next(packets)
+                if packet.pts is not None:
+                    end = max(end, float((packet.pts + packet.duration) * packet.time_base))
+                if packet.stream.index != self.stream.index:
+                    continue
             except StopIteration:
+                length = (self.container.duration or 0) / 1_000_000
+                self.damage.missing = length - end if length - end > _EARLY else 0.0
                 return
             except self._av.FFmpegError as error:  # the file ends in the middle of a packet
                 logger.warning("%s ends early (%s).", self.path, _reason(error))
@@ -508,6 +523,8 @@ class Encoding:
     """One of `ENCODERS`, or the name of an encoder of FFmpeg, such as h264_nvenc."""
     crf: float | None = None
     preset: str | None = None
+    upright: bool = False
+    """Whether frames are turned themselves, where the container cannot say it to the player."""
 
     @classmethod
     def choose(
@@ -524,7 +541,7 @@ class Encoding:
             fallback = {"webm": "vp9", "gif": "gif"}.get(container, "h264")
             fits = wanted in ENCODERS and container in ENCODERS[wanted].containers
             codec = wanted if fits else fallback
-        encoding = cls(codec, crf, preset)
+        encoding = cls(codec, crf, preset, container in _UNTURNED)
         known = ENCODERS.get(codec)
         if known is not None and container not in known.containers:
             raise VideoError(
@@ -535,27 +552,32 @@ class Encoding:
         return encoding
 
     def _try(self, clip: Clip) -> None:
-        """Open an encoder of FFmpeg's names once: it may be there, and the hardware not.
+        """Open an encoder once where it may refuse: the hardware or the preset may not be there.
 
         Raises:
-            VideoError: there is no such encoder, or it does not work here.
+            VideoError: there is no such encoder, or it does not work here or with these options.
         """
         name = self.encoder()
-        if self.codec in ENCODERS:
+        if self.codec in ENCODERS and not self.preset:
             return
         av = import_av()
         try:
             context = av.CodecContext.create(name, "w")
+            context.options = self.options()
             context.width, context.height = clip.stream.width, clip.stream.height
             formats = av.Codec(name, "w").video_formats
             context.pix_fmt = formats[0].name if formats else "yuv420p"
             context.time_base, context.framerate = clip.time_base, clip.rate
             context.open()
         except (av.FFmpegError, ValueError, TypeError) as error:
-            raise VideoError(
-                f"{clip.path}: the encoder {name} does not work on this machine "
-                f"({_reason(error)}); choose another --codec, such as h264"
-            ) from error
+            if self.codec in ENCODERS:
+                text = f"does not take --encoder-preset {self.preset} ({_reason(error)})"
+            else:
+                text = (
+                    f"does not work on this machine ({_reason(error)}); choose another --codec, "
+                    "such as h264"
+                )
+            raise VideoError(f"{clip.path}: the encoder {name} {text}") from error
 
     def encoder(self) -> str:
         """Return FFmpeg's name of the encoder.
@@ -619,6 +641,8 @@ class Segment:
             OSError: the disk is full.
         """
         encoded = self._picture(frame)
+        if self._encoding.upright and frame.turns:
+            encoded = self._upright(encoded, frame.turns)
         if self._stream is None:
             self._begin(frame, encoded)
         encoded = self._fitted(encoded)
@@ -652,7 +676,8 @@ class Segment:
         encoder = self._encoder
         self._base = frame.pts
         self._output.metadata[_BASE] = str(frame.pts * clip.time_base)
-        self._output.metadata[_ROTATION] = str(int(frame.origin.rotation))
+        rotation = 0 if self._encoding.upright else int(frame.origin.rotation)
+        self._output.metadata[_ROTATION] = str(rotation)
         self._format = _pixel_format(self._av, encoder, frame.layout)
         width, height = _encoded_size(encoded, self._format, encoder)
         if (width, height) != (encoded.width, encoded.height):
@@ -672,8 +697,9 @@ class Segment:
         context.thread_count = 0
         if self._encoding.codec not in ENCODERS and clip.stream.bit_rate:
             context.bit_rate = clip.stream.bit_rate  # their own would be the same for every size
-        if source.sample_aspect_ratio:
-            context.sample_aspect_ratio = source.sample_aspect_ratio
+        if ratio := source.sample_aspect_ratio:
+            lies = self._encoding.upright and frame.turns % 2
+            context.sample_aspect_ratio = 1 / ratio if lies else ratio
         _copy_colors(frame, context, self._format)
         # Players of mp4 and mov need the parameter sets in front.
         context.flags |= int(self._av.codec.context.Flags.global_header)
@@ -695,6 +721,25 @@ class Segment:
         picture.colorspace = frame.origin.colorspace
         picture.color_range = _FULL_RANGE if layout.is_full_range else 1
         return picture
+
+    def _upright(self, picture: VideoFrame, turns: int) -> VideoFrame:
+        """Turn a picture counter-clockwise by quarters, and keep what else is known of it."""
+        graph: Any = self._av.filter.Graph()
+        last = graph.add_buffer(
+            width=picture.width,
+            height=picture.height,
+            format=picture.format.name,
+            time_base=picture.time_base,
+        )
+        for _ in range(turns):
+            turned = graph.add("transpose", "cclock")
+            last.link_to(turned)
+            last = turned
+        last.link_to(graph.add("buffersink"))
+        graph.configure()
+        graph.push(picture)
+        result: VideoFrame = graph.pull()
+        return result
 
     def _fitted(self, picture: VideoFrame) -> VideoFrame:
         """Return the picture in the encoder's pixel format and size."""
@@ -850,12 +895,13 @@ def _write_gif(av: Any, segments: Sequence[Path], target: Path, window: Window) 
                 source = segment.streams.video[0]
                 start = Fraction(segment.metadata[_BASE]) - Fraction(window.start)
                 if graph is None:
-                    turns = int(segment.metadata[_ROTATION]) // 90 % 4
-                    graph = _palette_graph(av, source, turns)
+                    graph = _palette_graph(av, source)
                     stream = output.add_stream("gif", rate=source.average_rate or 25)
-                    size = (source.width, source.height)
-                    stream.width, stream.height = size[::-1] if turns % 2 else size
-                    stream.pix_fmt = "pal8"
+                    stream.width, stream.height, stream.pix_fmt = (
+                        source.width,
+                        source.height,
+                        "pal8",
+                    )
                     stream.codec_context.time_base = Fraction(1, 100)
                 for frame in segment.decode(source):
                     frame.pts = round((frame.pts * source.time_base + start) * 100)
@@ -868,8 +914,7 @@ def _write_gif(av: Any, segments: Sequence[Path], target: Path, window: Window) 
             output.mux(packet)
 
 
-def _palette_graph(av: Any, source: Any, turns: int) -> Any:
-    """Build what turns frames upright, for a GIF cannot say it, and finds each one's palette."""
+def _palette_graph(av: Any, source: Any) -> Any:
     graph = av.filter.Graph()
     buffer = graph.add_buffer(
         width=source.width, height=source.height, format=source.pix_fmt, time_base=Fraction(1, 100)
@@ -878,12 +923,7 @@ def _palette_graph(av: Any, source: Any, turns: int) -> Any:
     palette = graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
     use = graph.add("paletteuse", "new=1:dither=sierra2_4a")
     sink = graph.add("buffersink")
-    last = buffer
-    for _ in range(turns):
-        turn = graph.add("transpose", "cclock")
-        last.link_to(turn)
-        last = turn
-    last.link_to(split)
+    buffer.link_to(split)
     split.link_to(use, 0, 0)
     split.link_to(palette, 1, 0)
     palette.link_to(use, 0, 1)

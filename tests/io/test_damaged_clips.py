@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,21 @@ def test_a_truncated_mkv_gives_what_there_is_and_says_so(
     summary = restore_clip(fake_restorer, source, tmp_path / "out.mkv", OPTIONS)
     assert 5 < summary.frames < 30
     assert stamps_of(tmp_path / "out.mkv") == stamps_of(source)[: summary.frames]
+
+
+@pytest.mark.parametrize("share", [0.4, 0.5, 0.6, 0.7])
+def test_what_is_missing_at_the_end_is_said_wherever_the_file_breaks(
+    tmp_path: Path, fake_restorer: Any, share: float
+) -> None:
+    whole = make_clip(tmp_path / "whole.mkv", frames=90)
+    source = tmp_path / "clip.mkv"
+    content = whole.read_bytes()
+    source.write_bytes(content[: int(len(content) * share)])
+    summary = restore_clip(fake_restorer, source, tmp_path / "out.mkv", OPTIONS)
+    assert 0 < summary.frames < 90
+    assert re.search(r"the last [\d.]+ s cannot be read|left out", summary.damage)
+    summary = restore_clip(fake_restorer, whole, tmp_path / "out.mkv", OPTIONS)
+    assert (summary.frames, summary.damage) == (90, "")
 
 
 def test_a_clip_without_a_frame_is_named(tmp_path: Path, fake_restorer: Any) -> None:

@@ -286,11 +286,26 @@ def test_an_encoder_that_fails_on_the_way_is_named(
             segment.write(second)
 
 
+@pytest.mark.parametrize("name", ["out.gif", "out.avi"])
 @pytest.mark.parametrize("rotation", [90, 180, 270])
-def test_a_gif_of_a_turned_clip_is_upright(tmp_path: Path, rotation: int) -> None:
+def test_where_the_player_is_not_told_to_turn_the_frames_are_turned(
+    tmp_path: Path, name: str, rotation: int
+) -> None:
     source = make_clip(tmp_path / "clip.mp4", frames=2, rotation=rotation, sound=0)
-    rewrite(source, tmp_path / "out.gif")
-    first, second = (frames_of(path)[0] for path in (source, tmp_path / "out.gif"))
-    assert second.turns == 0
+    rewrite(source, tmp_path / name, change=0)
+    first, second = (frames_of(path)[0] for path in (source, tmp_path / name))
+    assert (first.turns, second.turns) == (rotation // 90, 0)
     assert first.to_tensor().shape == second.to_tensor().shape
     assert (first.to_tensor() - second.to_tensor()).abs().mean() < 0.03
+
+
+@pytest.mark.parametrize("codec", ["h264", "av1", "vp9"])
+def test_a_preset_that_the_encoder_does_not_know_is_refused_before_the_work(
+    tmp_path: Path, codec: str
+) -> None:
+    source = make_clip(tmp_path / "clip.mp4", frames=1)
+    with Clip(source) as clip, pytest.raises(VideoError, match="--encoder-preset nonsense"):
+        Encoding.choose(clip, tmp_path / "out.mp4", codec, None, "nonsense")
+    with Clip(source) as clip:
+        preset = "veryfast" if codec == "h264" else "8"
+        assert Encoding.choose(clip, tmp_path / "out.mp4", codec, None, preset).preset == preset
