@@ -8,6 +8,8 @@ driven as GFPGAN's own script does.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -146,12 +148,28 @@ def helper(detector: nn.Module, bgr: NDArray[np.uint8]) -> Any:
 
 def whole(detector: nn.Module, restorer: nn.Module, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The whole by facexlib's helper and spandrel: (H, W, 3) uint8 RGB to the same."""
+    return whole_with(detector, partial(restore, restorer), rgb)[0]
+
+
+def whole_with(
+    detector: nn.Module, run: Callable[[Tensor], Tensor], rgb: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], list[NDArray[np.float32]]]:
+    """The whole by facexlib's helper and any network.
+
+    Args:
+        detector: facexlib's.
+        run: restores (1, 3, 512, 512) RGB in [0, 1].
+        rgb: (H, W, 3).
+
+    Returns:
+        The picture with restored faces, and the landmarks (5, 2) of each.
+    """
     steps = helper(detector, np.ascontiguousarray(rgb[..., ::-1]))
     steps.get_face_landmarks_5()
     steps.align_warp_face()
     for crop in steps.cropped_faces:
-        restored = restore(restorer, to_frames(crop[..., ::-1]))
+        restored = run(to_frames(crop[..., ::-1]))
         steps.add_restored_face(np.ascontiguousarray(to_pixels(restored[0])[..., ::-1]))
     steps.get_inverse_affine()
     image: NDArray[np.uint8] = steps.paste_faces_to_input_image()
-    return image[..., ::-1]
+    return image[..., ::-1], [np.float32(each) for each in steps.all_landmarks_5]

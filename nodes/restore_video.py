@@ -184,13 +184,14 @@ def source_file(video: Any) -> Iterator[tuple[Path, float, float | None]]:
     """Give the file of a VIDEO, and the part of it that counts, in seconds.
 
     A video that is no file (made of images by Create Video, or read from memory) is written into
-    a temporary one first, which goes again.
+    a temporary one first, which goes again; what it writes is its part already.
     """
-    start, duration = 0.0, 0.0
-    if hasattr(type(video), "get_active_trim_window"):  # newer versions of ComfyUI
-        start, duration = video.get_active_trim_window()
-    end = start + duration if duration else None
-    stream = video.get_stream_source() if isinstance(video, InputImpl.VideoFromFile) else None
+    start, end, stream = 0.0, None, None
+    if isinstance(video, InputImpl.VideoFromFile):
+        stream = video.get_stream_source()
+        if hasattr(type(video), "get_active_trim_window"):  # newer versions of ComfyUI
+            start, duration = video.get_active_trim_window()
+            end = start + duration if duration else None
     if isinstance(stream, str) and Path(stream).suffix.lower() in SUFFIXES:
         yield Path(stream), start, end
         return
