@@ -1,6 +1,6 @@
 // @ts-check
-// The pictures that the pack's templates name: put into ComfyUI's input folder when such a template is
-// opened, so that it runs at once. Files of the user are never written over.
+// The pack's templates: listed in their order, and the pictures that they name put into ComfyUI's input
+// folder when one is opened, so that it runs at once. Files of the user are never written over.
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 
@@ -35,8 +35,21 @@ async function offer(node, name) {
   node.setDirtyCanvas(true, true);
 }
 
+/** Let the page list the pack's templates by their numbers; the server lists files as they come. */
+function sortTemplates() {
+  const [, pack] = /\/extensions\/([^/]+)\//.exec(import.meta.url) ?? [];
+  const list = api.getWorkflowTemplates?.bind(api);
+  if (!pack || !list) return;
+  api.getWorkflowTemplates = async () => {
+    const templates = await list();
+    templates[decodeURIComponent(pack)]?.sort();
+    return templates;
+  };
+}
+
 app.registerExtension({
   name: "gfp.examples",
+  init: sortTemplates,
   async afterConfigureGraph() {
     for (const node of app.graph.nodes) {
       const name = LOADERS[node.type] && node.widgets_values?.[0];
