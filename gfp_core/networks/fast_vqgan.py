@@ -6,7 +6,8 @@ rounding:
 - channels lie last in memory, which convolutions and attention like better;
 - a convolution after doubling pixels is four of 2x2 on the small map
   (`fast_layers.nearest_weight`);
-- what a block has made itself it changes in place, instead of making another;
+- on a CPU large maps go through a normalization, a swish and a convolution in bands of rows that
+  stay in the cache; what a block has made itself it changes in place, instead of making another;
 - attention takes queries, keys and values from as few matrix products as there are inputs, and
   reads the maps as they lie in memory.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Callable
 from typing import TypeVar, cast
 
 import torch
@@ -22,11 +24,46 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .codeformer import SelfAttention
-from .fast_layers import NHWC, frozen, is_tracing, nearest_weight
+from .fast_layers import NHWC, band_of, frozen, in_bands, is_tracing, nearest_weight
 from .restoreformer import CrossAttention
-from .vqgan import ResBlock, Upsample
+from .vqgan import Downsample, GroupNorm, ResBlock, Upsample, is_channels_last_on_cpu
 
 Net = TypeVar("Net", bound=nn.Module)
+
+
+class NormalizedConv(nn.Module):
+    """Group normalization, swish and a convolution; on a CPU in bands, which stay in the cache.
+
+    The statistics are of the whole map; only applying them, the rest of the way, is local.
+    """
+
+    def __init__(self, layer: GroupNorm, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.norm, self.conv = layer, conv
+
+    def forward(self, x: Tensor, finish: Callable[[Tensor, int, int], Tensor]) -> Tensor:
+        """Normalize, activate and convolve.
+
+        Args:
+            x: (B, I, H, W).
+            finish: gets the result (B, O, h, W) of some rows, which it may change, and which rows
+                these are: the first and the one after the last; returns what they become.
+
+        Returns:
+            (B, O, H, W), a new tensor.
+        """
+        rows = x.shape[2]
+        if not is_channels_last_on_cpu(x):
+            return finish(self.conv(F.silu(self.norm(x), inplace=True)), 0, rows)
+        scale, shift = self.norm.affine_of(x)
+
+        def run(low: int, high: int) -> list[Tensor]:
+            band = F.silu(torch.addcmul(shift, x[:, :, low:high], scale), inplace=True)
+            return [finish(self.conv(band), low, high)]
+
+        width = max(self.conv.in_channels, self.conv.out_channels)
+        band = band_of(rows, 4 * len(x) * width * x.shape[3], x.device)
+        return in_bands(run, rows, band, margin=1, scale=1)[0]
 
 
 class Residual(nn.Module):
@@ -34,16 +71,35 @@ class Residual(nn.Module):
 
     def __init__(self, block: ResBlock) -> None:
         super().__init__()
-        self.norm1, self.conv1 = block.norm1, block.conv1
-        self.norm2, self.conv2 = block.norm2, block.conv2
+        self.first = NormalizedConv(block.norm1, block.conv1)
+        self.second = NormalizedConv(block.norm2, block.conv2)
         self.skip = None if block.skip is None else block.get_submodule(block.skip)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, I, H, W) -> (B, O, H, W), a new tensor."""
-        y = self.conv1(F.silu(self.norm1(x), inplace=True))
-        y = self.conv2(F.silu(self.norm2(y), inplace=True))
-        result: Tensor = y.add_(x if self.skip is None else self.skip(x))
-        return result
+
+        def add_skip(y: Tensor, low: int, high: int) -> Tensor:
+            band = x[:, :, low:high]
+            return y.add_(band if self.skip is None else self.skip(band))
+
+        return self.second(self.first(x, lambda y, low, high: y), add_skip)
+
+
+class Halve(nn.Module):
+    """`vqgan.Downsample`, padded band by band instead of as a whole."""
+
+    def __init__(self, layer: Downsample) -> None:
+        super().__init__()
+        self.conv = layer.conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H / 2, W / 2)."""
+
+        def run(low: int, high: int) -> list[Tensor]:
+            return [self.conv(F.pad(x[:, :, low:high], (0, 1, 0, 1)))]
+
+        band = band_of(x.shape[2], 4 * len(x) * x.shape[1] * x.shape[3], x.device)
+        return in_bands(run, x.shape[2], band, margin=2, scale=0.5)[0]
 
 
 class Double(nn.Module):
@@ -56,6 +112,16 @@ class Double(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 2 H, 2 W)."""
+        band = band_of(x.shape[2], 4 * 4 * len(x) * x.shape[1] * x.shape[3], x.device)
+        return in_bands(
+            lambda low, high: [self._double(x[:, :, low:high])],
+            x.shape[2],
+            band,
+            margin=1,
+            scale=2,
+        )[0]
+
+    def _double(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         x = F.pad(x, (1, 1, 1, 1))
         result: Tensor | None = None
@@ -126,6 +192,8 @@ def _exchange(module: Net) -> Net:
     for name, child in module.named_children():
         if isinstance(child, ResBlock):
             module.add_module(name, Residual(child))
+        elif isinstance(child, Downsample):
+            module.add_module(name, Halve(child))
         elif isinstance(child, Upsample):
             module.add_module(name, Double(child))
         elif isinstance(child, CrossAttention | SelfAttention):

@@ -5,6 +5,8 @@
 The clean GFP-GAN and RestoreFormer are the published code as spandrel carries it. No package runs
 the others on a CPU: theirs are this library's, at a commit where its networks agreed with outputs
 of the published code to 1e-5 (the tests of the networks that read the shared folder).
+``full_size.safetensors`` holds some pixels of what the networks in their published size compute in
+float64: the truth of their rounding.
 """
 
 from pathlib import Path
@@ -14,10 +16,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .networks import NETWORKS, network, picture
+from .networks import FULL_SIZE, GRID, NETWORKS, network, picture
 
 SIDES = {name: 64 if "RestoreFormer" in name else 32 for name in NETWORKS}
 FILE = Path(__file__).with_name("outputs.safetensors")
+FULL_SIZE_FILE = Path(__file__).with_name("full_size.safetensors")
 
 
 def reference(name: str) -> nn.Module | None:
@@ -55,5 +58,13 @@ def output(name: str) -> Tensor:
     return result.clone()
 
 
+def exact_pixels(name: str) -> Tensor:
+    """(1, 3, n, n): every `GRID`-th pixel of a full-size network's output, computed in float64."""
+    with torch.inference_mode():
+        result: Tensor = network(name).double()(picture(512).double())
+    return result[:, :, ::GRID, ::GRID].float().contiguous()
+
+
 if __name__ == "__main__":
     save_file({name: output(name) for name in NETWORKS}, FILE)
+    save_file({name: exact_pixels(name) for name in FULL_SIZE}, FULL_SIZE_FILE)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gfp_core.networks.codeformer import CodeFormer
 from gfp_core.networks.gfpgan import GFPGANBilinear, GFPGANClean, GFPGANv1
 from gfp_core.networks.gpen import GPEN
 from gfp_core.networks.restoreformer import RestoreFormer, RestoreFormerPlusPlus
@@ -28,13 +29,21 @@ NETWORKS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "RestoreFormer": (RestoreFormer, SMALL_CODEC),
     "RestoreFormerPlusPlus": (RestoreFormerPlusPlus, SMALL_CODEC),
 }
+FULL_SIZE: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+    "full-size RestoreFormer": (RestoreFormer, {}),
+    "full-size RestoreFormerPlusPlus": (RestoreFormerPlusPlus, {}),
+    "full-size CodeFormer": (CodeFormer, {}),
+}
+"""With group normalization over whole maps of 512 x 512 pixels, where rounding adds up."""
+GRID = 13
+"""Step of the pixels of which the full-size outputs are stored."""
 EQUALIZED = ("GFPGANv1", "GFPGANBilinear", "GPEN")
 """These scale their weights when they run: standard normal numbers are what they expect."""
 
 
 def network(name: str) -> nn.Module:
-    """A network of the table with weights that are drawn by each tensor's name."""
-    kind, arguments = NETWORKS[name]
+    """A network of the tables with weights that are drawn by each tensor's name."""
+    kind, arguments = (NETWORKS | FULL_SIZE)[name]
     net = kind(**arguments).eval()
     state = {
         key: _values(key, tensor, name in EQUALIZED)
