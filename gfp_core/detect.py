@@ -6,6 +6,7 @@ shows the network several views of a frame: rotated, flipped, reduced, and close
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 import math
@@ -20,11 +21,14 @@ from torch import Tensor, nn
 
 from . import tta
 from .devices import deterministic, in_chunks, pick
+from .engines import EngineError
 from .faces import Face, Faces, Progress
 from .geometry import box_iou, compose
 from .networks import blazeface, retinaface
 from .networks.blazeface import BlazeFace
 from .networks.yunet import YuNet
+from .onnx_engine import Session, detector_form
+from .options import Engine, Provider
 from .tensors import check_frames, to_uint8
 from .tta import Detections
 from .weights import WeightsError
@@ -90,6 +94,8 @@ class FaceDetector:
         *,
         device: torch.device | str | None = None,
         doubt: float | None = None,
+        engine: Engine = "auto",
+        provider: Provider = "auto",
     ) -> None:
         """Take a network.
 
@@ -99,9 +105,14 @@ class FaceDetector:
             device: where to run; None leaves the network where it is.
             doubt: confidence of the close look below which a second one has a say in the score,
                 see `DOUBT`; None for a network whose confidences were not measured.
+            engine: "onnxruntime" has it run the network where it can; PyTorch does otherwise.
+            provider: what onnxruntime runs on, see `onnx_engine.Session`.
         """
         self.net = net.eval() if device is None else net.eval().to(device)
         self.doubt = doubt
+        self.engine: Engine = engine
+        self.provider: Provider = provider
+        self._sessions: dict[bool, Session] = {}
 
     @property
     def device(self) -> torch.device:
@@ -278,10 +289,7 @@ class FaceDetector:
     def _look(self, images: Tensor, score: float, close: bool) -> list[Detections]:
         """Run the network on images once; for large faces only if ``close``."""
         height, width = images.shape[2:]
-        with deterministic(self.device, allow_tf32=False):
-            boxes, classes, landmarks = self.net(
-                images, finest=not close, prepare=retinaface.preprocess
-            )
+        boxes, classes, landmarks = self._run_net(images, finest=not close)
         omitted = retinaface.count_priors(height, width) - classes.shape[1]
         result = []
         for index in range(images.shape[0]):
@@ -298,6 +306,24 @@ class FaceDetector:
                 retinaface.decode_landmarks(landmarks[index, candidates].cpu().float(), prior),
             )
             result.append(tta.nms(detections))
+        return result
+
+    def _run_net(self, images: Tensor, finest: bool) -> Sequence[Tensor]:
+        """Run the network on images, in PyTorch or onnxruntime; see `RetinaFace.forward`."""
+        if self.engine == "onnxruntime":
+            try:
+                if finest not in self._sessions:
+                    on_cpu = self.device.type == "cpu"
+                    net = self.net if on_cpu else copy.deepcopy(self.net).cpu()
+                    self._sessions[finest] = detector_form(net, finest, self.provider)
+                return self._sessions[finest](retinaface.preprocess(images.cpu()))
+            except (ImportError, EngineError) as error:
+                logger.warning("onnxruntime does not run the detector: %s", error)
+                self.engine = "auto"  # once is enough
+        with deterministic(self.device, allow_tf32=False):
+            result: Sequence[Tensor] = self.net(
+                images, finest=finest, prepare=retinaface.preprocess
+            )
         return result
 
 
@@ -385,6 +411,8 @@ def load_detector(
     *,
     path: str | Path | None = None,
     device: torch.device | str | None = None,
+    engine: Engine = "auto",
+    provider: Provider = "auto",
 ) -> FaceDetector:
     """Load a detector: the bundled one, or one from a weights file.
 
@@ -395,6 +423,8 @@ def load_detector(
         path: a RetinaFace state dict, ``.pth`` or ``.safetensors``, in the official form; YuNet's
             ``.onnx``; or BlazeFace's ``.tflite``.
         device: where to run; see `devices.pick`. YuNet and BlazeFace run on the CPU.
+        engine: "onnxruntime" has it run RetinaFace.
+        provider: what onnxruntime runs on.
 
     Raises:
         ImportError: the bundled weights are not installed (extra ``offline``).
@@ -421,7 +451,13 @@ def load_detector(
     else:
         raise ValueError(f"{name} is not bundled: give the path of its weights file")
     measured = retinaface.identify(net.state_dict()) == "retinaface_mobile025"
-    return FaceDetector(net, device=pick(device), doubt=DOUBT if measured else None)
+    return FaceDetector(
+        net,
+        device=pick(device),
+        doubt=DOUBT if measured else None,
+        engine=engine,
+        provider=provider,
+    )
 
 
 def _load_blazeface(path: str | Path, name: str | None) -> BlazeFaceDetector:

@@ -65,7 +65,8 @@ def openvino_form(
         if cache is None:
             raise EngineError("OpenVINO needs a folder for its networks: set XDG_CACHE_HOME")
         folder = cache / "openvino"
-    path = folder / f"{_fingerprint(net, size)}.xml"
+    about = f"{size} {version('openvino')}"
+    path = folder / f"{fingerprint(net, about)}.xml"
     sample = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     fresh = not path.is_file()
     try:
@@ -128,11 +129,10 @@ def _keep(model: Any, path: Path) -> None:
         logger.warning("The exported network cannot be kept in %s: %s", path.parent, error)
 
 
-def _fingerprint(net: nn.Module, size: int) -> str:
-    """Changes with the network, its weights, and the versions of those who export it."""
-    digest = hashlib.sha256(f"{type(net).__name__} {size} {torch.__version__}".encode())
-    digest.update(version("openvino").encode())
-    for module in ("engines.py", "networks"):  # what is traced
+def fingerprint(net: nn.Module, about: str) -> str:
+    """Hash a network, its weights, PyTorch's version and ``about``: what an export depends on."""
+    digest = hashlib.sha256(f"{type(net).__name__} {about} {torch.__version__}".encode())
+    for module in ("engines.py", "onnx_engine.py", "networks"):  # what is traced
         source_path = Path(__file__).with_name(module)
         for source in [source_path] if source_path.is_file() else sorted(source_path.glob("*.py")):
             digest.update(source.read_bytes())

@@ -68,7 +68,10 @@ ColorMode: TypeAlias = Literal[
 ]
 KeepMonochrome: TypeAlias = Literal["auto", "on", "off"]
 Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16"]
-Engine: TypeAlias = Literal["auto", "plain", "openvino"]
+Engine: TypeAlias = Literal["auto", "plain", "openvino", "onnxruntime"]
+Provider: TypeAlias = Literal[
+    "auto", "cuda", "tensorrt", "directml", "migraphx", "rocm", "coreml", "openvino", "cpu"
+]
 Rotation: TypeAlias = Literal[0, 90, 180, 270]
 
 PRESETS_FOLDER = Path(__file__).with_name("presets")
@@ -720,8 +723,16 @@ class Runtime(Options):
     engine: Engine = option(
         "auto",
         "What runs the restorer. auto: its fast form; plain: the published form; openvino: faster "
-        "on a CPU, after an export of a minute at its first use.",
+        "on a CPU, after an export of a minute at its first use; onnxruntime: for cards that "
+        "PyTorch does not know, runs the detector too.",
         absent={"node": "ComfyUI manages the memory of the network itself"},
+        changes_result=False,
+    )
+    provider: Provider = option(
+        "auto",
+        "What the engine onnxruntime runs on; auto: the first that works of those in the installed "
+        "build of onnxruntime.",
+        absent={"node": "goes with engine"},
         changes_result=False,
     )
     batch_size: int | None = option(

@@ -29,7 +29,16 @@ from .find import EMBEDDER_ADVICE, drop_what_is_no_face, find_faces, find_in_ord
 from .geometry import face_ellipse
 from .identity import compare
 from .masks import make_masks
-from .options import AUTO, Engine, Options, Precision, RestoreOptions, options_of, parse_selection
+from .options import (
+    AUTO,
+    Engine,
+    Options,
+    Precision,
+    Provider,
+    RestoreOptions,
+    options_of,
+    parse_selection,
+)
 from .parse import FaceParser, load_parser
 from .paste import paste
 from .person.restorer import PersonRestorer
@@ -142,6 +151,7 @@ class FaceRestorer:
         device: torch.device | str | None = None,
         precision: Precision = "auto",
         engine: Engine = "auto",
+        provider: Provider = "auto",
         weights: Weights | None = None,
     ) -> FaceRestorer:
         """Load the networks.
@@ -159,7 +169,8 @@ class FaceRestorer:
                 file; None where the rest of the picture is enlarged by interpolation.
             device: where all run; see `devices.pick`.
             precision: of the restorer's arithmetic, see `Restorer` for this and ``engine``.
-            engine: what runs the restorer.
+            engine: what runs the restorer; "onnxruntime" runs the detector too.
+            provider: what onnxruntime runs on.
             weights: where named weights are looked for; by default as the user's settings say.
 
         Raises:
@@ -171,9 +182,16 @@ class FaceRestorer:
         weights = Weights() if weights is None else weights
         together = cls(
             restorer=find_restorer(
-                model, device=device, precision=precision, engine=engine, weights=weights
+                model,
+                device=device,
+                precision=precision,
+                engine=engine,
+                provider=provider,
+                weights=weights,
             ),
-            detector=find_detector(detector, device=device, weights=weights),
+            detector=find_detector(
+                detector, device=device, weights=weights, engine=engine, provider=provider
+            ),
             parser=find_parser(parser, device=device, weights=weights) if parser else None,
             embedder=load_embedder(embedder, device=device, weights=weights) if embedder else None,
         )
@@ -207,6 +225,7 @@ class FaceRestorer:
             device=runtime.device,
             precision=runtime.precision,
             engine=runtime.engine,
+            provider=runtime.provider,
             weights=weights,
         )
         restorer = together.restorer
@@ -706,6 +725,7 @@ def find_restorer(
     device: torch.device | str | None = None,
     precision: Precision = "auto",
     engine: Engine = "auto",
+    provider: Provider = "auto",
     weights: Weights | None = None,
     progress: Progress | None = None,
 ) -> Restorer:
@@ -716,6 +736,7 @@ def find_restorer(
         device: where it runs.
         precision: of its arithmetic, see `Restorer` for this and ``engine``.
         engine: what runs it.
+        provider: what onnxruntime runs a network's file on.
         weights: where named weights, and the base of a person's file, are looked for.
         progress: of a download, see `Weights.get`.
 
@@ -731,7 +752,9 @@ def find_restorer(
     difference = None if is_graph(path) else read_difference(path)
     if difference is None:
         net = load_network(path, architecture)
-        return Restorer(net, device=device, precision=precision, engine=engine)
+        return Restorer(
+            net, device=device, precision=precision, engine=engine, provider=provider
+        )
     return restorer_of(
         difference, path, device=device, precision=precision, engine=engine, weights=weights
     )
@@ -785,6 +808,8 @@ def find_detector(
     device: torch.device | str | None = None,
     weights: Weights | None = None,
     progress: Progress | None = None,
+    engine: Engine = "auto",
+    provider: Provider = "auto",
 ) -> FaceDetector:
     """Load a detector by its name or from its file, see `detect.load_detector`.
 
@@ -793,6 +818,8 @@ def find_detector(
         device: where it runs.
         weights: where named weights are looked for.
         progress: of a download, see `Weights.get`.
+        engine: "onnxruntime" has it run RetinaFace.
+        provider: what onnxruntime runs on.
 
     Raises:
         WeightsError: it is neither, or its weights are not available.
@@ -801,11 +828,13 @@ def find_detector(
     reference = refer(detector, "detector", weights)
     if reference.entry is not None and reference.entry.name == "retinaface_mobile025":
         try:
-            return load_detector(reference.entry.name, device=device)
+            return load_detector(
+                reference.entry.name, device=device, engine=engine, provider=provider
+            )
         except ImportError as error:
             logger.warning("%s; using the official weights instead.", error)
     file, _, architecture = reference.fetch(weights, progress)
-    return load_detector(architecture, path=file, device=device)
+    return load_detector(architecture, path=file, device=device, engine=engine, provider=provider)
 
 
 def find_parser(

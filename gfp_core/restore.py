@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TypeAlias, get_args
+from typing import NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from .devices import deterministic, in_chunks
 from .engines import EngineError, openvino_form
 from .faces import Faces, Preview, Progress
 from .networks.fast import fast_form
-from .options import Engine, Precision
+from .onnx_engine import OnnxRestorer, onnx_form
+from .options import Engine, Precision, Provider
 from .tensors import clamp01
 
 logger = logging.getLogger(__name__)
@@ -24,6 +26,16 @@ Forward: TypeAlias = Callable[[Tensor], Tensor]
 DEFAULT_CHUNK = 8
 """Faces that go through a network at once on a GPU; one on a CPU, where more gain nothing."""
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class _Way(NamedTuple):
+    """What runs a network and where."""
+
+    forward: Forward
+    device: torch.device
+    dtype: torch.dtype
+    takes_batches: bool
+    """Whether several faces at once are faster."""
 
 
 class Restorer:
@@ -39,6 +51,7 @@ class Restorer:
         device: torch.device | str | None = None,
         precision: Precision = "auto",
         engine: Engine = "auto",
+        provider: Provider = "auto",
     ) -> None:
         """Take a network into service: evaluation mode, on ``device``.
 
@@ -56,7 +69,9 @@ class Restorer:
             engine: what runs the network. "auto" takes the fast form, "plain" the network as
                 published; "openvino" exports it to OpenVINO, which is faster on a CPU, at its first
                 use, and goes without where that cannot be (another device, fp16, a seed,
-                OpenVINO missing), which the log says.
+                OpenVINO missing), which the log says; "onnxruntime" likewise, in float32, for cards
+                that PyTorch does not know.
+            provider: what onnxruntime runs on, see `onnx_engine.Session`.
 
         Raises:
             ValueError: the network does not say its size, or precision or engine are unknown.
@@ -67,11 +82,12 @@ class Restorer:
         if precision != "auto" and precision not in _DTYPES:
             raise ValueError(f"precision must be auto, fp32, fp16 or bf16, not {precision!r}")
         if engine not in get_args(Engine):
-            raise ValueError(f"engine must be auto, plain or openvino, not {engine!r}")
+            raise ValueError(f"engine must be auto, plain, openvino or onnxruntime, not {engine!r}")
         net = net.eval() if device is None else net.to(device).eval()
         self.net = net if engine == "plain" else fast_form(net)
         self.precision = precision
         self.engine: Engine = engine
+        self.provider: Provider = provider
         self._exported: Forward | None = None
         self.size = size
         """Side of the crops in pixels."""
@@ -146,12 +162,10 @@ class Restorer:
         """
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk must be at least 1, not {chunk}")
-        forward = self._forward(fidelity, seed, steps)
+        forward, device, dtype, takes_batches = self._way(fidelity, seed, steps)
         crops = self._checked_crops(faces)
-        device = self.device
-        dtype = self._dtype(device)
         if chunk is None:
-            chunk = 1 if device.type == "cpu" else DEFAULT_CHUNK
+            chunk = DEFAULT_CHUNK if takes_batches else 1
         restored = torch.empty(crops.shape, dtype=torch.float32, device=crops.device)
         total, start = len(crops), 0
         for results in in_chunks(
@@ -190,8 +204,8 @@ class Restorer:
         # Not bf16, whose 8 bits of precision show as banding.
         return torch.float16 if fast else torch.float32
 
-    def _forward(self, fidelity: float | None, seed: int | None, steps: int | None) -> Forward:
-        """The network with its fidelity, its steps and its noise set."""
+    def _way(self, fidelity: float | None, seed: int | None, steps: int | None) -> _Way:
+        """Choose what runs the network, its fidelity, steps and noise set, and where."""
         if fidelity is not None and not 0 <= fidelity <= 1:
             raise ValueError(f"fidelity must lie between 0 and 1, not {fidelity}")
         options: dict[str, float] = {}
@@ -210,28 +224,64 @@ class Restorer:
             generator = torch.Generator().manual_seed(int(seed))
             for name, stored in _noise_buffers(self.net).items():
                 noise[name] = torch.randn(stored.shape, generator=generator).to(stored)
+        device = self.device
+        dtype = self._dtype(device)
         if self.engine == "openvino" and (exported := self._openvino(bool(options or noise))):
-            return exported
-        return partial(_with_buffers(self.net, noise), **options)
+            return _Way(exported, device, dtype, False)
+        if self.engine == "onnxruntime" and (form := self._onnxruntime(bool(noise))):
+            takes_batches = form.session.takes_batches
+            return _Way(partial(form, **options), torch.device("cpu"), torch.float32, takes_batches)
+        forward = partial(_with_buffers(self.net, noise), **options)
+        return _Way(forward, device, dtype, device.type != "cpu")
 
     def _openvino(self, changed: bool) -> Forward | None:
         """The network in OpenVINO, or None where PyTorch has to do, which the log says."""
         dtype = self._dtype(self.device)
+        reason = ""
         if self.device.type != "cpu" or dtype == torch.float16:
             reason = "it is for float32 and bfloat16 on a CPU"
         elif self.has_steps:
             reason = f"{self.name} goes through its network in steps"
         elif changed:
             reason = "it has the network's own noise and fidelity only"
-        else:
+        return self._export(lambda: openvino_form(self.net, self.size, dtype=dtype), reason)
+
+    def _onnxruntime(self, changed: bool) -> OnnxRestorer | None:
+        """The network in onnxruntime, or None where PyTorch has to do, which the log says."""
+        reason = ""
+        if self.precision not in ("auto", "fp32"):
+            reason = "it is for float32"
+        elif self.has_steps:
+            reason = f"{self.name} goes through its network in steps"
+        elif changed:
+            reason = "it has the network's own noise only"
+
+        def make() -> OnnxRestorer:
+            net = self.net if self.device.type == "cpu" else copy.deepcopy(self.net).cpu()
+            return onnx_form(net, self.size, self.provider)
+
+        form = self._export(make, reason)
+        assert form is None or isinstance(form, OnnxRestorer)
+        return form
+
+    def _export(self, make: Callable[[], Forward], reason: str) -> Forward | None:
+        """Make the engine's form of the network once; None, and a log line, where it is not used.
+
+        Args:
+            make: exports it.
+            reason: why the engine is not to be used, if it is not.
+        """
+        engine = self.engine
+        if not reason:
             try:
                 if self._exported is None:
-                    self._exported = openvino_form(self.net, self.size, dtype=dtype)
+                    self._exported = make()
                 return self._exported
             except (ImportError, EngineError) as error:
                 reason = str(error)
                 self.engine = "auto"  # once is enough
-        logger.warning("OpenVINO is not used: %s", reason)
+        title = {"openvino": "OpenVINO"}.get(engine, engine)
+        logger.warning("%s is not used: %s", title, reason)
         return None
 
     def _run_checked(

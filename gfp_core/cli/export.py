@@ -8,8 +8,8 @@ from typing import Any
 
 from .console import Console
 from .exit_codes import OK, CannotStart
-from .loading import load
-from .paths import path_argument
+from .loading import load, load_weights
+from .paths import check_writable, path_argument
 
 logger = logging.getLogger(__name__)
 
@@ -19,11 +19,24 @@ def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "export",
         parents=[talk],
-        help="write a trained model as safetensors",
-        description="Write the averaged weights of a run's newest checkpoint as safetensors.",
+        help="write a trained model as safetensors, or any model as ONNX",
+        description="Write the averaged weights of a run's newest checkpoint as safetensors, or a "
+        "restorer as ONNX for other programs.",
     )
-    parser.add_argument("training", type=path_argument, metavar="RUN", help="folder of the run")
-    parser.add_argument("-o", "--output", type=path_argument, required=True, metavar="FILE")
+    parser.add_argument(
+        "source",
+        type=path_argument,
+        metavar="RUN|MODEL",
+        help="folder of the run; with --onnx the name or file of a restorer",
+    )
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("-o", "--output", type=path_argument, metavar="FILE")
+    target.add_argument(
+        "--onnx",
+        type=path_argument,
+        metavar="FILE",
+        help="write MODEL as ONNX: faces (N, 3, S, S) RGB in [-1, 1] to the same",
+    )
     parser.add_argument("--half", action="store_true", help="in half precision")
     parser.add_argument(
         "--note",
@@ -36,16 +49,41 @@ def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Write a trained model; returns the exit code.
+    """Write a model; returns the exit code.
 
     Raises:
-        CannotStart: there is no checkpoint, or a note is none.
+        CannotStart: there is no checkpoint or no such model, or a note is none.
     """
+    if arguments.onnx is not None:
+        return _write_onnx(arguments)
     from ..training.export import export
 
     notes = dict(_note(note) for note in arguments.note)
-    about = load(export, arguments.training, arguments.output, half=arguments.half, metadata=notes)
+    about = load(export, arguments.source, arguments.output, half=arguments.half, metadata=notes)
     logger.info("%s: %s, step %s", arguments.output, about["architecture"], about["steps"])
+    return OK
+
+
+def _write_onnx(arguments: argparse.Namespace) -> int:
+    """Write a restorer's fast form as ONNX."""
+    from ..engines import EngineError
+    from ..io.atomic import write_bytes
+    from ..onnx_engine import export_restorer
+    from ..pipeline import find_model
+    from ..restore import Restorer
+    from ..weights.loading import load_network
+
+    if arguments.half or arguments.note:
+        raise CannotStart("--half and --note go with -o, not with --onnx")
+    load(check_writable, arguments.onnx.parent)
+    file, architecture = load(find_model, str(arguments.source), load_weights(arguments))
+    restorer = load(lambda: Restorer(load_network(file, architecture)))
+    try:
+        model = export_restorer(restorer.net, restorer.size)
+    except (ImportError, EngineError) as error:
+        raise CannotStart(str(error)) from error
+    write_bytes(arguments.onnx, model)
+    logger.info("%s: %s, %d pixels", arguments.onnx, restorer.name, restorer.size)
     return OK
 
 

@@ -312,7 +312,9 @@ class FastGFPGAN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """As `gfpgan.GFPGANClean`: (B, 3, S, S) in [-1, 1] -> the same shape."""
         modulate = self.modulation == "weights" or (
-            self.modulation == "auto" and x.device.type == "cpu"
+            self.modulation == "auto"
+            and x.device.type == "cpu"
+            and not torch.onnx.is_in_onnx_export()  # there weights must be constants
         )
         if modulate and len(x) > 1:
             return torch.cat([self(face[None]) for face in x])

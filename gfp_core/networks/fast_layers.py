@@ -174,8 +174,8 @@ def in_bands(
 
 
 def band_of(rows: int, bytes_a_row: int, device: torch.device, step: int = 2) -> int:
-    """Rows of a band: on a CPU as many as `BAND_BYTES` allow, in steps; elsewhere all."""
-    if device.type != "cpu":
+    """Rows of a band: on a CPU as many as `BAND_BYTES` allow, in steps; for other engines all."""
+    if device.type != "cpu" or is_tracing():
         return rows
     count = -(-rows * bytes_a_row // BAND_BYTES)
     return step * -(-rows // (step * count))

@@ -28,7 +28,7 @@ def fir(x: Tensor, padding: tuple[int, int], gain: float = 1.0) -> Tensor:
     Returns:
         (B, C, H + sum(padding) - 3, W + sum(padding) - 3).
     """
-    channels = x.shape[1]
+    channels = int(x.shape[1])  # a constant where the network is traced
     taps = torch.tensor(FIR_TAPS, dtype=x.dtype, device=x.device) * (math.sqrt(gain) / 8.0)
     x = F.pad(x, (*padding, *padding))
     x = F.conv2d(x, taps.view(1, 1, 4, 1).expand(channels, 1, 4, 1), groups=channels)
@@ -37,10 +37,7 @@ def fir(x: Tensor, padding: tuple[int, int], gain: float = 1.0) -> Tensor:
 
 def spread(x: Tensor) -> Tensor:
     """Double the resolution of (B, C, H, W) with a zero after every sample, on both axes."""
-    batch, channels, height, width = x.shape
-    result = x.new_zeros(batch, channels, 2 * height, 2 * width)
-    result[:, :, ::2, ::2] = x
-    return result
+    return F.pad(x[:, :, :, None, :, None], (0, 1, 0, 0, 0, 1)).flatten(4, 5).flatten(2, 3)
 
 
 def upsample(x: Tensor, resample: str) -> Tensor:
@@ -72,7 +69,7 @@ class Smooth(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H + sum(padding) - 3, W + sum(padding) - 3)."""
-        channels = x.shape[1]
+        channels = int(x.shape[1])  # a constant where the network is traced
         kernel = self.kernel.flip(0, 1).expand(
             channels, 1, 4, 4
         )  # a convolution, not a correlation

@@ -9,13 +9,13 @@ levels, heads for class, box and landmarks. Backbones are a quarter of MobileNet
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fast_layers import band_of, in_bands
+from .fast_layers import band_of, in_bands, is_tracing
 
 Prepare: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -221,7 +221,7 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, H * W * PRIORS, numbers)."""
-        result: Tensor = self.conv1x1(x).permute(0, 2, 3, 1).reshape(len(x), -1, self.numbers)
+        result: Tensor = self.conv1x1(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.numbers)
         return result
 
 
@@ -268,6 +268,9 @@ class RetinaFace(nn.Module):
 
     def _finest(self, fine: Tensor, middle: Tensor) -> Tensor:
         """The finest level, some rows at a time: of large pictures it takes most of the memory."""
+        if is_tracing():  # for engines, which take pictures of any size
+            above = F.interpolate(middle, size=fine.shape[2:])
+            return cast(Tensor, self.ssh1(self.fpn.finest(fine, above)))
         rows, columns = fine.shape[2:]
         # Which rows and columns of the level above stand for those of this one (nearest).
         grid = torch.arange(max(middle.shape[2:]), dtype=torch.float32, device=fine.device)

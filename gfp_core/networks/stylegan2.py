@@ -198,10 +198,6 @@ class ConstantInput(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(1, channels, 4, 4))
 
-    def forward(self, batch: int) -> Tensor:
-        """-> (batch, C, 4, 4)."""
-        return self.weight.expand(batch, -1, -1, -1)
-
 
 # --------------------------------------------------- features in the place of the noise (GPEN)
 

@@ -160,7 +160,7 @@ def test_the_model_is_loaded_once_and_late(tmp_path, loads):
     arguments += ("--detector", detector)
     assert run(*arguments, "--device", "cpu") == 0
     expected = {"parser": None, "embedder": None, "background_model": None, "device": "cpu"}
-    expected |= {"engine": "auto", "precision": "auto"}
+    expected |= {"engine": "auto", "provider": "auto", "precision": "auto"}
     assert loads == [(str(model), str(detector), expected)]
     assert run(*arguments) == 0
     (tmp_path / "bad.png").touch()

@@ -115,7 +115,7 @@ def value_of(option: Option, chance: random.Random) -> Any:
 
 SKIPPED = {
     "model", "detector", "parser", "embedder", "background_model",  # loaded before
-    "device", "precision", "engine",
+    "device", "precision", "engine", "provider",
     "identity_limit",  # needs an embedder
     "upscale",  # chosen below, for its range would fill the memory
 }  # fmt: skip
