@@ -752,9 +752,7 @@ def find_restorer(
     difference = None if is_graph(path) else read_difference(path)
     if difference is None:
         net = load_network(path, architecture)
-        return Restorer(
-            net, device=device, precision=precision, engine=engine, provider=provider
-        )
+        return Restorer(net, device=device, precision=precision, engine=engine, provider=provider)
     return restorer_of(
         difference, path, device=device, precision=precision, engine=engine, weights=weights
     )
