@@ -156,7 +156,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--learn", default="neutral", help="which picture is learned from")
     parser.add_argument("--test", default="smiling", help="which picture is restored")
     parser.add_argument("--model", default="lite")
-    parser.add_argument("--steps", type=lambda text: [*map(int, text.split(","))], default=[300])
+    parser.add_argument("--steps", type=lambda text: [*map(int, text.split(","))], default=[100])
     parser.add_argument("--rate", type=float, default=Learning.rate)
     parser.add_argument("--judge", default="face-descriptor", help="what measures likeness")
     parser.add_argument("--features", type=Path, help="weights of MobileNetV2")

@@ -49,7 +49,7 @@ HOLD_FROM = 3
 """With as many photographs one is held back; with fewer, crops of them are."""
 HELD = ("paper", "severe", "paper", "severe")
 """How the faces are degraded on which what is learned is judged."""
-JUDGE_EVERY = 50
+JUDGE_EVERY = 25
 """Steps between two judgements; a checkpoint is written then, too."""
 PATIENCE = 3
 """Judgements without a gain, after which learning ends early."""
@@ -61,6 +61,9 @@ WARM_UP, FALL_FROM = 10, 0.2
 """Steps in which the rate rises, and the share of them from which it falls along a cosine."""
 AVERAGE = 0.97
 """Decay of the average of the weights, which is what counts: single steps are noisy."""
+KEPT = 0.6
+"""Share of the way to the tuned weights that is kept: between them and the base faces are more like
+the person than at either end (weights averaged as in Wortsman et al. 2022, WiSE-FT)."""
 TURN, ZOOM, MOVE = 6.0, 0.07, 0.02
 """How far faces are turned (degrees), zoomed and moved (shares)."""
 
@@ -69,7 +72,7 @@ TURN, ZOOM, MOVE = 6.0, 0.07, 0.02
 class Learning:
     """Say how a person is learned."""
 
-    steps: int = 300
+    steps: int = 100
     """At most."""
     minutes: float | None = None
     """At most; the number of steps, and so the result, then depends on the machine."""
@@ -81,7 +84,7 @@ class Learning:
     max_bytes: int = MAX_BYTES
     """Size that the difference is cut to."""
     window: int = 192
-    """Side in pixels of the windows that the discriminator sees."""
+    """Side in pixels of the windows that features and discriminator see; a multiple of 32."""
     weights: losses.Weights = field(default_factory=losses.Weights)
 
     def __post_init__(self) -> None:
@@ -208,6 +211,7 @@ class _Student:
         self.size = int(getattr(self.net, "out_size", portraits.size))
         self.parameters = [each for each in self.net.parameters() if each.is_floating_point()]
         _order_channels_last(self.parameters)
+        self.first_layers = self._first_layers()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(learning.seed)
             self.discriminator = PatchDiscriminator(ndf=24, n_layers=3, plain=True).to(self.device)
@@ -253,7 +257,13 @@ class _Student:
             raise ValueError(
                 f"nothing was learned in {self.step} steps: give better photographs, or more steps"
             )
-        tensors = compressed(self.base, self.best_state, self.learning.max_bytes)
+        kept = {
+            name: torch.lerp(tensor, self.best_state[name], KEPT)
+            if tensor.is_floating_point()
+            else tensor
+            for name, tensor in self.base.items()
+        }
+        tensors = compressed(self.base, kept, self.learning.max_bytes)
         return Learned(tensors, self.best_step, self.before, self.best, self.seconds)
 
     def save(self, path: Path) -> None:
@@ -341,16 +351,25 @@ class _Student:
         )
 
     def _of_windows(self, restored: Tensor, clean: Tensor, rng: np.random.Generator) -> Tensor:
-        """Train the discriminator on one window of each face, and let it judge."""
-        weight = self.learning.weights.adversarial
-        if not weight:
-            return restored.new_zeros(())
+        """Let features and discriminator judge one window of each face; train the latter."""
+        weights = self.learning.weights
         side = min(self.learning.window, self.size)
         # The inner face: brows to chin.
         low, high = round(0.15 * self.size), max(round(0.9 * self.size) - side, 0)
         top, left = (int(rng.integers(min(low, high), high + 1)) for _ in range(2))
         fake = restored[..., top : top + side, left : left + side]
         real = clean[..., top : top + side, left : left + side]
+        loss = restored.new_zeros(())
+        if self.first_layers is not None:
+            with self._autocast():
+                seen = self.first_layers(fake)
+                with torch.no_grad():
+                    expected = self.first_layers(real)
+            loss = loss + weights.features * losses.features(seen, expected)
+        return loss + weights.adversarial * self._discriminate(fake, real)
+
+    def _discriminate(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Train the discriminator, and let it judge, once it has learned something."""
         with self._autocast():
             judged = self.discriminator(torch.cat([real, fake.detach()])).float().chunk(2)
         loss = F.softplus(-judged[0]).mean() + F.softplus(judged[1]).mean()
@@ -358,10 +377,10 @@ class _Student:
         loss.backward()
         self.judge_optimizer.step()
         if self.step < ADVERSARIAL_FROM:
-            return restored.new_zeros(())
+            return fake.new_zeros(())
         with self._autocast():
             score = self.discriminator(fake).float()
-        return weight * F.softplus(-score).mean()
+        return F.softplus(-score).mean()
 
     def _batch(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
         """Draw faces, degraded and clean, (count, 3, S, S) in [-1, 1]."""
@@ -372,6 +391,15 @@ class _Student:
             face = augmented(portrait, self.size, rng)
             pairs.append(degrade_as(draw_kind(rng, MIXTURE), face, rng))
         return self._to_net([pair[0] for pair in pairs]), self._to_net([pair[1] for pair in pairs])
+
+    def _first_layers(self) -> losses.FirstLayers | None:
+        """Copy what the base sees first; None where the base is of another class."""
+        try:
+            layers = losses.FirstLayers(self.net)
+        except ValueError as error:
+            logger.info("Learning goes without features: %s.", error)
+            return None
+        return copy.deepcopy(layers).requires_grad_(False)
 
     # ------------------------------------------------------------------ judging
 

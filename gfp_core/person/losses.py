@@ -1,16 +1,22 @@
 """What a person's restorer is tuned by: terms that need no download.
 
 Plain differences alone smooth, and a smooth face is less like the person, not more. So the strength
-of fine detail is compared place by place, and a small discriminator, trained along, sees windows of
-the pictures (`networks.patch_discriminator`).
+of fine detail is compared place by place, and in windows of the pictures the base judges itself, by
+the features of its first layers (a perceptual loss, Johnson et al. 2016, eq. 2), as does a small
+discriminator that is trained along (`networks.patch_discriminator`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ..networks.gfpgan import GFPGAN
+from ..networks.lite import PHASES, GFPGANLite
 
 
 @dataclass(frozen=True)
@@ -19,8 +25,9 @@ class Weights:
 
     pixels: float = 1.0
     edges: float = 1.0
-    detail: float = 2.0
-    adversarial: float = 0.05
+    detail: float = 3.0
+    features: float = 0.3
+    adversarial: float = 0.03
 
 
 def absolute(restored: Tensor, clean: Tensor) -> Tensor:
@@ -53,6 +60,51 @@ def detail(restored: Tensor, clean: Tensor, cell: int = 8) -> Tensor:
         total = total + absolute(*strengths)
         first, second = F.avg_pool2d(first, 2), F.avg_pool2d(second, 2)
     return total
+
+
+def features(restored: Sequence[Tensor], clean: Sequence[Tensor]) -> Tensor:
+    """Compare features, the C channels of each place scaled to length sqrt(C); scalar.
+
+    Args:
+        restored: (B, C, h, w) a layer.
+        clean: of the same shapes; no gradient goes to them.
+    """
+    parts = []
+    for first, second in zip(restored, clean, strict=True):
+        unit = F.normalize(first.float(), dim=1, eps=1e-6)
+        target = F.normalize(second.detach().float(), dim=1, eps=1e-6)
+        parts.append((unit - target).square().sum(dim=1).mean())
+    return torch.stack(parts).mean()
+
+
+class FirstLayers(nn.Module):
+    """The features that a network of GFP-GAN's class makes first, of pictures of any size."""
+
+    def __init__(self, net: nn.Module, stages: int = 4) -> None:
+        """Share the layers of a network.
+
+        Args:
+            net: the base.
+            stages: of its encoder, each at half the resolution of the one before.
+
+        Raises:
+            ValueError: the network is of another class.
+        """
+        super().__init__()
+        core = net.core if isinstance(net, GFPGANLite) else net
+        if not isinstance(core, GFPGAN):
+            raise ValueError(f"{type(net).__name__} is not of GFP-GAN's class")
+        self.phases = PHASES if core is not net else 1
+        self.layers = nn.ModuleList([core.conv_body_first, *core.conv_body_down[:stages]])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) RGB in [-1, 1], sides divisible by 2 ** (stages + 1), to its features."""
+        x = F.pixel_unshuffle(x, self.phases)
+        found = []
+        for layer in self.layers:
+            x = layer(x)
+            found.append(x)
+        return found
 
 
 def _high(x: Tensor) -> Tensor:
