@@ -139,6 +139,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         part_rows=arguments.part,
         address=arguments.address,
         retry_errors=arguments.retry_errors,
+        downloads=not arguments.no_download,
     )
     with console.bar(unit=" pictures", smoothing=0.05) as bar:
 

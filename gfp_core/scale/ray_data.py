@@ -52,6 +52,8 @@ _BLOCK = 32
 """Names in a block: a read task reads so many pictures, one batch after the other."""
 _RETRIES = 5
 """How often a batch is given to another actor after one died of it."""
+_GIVEN_UP = 16
+"""Batches that may be given up before the job stops."""
 _ERRORS = 20
 """Errors that a report quotes."""
 
@@ -89,6 +91,8 @@ class ScaleJob:
     address: str | None = None
     """Of a cluster; None for one on this machine."""
     retry_errors: bool = False
+    downloads: bool = True
+    """Whether weights may be downloaded here."""
 
 
 @dataclass
@@ -171,7 +175,7 @@ def run(
     ray = _import_ray()
     source, target = Storage.of(job.source), Storage.of(job.target)
     make_writable(target)
-    weights = Weights(Settings.load())
+    weights = Weights(Settings.load(downloads=job.downloads))
     record = record_of(job.options, weights)
     kind, names = _look_at(job, source, target)
     parts = Parts(target, job.kind or kind, _key(job, record), job.suffix)
@@ -180,11 +184,13 @@ def run(
     done = {name for name, error in parts.done().items() if not (error and job.retry_errors)}
     report, began = Report(), time.monotonic()
     groups = _row_groups(job, source, names) if kind == PARQUET else []
-    report.total = {FILES: len(names), PARQUET: sum(rows for _, _, rows in groups)}.get(kind)
-    report.skipped, todo = len(done), names
+    ids = names if kind == FILES else [name for _, _, ids in groups for name in ids]
+    todo, groups = names, [group for group in groups if not done.issuperset(group[2])]
+    report.skipped = len(done)
+    if kind != WEBDATASET:  # whose samples only reading tells
+        report.total, report.skipped = len(ids), sum(name in done for name in ids)
     if kind == FILES:
         todo = [name for name in names if name not in done]
-        report.skipped = len(names) - len(todo)
     if report.skipped == report.total:
         return _finish(report, parts, began)
     with _cluster(ray, job) as facts:
@@ -204,12 +210,16 @@ def run(
         try:
             blocks = results.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
             for block in blocks:
+                if any(block["fatal"]):
+                    reason = next(filter(None, block["fatal"]))
+                    raise ScaleError(f"the job stopped, as results cannot be written: {reason}")
                 report.add(block)
                 report.wall_seconds = time.monotonic() - began
                 if progress is not None:
                     progress(report)
         except ray.exceptions.RayError as error:
-            _finish(report, parts, began)
+            with suppress(OSError):
+                _finish(report, parts, began)
             raise ScaleError(f"the job stopped after {report.done} pictures: {error}") from error
         if report.total is not None:
             report.missing = max(0, report.total - report.skipped - report.done)
@@ -305,32 +315,50 @@ def _actors(job: ScaleJob, facts: Mapping[str, Any]) -> tuple[int, int]:
     return job.actors or (1, max(1, int(min(fitting))))
 
 
-def _row_groups(job: ScaleJob, source: Storage, names: list[str]) -> list[tuple[str, int, int]]:
-    """The row groups of tables: file, number and rows of each.
+def _row_groups(
+    job: ScaleJob, source: Storage, names: list[str]
+) -> list[tuple[str, int, list[str]]]:
+    """The row groups of tables: file, number, and the ids of the rows.
 
     Raises:
-        ScaleError: a file is no table, or lacks a column.
+        ScaleError: a file is no table or lacks a column, or an id is there twice.
     """
     import pyarrow.parquet as pq
 
-    def look(name: str) -> list[tuple[str, int, int]]:
+    def look(name: str) -> list[tuple[str, int, list[str]]]:
+        called = name or without_secrets(job.source)
         try:
             with source.filesystem.open_input_file(source.path(name)) as file:
-                metadata = pq.ParquetFile(file).metadata
+                table = pq.ParquetFile(file)
+                there = table.schema_arrow.names
+                for column in (job.id_column, job.path_column or job.bytes_column):
+                    if column not in there:
+                        raise ScaleError(
+                            f"{called} has no column {column}, only {', '.join(there)}; say with "
+                            "--id-column and --bytes-column or --path-column which to take"
+                        )
+                groups = []
+                for number in range(table.num_row_groups):
+                    ids = table.read_row_group(number, columns=[job.id_column]).column(0)
+                    groups.append((name, number, [str(value) for value in ids.to_pylist()]))
+                return groups
+        except ScaleError:
+            raise
         except (OSError, ValueError) as error:
-            raise ScaleError(f"{name or job.source} cannot be read: {error}") from error
-        there = metadata.schema.to_arrow_schema().names
-        for column in (job.id_column, job.path_column or job.bytes_column):
-            if column not in there:
-                raise ScaleError(
-                    f"{name or job.source} has no column {column}, only {', '.join(there)}; say "
-                    "with --id-column and --bytes-column or --path-column which to take"
-                )
-        groups = range(metadata.num_row_groups)
-        return [(name, number, metadata.row_group(number).num_rows) for number in groups]
+            raise ScaleError(f"{called} cannot be read: {error}") from error
 
-    with ThreadPoolExecutor(16) as pool:  # footers far away
-        return [group for groups in pool.map(look, names) for group in groups]
+    with ThreadPoolExecutor(16) as pool:  # files far away
+        groups = [group for groups in pool.map(look, names) for group in groups]
+    seen: set[str] = set()
+    for name, _, ids in groups:
+        for identity in ids:
+            if identity in seen:
+                raise ScaleError(
+                    f"{name or without_secrets(job.source)}: the id {identity} is there twice; "
+                    "name a column of unique ids with --id-column"
+                )
+            seen.add(identity)
+    return groups
 
 
 def _read(
@@ -339,7 +367,7 @@ def _read(
     kind: str,
     source: Storage,
     names: list[str],
-    source_groups: list[tuple[str, int, int]],
+    row_groups: list[tuple[str, int, list[str]]],
     done: set[str],
 ) -> Dataset:
     """The rows that are not done: id, bytes, error."""
@@ -348,13 +376,14 @@ def _read(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     # Rows of batches that are given up are missing, which is seen where their number is known.
-    context.max_errored_blocks = 0 if kind == WEBDATASET else -1
+    # Many of them have one cause: the networks cannot be loaded there, or a GPU is broken.
+    context.max_errored_blocks = 0 if kind == WEBDATASET else _GIVEN_UP
     # So small that what is on its way between the stages fits the object store.
     store = int(ray.cluster_resources().get("object_store_memory", 0))
     context.target_max_block_size = max(1 << 20, min(128 << 20, store // 64))
     small: dict[str, Any] = {"num_cpus": 0, "compute": ray.data.TaskPoolStrategy(size=4)}
     if kind == PARQUET:
-        groups = [pa.table({"id": [name], "group": [group]}) for name, group, _ in source_groups]
+        groups = [pa.table({"id": [name], "group": [group]}) for name, group, _ in row_groups]
         columns = job.id_column, job.path_column or job.bytes_column
         select = _ReadTables(source, columns, job.batch_size, ray.put(frozenset(done)))
         table = ray.data.from_arrow(groups).map_batches(select, batch_size=1, **small)
@@ -485,8 +514,17 @@ class _Write:
     parts: Parts
 
     def __call__(self, batch: Columns) -> Columns:
-        if len(batch["id"]):
-            self.parts.write(batch)
+        errors, fatal = list(batch["error"]), ""
+        if len(errors):
+            try:
+                errors = self.parts.write(batch)
+            except OSError as error:  # a full disk: nothing more can be written
+                fatal = str(error)
         counts = [len(json.loads(faces)) for faces in batch["faces"]]
-        small = {name: batch[name] for name in ("id", "seconds", "error")}
-        return {**small, "faces": np.asarray(counts, np.int64)}
+        return {
+            "id": batch["id"],
+            "seconds": batch["seconds"],
+            "error": objects(errors),
+            "faces": np.asarray(counts, np.int64),
+            "fatal": objects([fatal] * len(errors)),
+        }

@@ -7,6 +7,7 @@ part, each written whole: a run that is killed leaves parts that are done, and t
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -31,6 +32,7 @@ KINDS = (FILES, PARQUET, WEBDATASET)
 """What pictures come from and go to: files, tables with a column of bytes, tars."""
 NOTES = "_gfp"
 """Folder in the output with the tables of what is done, and the report."""
+_BAD_NAMES = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ)
 _OBJECT_STORES = ("s3", "gcs", "abfs")  # a file appears there when it is closed, and whole
 
 
@@ -184,7 +186,7 @@ class Parts:
             self.storage.filesystem.delete_file(self.storage.path(name))
         return len(tars)
 
-    def write(self, rows: Mapping[str, Sequence[Any]]) -> str:
+    def write(self, rows: Mapping[str, Sequence[Any]]) -> list[str]:
         """Write the results of some rows, and then the table that says that they are done.
 
         The part's name depends on the rows alone: written again, it takes its own place.
@@ -193,30 +195,42 @@ class Parts:
             rows: columns id, restored, faces, seconds, error; ``beside`` of tars.
 
         Returns:
-            The name of the part.
+            The errors of the rows; a name that no file may have is one.
 
         Raises:
-            OSError: they cannot be written.
+            OSError: nothing can be written.
         """
         ids = [str(name) for name in rows["id"]]
         part = "part-" + hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
         files = [str(result_name(PurePosixPath(name), self.suffix)) for name in ids]
-        is_good = [not error for error in rows["error"]]
+        errors = [str(error) for error in rows["error"]]
+        if self.kind == FILES:
+            for index, (file, data) in enumerate(zip(files, rows["restored"], strict=True)):
+                errors[index] = errors[index] or self._write_file(file, bytes(data))
+        elif self.kind == WEBDATASET:
+            self.storage.write(f"{self.folder}/{part}.tar", _tar(files, rows))
         columns: dict[str, Any] = {
             "id": ids,
-            "file": [file if good else "" for file, good in zip(files, is_good, strict=True)],
-            **{name: list(rows[name]) for name in ("faces", "seconds", "error")},
+            "file": ["" if error else file for file, error in zip(files, errors, strict=True)],
+            **{name: list(rows[name]) for name in ("faces", "seconds")},
+            "error": errors,
         }
-        if self.kind == FILES:
-            for file, data, good in zip(files, rows["restored"], is_good, strict=True):
-                if good:
-                    self.storage.write(safe_name(file), bytes(data))
-        elif self.kind == PARQUET:
+        if self.kind == PARQUET:
             columns["bytes"] = [bytes(data) for data in rows["restored"]]
-        else:
-            self.storage.write(f"{self.folder}/{part}.tar", _tar(files, rows))
         self.storage.write(f"{self.folder}/{part}.parquet", _parquet(columns))
-        return part
+        return errors
+
+    def _write_file(self, name: str, data: bytes) -> str:
+        """Write a result; returns what is wrong with its name, empty if nothing."""
+        try:
+            self.storage.write(safe_name(name), data)
+        except ValueError as error:
+            return str(error)
+        except OSError as error:
+            if error.errno not in _BAD_NAMES:
+                raise
+            return f"{name} cannot be written ({error.strerror}); rename the picture"
+        return ""
 
     def _tables(self) -> list[str]:
         return self._below(".parquet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -16,9 +17,9 @@ ray = pytest.importorskip("ray")
 pq = pytest.importorskip("pyarrow.parquet")
 
 from gfp_core.options import RestoreOptions  # noqa: E402
-from gfp_core.scale.batch import record_of  # noqa: E402
-from gfp_core.scale.ray_data import Report, ScaleError, ScaleJob, run  # noqa: E402
-from gfp_core.scale.storage import Storage, samples_of  # noqa: E402
+from gfp_core.scale.batch import objects, record_of  # noqa: E402
+from gfp_core.scale.ray_data import Report, ScaleError, ScaleJob, _Write, run  # noqa: E402
+from gfp_core.scale.storage import Parts, Storage, samples_of  # noqa: E402
 from gfp_core.weights.store import Weights  # noqa: E402
 from tests.scale.conftest import POISON, picture_bytes  # noqa: E402
 from tests.scale.stand_in import StandIn  # noqa: E402
@@ -231,9 +232,23 @@ def test_a_table_without_the_column_is_refused_before_anything_starts(tmp_path: 
     write_table(tmp_path / "in" / "t.parquet", {"id": ["1"], "jpg": [b""]})
     with pytest.raises(ScaleError, match=r"t\.parquet has no column bytes, only id, jpg"):
         run(job_of(tmp_path))
+    write_table(tmp_path / "in" / "s.parquet", {"id": ["1"], "jpg": [b""]})
+    with pytest.raises(ScaleError, match="the id 1 is there twice"):
+        run(job_of(tmp_path, bytes_column="jpg"))
     (tmp_path / "in" / "u.parquet").write_bytes(b"no table")
     with pytest.raises(ScaleError, match=r"u\.parquet cannot be read"):
         run(job_of(tmp_path, bytes_column="jpg"))
     (tmp_path / "in" / "t.txt").touch()
     with pytest.raises(ScaleError, match="no picture"):
         run(job_of(tmp_path / "in", source=str(tmp_path / "in" / "t.txt")))
+
+
+def test_a_disk_that_is_full_is_no_error_of_the_pictures(tmp_path: Path, monkeypatch) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Storage, "write", full)
+    parts = Parts(Storage.of(str(tmp_path)), "files", "key")
+    batch = {"id": ["a.png"], "restored": [b"A"], "faces": ["[]"], "seconds": [0.0], "error": [""]}
+    rows = _Write(parts)({name: objects(column) for name, column in batch.items()})
+    assert "No space left" in rows["fatal"][0]

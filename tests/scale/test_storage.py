@@ -48,8 +48,9 @@ def test_pictures_are_listed_in_order_without_hidden_files_and_the_output(tmp_pa
 
 def test_a_part_of_files_is_pictures_and_a_table(storage: Storage, tmp_path: Path) -> None:
     parts = Parts(storage, "files", "key")
-    part = parts.write(ROWS)
-    table = f"_gfp/options=key/{part}.parquet"
+    assert parts.write(ROWS) == ROWS["error"]
+    (table,) = (name for name in files(tmp_path) if name.endswith(".parquet"))
+    assert table.startswith("_gfp/options=key/part-")
     assert files(tmp_path) == sorted(["a.jpg", "sub/b.gif.png", table])
     assert parts.done() == {"a.jpg": "", "sub/b.gif": "", "broken.png": "broken.png is empty"}
     assert Parts(storage, "files", "other").done() == {}
@@ -58,7 +59,10 @@ def test_a_part_of_files_is_pictures_and_a_table(storage: Storage, tmp_path: Pat
 def test_a_part_written_again_takes_its_own_place(storage: Storage, tmp_path: Path) -> None:
     for kind in ("parquet", "webdataset", "files"):
         parts = Parts(storage, kind, "key")
-        assert parts.write(ROWS) == parts.write(ROWS)
+        parts.write(ROWS)
+        before = files(tmp_path)
+        parts.write(ROWS)
+        assert files(tmp_path) == before
         assert len(parts.done()) == 3
 
 
@@ -72,19 +76,26 @@ def test_a_success_counts_more_than_an_error_before(storage: Storage) -> None:
 
 def test_a_tar_without_its_table_is_swept(storage: Storage, tmp_path: Path) -> None:
     parts = Parts(storage, "webdataset", "key")
-    part = parts.write(ROWS)
+    parts.write(ROWS)
+    before = files(tmp_path)
+    assert len(before) == 2
     (tmp_path / "options=key" / "part-0.tar").touch()
     assert parts.sweep() == 1
-    assert files(tmp_path) == [f"options=key/{part}.parquet", f"options=key/{part}.tar"]
+    assert files(tmp_path) == before
 
 
 def test_names_do_not_lead_out_of_the_output(storage: Storage, tmp_path: Path) -> None:
     for name in ("../a.png", "/etc/a.png", "a/../../b.png", ""):
         with pytest.raises(ValueError, match="below the output"):
             safe_name(name)
-    rows = {**{name: column[:1] for name, column in ROWS.items()}, "id": ["../a.png"]}
-    with pytest.raises(ValueError, match="below the output"):
-        Parts(storage, "files", "key").write(rows)
+    (tmp_path / "folder.png").mkdir()
+    rows = {**ROWS, "id": ["../a.png", "folder.png", "x" * 300 + ".png"], "error": [""] * 3}
+    parts = Parts(storage, "files", "key")
+    errors = parts.write({**rows, "restored": [b"A"] * 3})
+    assert "below the output" in errors[0]
+    assert "folder.png cannot be written" in errors[1]
+    assert "rename the picture" in errors[2]
+    assert list(parts.done().values()) == errors
 
 
 def test_what_cannot_be_read_is_said_and_no_error(storage: Storage, tmp_path: Path) -> None:
