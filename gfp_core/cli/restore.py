@@ -89,28 +89,34 @@ def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
         help="do not write into the results what made them: options, model, version",
     )
     parser.add_argument(
+        "--scenes",
+        action="store_true",
+        help="print the scenes of each clip: when they begin, how many frames and faces they hold",
+    )
+    _add_parts(parser)
+    add_sources(parser)
+    add_extras(parser)
+    add_options(parser, FileOptions)
+    parser.set_defaults(run=run)
+
+
+def _add_parts(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that share files among processes and machines."""
+    section = parser.add_argument_group("many files")
+    section.add_argument(
         "--jobs",
         type=_jobs_argument,
         default=1,
         metavar="NUMBER",
         help="processes that share the files, the cores and the GPUs of this machine (default: 1)",
     )
-    parser.add_argument(
+    section.add_argument(
         "--shard",
         type=Shard.parse,
         metavar="PART/PARTS",
         help="work on this part of the files alone, such as 3/16 of the third of 16 machines; the "
         "same files on every machine, by their paths",
     )
-    parser.add_argument(
-        "--scenes",
-        action="store_true",
-        help="print the scenes of each clip: when they begin, how many frames and faces they hold",
-    )
-    add_sources(parser)
-    add_extras(parser)
-    add_options(parser, FileOptions)
-    parser.set_defaults(run=run)
 
 
 def add_extras(parser: argparse.ArgumentParser) -> None:

@@ -386,15 +386,15 @@ def _read(
         groups = [pa.table({"id": [name], "group": [group]}) for name, group, _ in row_groups]
         columns = job.id_column, job.path_column or job.bytes_column
         select = _ReadTables(source, columns, job.batch_size, ray.put(frozenset(done)))
-        table = ray.data.from_arrow(groups).map_batches(select, batch_size=1, **small)
+        rows: Dataset = ray.data.from_arrow(groups).map_batches(select, batch_size=1, **small)
         if job.path_column is None:
-            return table
+            return rows
         single = PurePosixPath(source.root).suffix == ".parquet"
         folder = Storage(source.filesystem, source.root.rpartition("/")[0]) if single else source
-        return table.map_batches(_ReadPaths(folder), batch_size=job.batch_size, **small)
+        return rows.map_batches(_ReadPaths(folder), batch_size=job.batch_size, **small)
     size = 1 if kind == WEBDATASET else _BLOCK
     blocks = [pa.table({"id": names[at : at + size]}) for at in range(0, len(names), size)]
-    table = ray.data.from_arrow(blocks)
+    table: Dataset = ray.data.from_arrow(blocks)
     if kind == WEBDATASET:
         unpacked = _ReadTars(source, ray.put(frozenset(done)))
         return table.map_batches(unpacked, batch_size=1, **small)
@@ -479,8 +479,8 @@ class _ReadPaths:
 
     def __call__(self, batch: Columns) -> Columns:
         rows = [self._row(str(name)) for name in batch.get("bytes", batch["id"])]
-        columns = {"bytes": [row[0] for row in rows], "error": [row[1] for row in rows]}
-        return {"id": batch["id"], **{name: objects(column) for name, column in columns.items()}}
+        data, errors = objects([row[0] for row in rows]), objects([row[1] for row in rows])
+        return {"id": batch["id"], "bytes": data, "error": errors}
 
     def _row(self, name: str) -> tuple[bytes, str]:
         if "://" not in name and not name.startswith("/"):

@@ -186,7 +186,7 @@ class Parts:
             self.storage.filesystem.delete_file(self.storage.path(name))
         return len(tars)
 
-    def write(self, rows: Mapping[str, Sequence[Any]]) -> list[str]:
+    def write(self, rows: Mapping[str, Any]) -> list[str]:
         """Write the results of some rows, and then the table that says that they are done.
 
         The part's name depends on the rows alone: written again, it takes its own place.
@@ -319,7 +319,7 @@ def _sample(stem: str, files: Mapping[str, bytes]) -> dict[str, Any]:
     return {"id": f"{stem}/{next(iter(files))}", "bytes": b"", "error": error, "beside": b""}
 
 
-def _tar(files: Sequence[str], rows: Mapping[str, Sequence[Any]]) -> bytes:
+def _tar(files: Sequence[str], rows: Mapping[str, Any]) -> bytes:
     """A webdataset's tar of the rows without an error: picture, its faces, what came with it."""
     members: dict[str, bytes] = {}
     besides = rows.get("beside", [b""] * len(files))
