@@ -25,6 +25,10 @@ from .restoreformer import RestoreFormer, RestoreFormerPlusPlus
 from .state import quote_some
 
 
+class NotRunError(ValueError):
+    """A state dict is of a network that is known and not run; says which, and what to take."""
+
+
 class Network(Protocol):
     """A network class that builds itself from a state dict."""
 
@@ -150,14 +154,25 @@ ARCHITECTURES: tuple[Architecture, ...] = (
 """In order of their test: the first whose signature is present is taken."""
 
 
+# Networks that are known and have no class here, by a tensor that only they have.
+_NOT_RUN = {
+    "final_extend_linear.weight": "this is GFPGAN-1024, which takes 512 px and gives 1024; it is not "
+    "run here: take gfpgan-1.4, or gpen-1024 for faces of 1024 px"
+}
+
+
 def identify(state: Mapping[str, Tensor]) -> Architecture:
     """The architecture of a bare state dict.
 
     `GFPGANv1` and `GFPGANBilinear` have the same names and shapes; this gives the former.
 
     Raises:
-        ValueError: none fits; names the nearest one and the first tensors that differ.
+        ValueError: none fits; names the nearest one and the first tensors that differ, or, as a
+            `NotRunError`, the network.
     """
+    for key, what in _NOT_RUN.items():
+        if key in state:
+            raise NotRunError(what)
     for architecture in ARCHITECTURES:
         if not architecture.only_by_name and all(key in state for key in architecture.signature):
             return architecture

@@ -28,7 +28,7 @@ _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 _ONNX = (
     "an ONNX network; restorers are read from .pth and .safetensors files alone (GPEN's are "
-    "GPEN-BFR-512.pth and so on; for GFPGAN-1024 there is none that fits), other networks in ONNX "
+    "GPEN-BFR-512.pth and so on; GFPGAN-1024 is not run here), other networks in ONNX "
     "by the names of the catalogue: gfp weights list"
 )
 _TFLITE, _UNKNOWN = "a TensorFlow Lite network", "neither safetensors nor a PyTorch file"

@@ -166,6 +166,8 @@ def network_of(
     try:
         if architecture is None:
             architecture = registry.identify(state).name
+    except registry.NotRunError as error:
+        raise WeightsError(f"{path}: {error}") from error
     except ValueError as error:
         return _load_foreign(state, path, error)
     try:

@@ -68,6 +68,12 @@ def test_a_foreign_dict() -> None:
         identify({name: torch.zeros(1) for name in "abcd"})
 
 
+def test_gfpgan_1024_is_named() -> None:
+    state = {**state_of(GFPGANClean), "final_extend_linear.weight": torch.zeros(1)}
+    with pytest.raises(ValueError, match=r"GFPGAN-1024, which takes 512 px.* take gfpgan-1\.4"):
+        identify(state)
+
+
 def test_an_unknown_prefix_is_named() -> None:
     state = {f"gan.net.{key}": tensor for key, tensor in state_of(GFPGANClean).items()}
     with pytest.raises(ValueError, match=r"nearest is GFPGANClean.*begin with 'gan\.net\.'"):
