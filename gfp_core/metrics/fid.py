@@ -87,7 +87,7 @@ class FIDInception(nn.Module):
 
     def _build(self, state: dict[str, Tensor]) -> None:
         super().__init__()
-        from torchvision.models import inception_v3  # slow to import; facexlib brings it
+        from torchvision.models import inception_v3  # slow to import; the extra train brings it
 
         net: Any = inception_v3(
             weights=None, num_classes=1008, aux_logits=False, init_weights=False

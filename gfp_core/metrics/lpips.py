@@ -66,7 +66,7 @@ class LPIPS(nn.Module):
 
     def _build(self, trunk: Trunk, state: dict[str, Tensor], heads: dict[str, Tensor]) -> None:
         super().__init__()
-        from torchvision import models  # slow to import; facexlib brings it
+        from torchvision import models  # slow to import; the extra train brings it
 
         with torch.device("meta"):  # its classifier is large, and not needed
             net = models.vgg16(weights=None) if trunk == "vgg" else models.alexnet(weights=None)

@@ -146,9 +146,7 @@ def _facexlib(name: str) -> Any:
     """
     spec = importlib.util.find_spec("facexlib")
     if spec is None or not spec.submodule_search_locations:
-        raise ImportError(
-            "face parsers need the package facexlib: pip install --no-deps facexlib==0.3.0"
-        )
+        raise ImportError("face parsers need the package facexlib: run `gfp setup` once")
     package = sys.modules.setdefault(_PARSING, ModuleType(_PARSING))
     package.__path__ = [str(Path(spec.submodule_search_locations[0], "parsing"))]
     return importlib.import_module(f"{_PARSING}.{name}")

@@ -156,8 +156,8 @@ ARCHITECTURES: tuple[Architecture, ...] = (
 
 # Networks that are known and have no class here, by a tensor that only they have.
 _NOT_RUN = {
-    "final_extend_linear.weight": "this is GFPGAN-1024, which takes 512 px and gives 1024; it is not "
-    "run here: take gfpgan-1.4, or gpen-1024 for faces of 1024 px"
+    "final_extend_linear.weight": "this is GFPGAN-1024, which takes 512 px and gives 1024; it is "
+    "not run here: take gfpgan-1.4, or gpen-1024 for faces of 1024 px"
 }
 
 

@@ -123,7 +123,7 @@ def crop_regions(images: Tensor, regions: Tensor, sides: Sequence[int] = SIDES) 
     Returns:
         Three (B, C, side, side).
     """
-    from torchvision.ops import roi_align  # facexlib brings it
+    from torchvision.ops import roi_align  # the extra train brings it
 
     batch, _, size, _ = images.shape
     numbers = torch.arange(batch, device=images.device, dtype=torch.float32)[:, None]

@@ -54,7 +54,7 @@ def test_list_shows_terms(
     assert main(["weights", "list"]) == 0
     out = capsys.readouterr().out
     assert "gfpgan" not in out
-    assert "20 more are hidden by the setting commercial_only." in out
+    assert "21 more are hidden by the setting commercial_only." in out
 
 
 def test_list_for_programs(capsys: pytest.CaptureFixture[str]) -> None:

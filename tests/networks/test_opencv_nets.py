@@ -113,6 +113,26 @@ def test_blazeface_finds_a_face_in_a_frame_of_any_size(
     assert len(detector.detect(frames[:1], multiscale=False)) == 0
 
 
+def test_a_large_picture_takes_no_more_windows_than_a_copy_of_it() -> None:
+    class Counter:
+        size, calls = RELEASES["blazeface-full"].size, 0
+
+        def __call__(self, square: np.ndarray, score: float) -> np.ndarray:
+            self.calls += 1
+            return np.zeros((0, 15), np.float32)
+
+    def windows(height: int, width: int, **options: int) -> int:
+        counter = Counter()
+        BlazeFaceDetector(counter).detect(torch.zeros(1, 3, height, width), **options)  # type: ignore[arg-type]
+        return counter.calls
+
+    usual = windows(1440, 1920)
+    assert 80 < usual < 100
+    assert windows(3000, 4000) == usual
+    assert windows(3000, 4000, long_side=3000) > 2 * usual
+    assert windows(500, 300) < 10
+
+
 def test_another_network_is_refused_by_name(blazeface: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="holds blazeface, not blazeface-full"):
         load_detector("blazeface-full", path=blazeface)

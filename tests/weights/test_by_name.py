@@ -78,7 +78,7 @@ def test_a_detector_by_name_is_fetched(weights: Make, hub: Any, tmp_path: Path) 
         WeightsError,
         match=r"hidden by the setting.*leaves blazeface, blazeface-full, net.*Whoever has cleared",
     ):
-        find_detector("retinaface_mobile025", weights=hidden)
+        find_detector("retinaface_resnet50", weights=hidden)
 
 
 def test_without_the_package_the_official_detector_is_fetched(

