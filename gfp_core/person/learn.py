@@ -124,7 +124,7 @@ def needed_bytes(net: nn.Module, size: int, batch: int = Learning.batch) -> int:
     """
     numbers = sum(tensor.numel() for tensor in net.parameters())
     counted: set[int] = set()
-    kept: list[Tensor] = []  # alive, so that no two have one number
+    alive: list[Tensor] = []  # kept, so that no two have one number
     total = 0
 
     def keep(tensor: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ def needed_bytes(net: nn.Module, size: int, batch: int = Learning.batch) -> int:
         storage = tensor.untyped_storage()
         if storage._cdata not in counted:
             counted.add(storage._cdata)
-            kept.append(tensor)
+            alive.append(tensor)
             total += storage.nbytes()
         return tensor
 
@@ -257,13 +257,13 @@ class _Student:
             raise ValueError(
                 f"nothing was learned in {self.step} steps: give better photographs, or more steps"
             )
-        kept = {
+        averaged = {
             name: torch.lerp(tensor, self.best_state[name], KEPT)
             if tensor.is_floating_point()
             else tensor
             for name, tensor in self.base.items()
         }
-        tensors = compressed(self.base, kept, self.learning.max_bytes)
+        tensors = compressed(self.base, averaged, self.learning.max_bytes)
         return Learned(tensors, self.best_step, self.before, self.best, self.seconds)
 
     def save(self, path: Path) -> None:
@@ -308,10 +308,10 @@ class _Student:
         self.net.load_state_dict(content["net"])
         self.average.load_state_dict(content["average"])
         self.discriminator.load_state_dict(content["discriminator"])
-        for optimizer, kept in zip(
+        for optimizer, saved in zip(
             (self.optimizer, self.judge_optimizer), content["optimizers"], strict=True
         ):
-            optimizer.load_state_dict(kept)
+            optimizer.load_state_dict(saved)
         logger.info("Going on from step %d.", self.step)
 
     # ------------------------------------------------------------------ one step
@@ -362,10 +362,10 @@ class _Student:
         loss = restored.new_zeros(())
         if self.first_layers is not None:
             with self._autocast():
-                seen = self.first_layers(fake)
+                judged = self.first_layers(fake)
                 with torch.no_grad():
                     expected = self.first_layers(real)
-            loss = loss + weights.features * losses.features(seen, expected)
+            loss = loss + weights.features * losses.features(judged, expected)
         return loss + weights.adversarial * self._discriminate(fake, real)
 
     def _discriminate(self, fake: Tensor, real: Tensor) -> Tensor:
@@ -424,13 +424,13 @@ class _Student:
 
     def _judge(self, preview: Preview | None) -> float:
         """Compute the mean loss on the held faces."""
-        total, shown = 0.0, []
+        total, previews = 0.0, []
         for degraded, clean in self.held:
             restored = self._restored(degraded)
             total += float(self._plain(restored, clean).mean()) / len(self.held)
-            shown.append(restored)
+            previews.append(restored)
         if preview is not None:
-            preview((torch.cat(shown) / 2 + 0.5).clamp(0, 1))
+            preview((torch.cat(previews) / 2 + 0.5).clamp(0, 1))
         return total
 
     def _compare_with_best(self, preview: Preview | None) -> None:
@@ -446,7 +446,8 @@ class _Student:
     def _restored(self, degraded: Tensor) -> Tensor:
         with self._autocast():
             restored = self.average(degraded.contiguous(memory_format=torch.channels_last))
-        return restored.float()
+        result: Tensor = restored.float()
+        return result
 
     # ------------------------------------------------------------------ helpers
 

@@ -100,11 +100,11 @@ class FirstLayers(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) RGB in [-1, 1], sides divisible by 2 ** (stages + 1), to its features."""
         x = F.pixel_unshuffle(x, self.phases)
-        found = []
+        stages = []
         for layer in self.layers:
             x = layer(x)
-            found.append(x)
-        return found
+            stages.append(x)
+        return stages
 
 
 def _high(x: Tensor) -> Tensor:

@@ -115,6 +115,7 @@ class PersonRestorer(Restorer):
         assert first is not None
         restored = first.new_empty(len(faces), *first.shape[1:])
         for indices, tensor in parts:
+            assert tensor is not None
             restored[indices] = tensor
         return replace(faces, restored=restored)
 
