@@ -254,7 +254,10 @@ class Weights:
         folders = self.settings.folders
         folder = f"the folder {folders[0]}" if folders else "a folder named by GFP_WEIGHTS_DIR"
         origin = f", from one of{links}" if links else f" ({entry.origin or 'no source is known'})"
-        return f"By hand: download {entry.file} ({hash_}{size}) into {folder}{origin}"
+        published = {source.path.split("/")[-1] for source in entry.sources if source.path}
+        named = not published or published & set(entry.file_names)
+        name = entry.file if named else f"{min(published)} as {entry.file}"
+        return f"By hand: download {name} ({hash_}{size}) into {folder}{origin}"
 
     def sources(self, entry: Entry) -> list[Source]:
         """List where a file can be downloaded, in the order of trial."""

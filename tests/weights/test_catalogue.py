@@ -6,6 +6,7 @@ from gfp_core.networks.registry import ARCHITECTURES
 from gfp_core.weights import WeightsError
 from gfp_core.weights.catalogue import BUILT_IN, read_catalogue
 from gfp_core.weights.settings import Settings, cache_folder, config_folder
+from gfp_core.weights.store import Weights
 
 ROW = """
 [[weights]]
@@ -64,6 +65,14 @@ def test_an_old_name_means_the_row_that_took_its_place(tmp_path: Path) -> None:
     row = ROW + 'aliases = ["lite-1.pth"]\n'
     file = written(tmp_path / "weights.toml", row)
     assert read_catalogue(BUILT_IN, file).find("lite-1").name == "lite"
+
+
+def test_a_file_of_a_name_that_says_nothing_is_put_under_another() -> None:
+    weights = Weights(Settings(()))
+    assert "download model.safetensors as pmrf.safetensors (" in weights.by_hand(
+        weights.find("pmrf")
+    )
+    assert "download GFPGANv1.pth (" in weights.by_hand(weights.find("gfpgan-1"))
 
 
 def test_unknown_name_lists_the_known() -> None:
