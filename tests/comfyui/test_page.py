@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("selenium")
 from selenium import webdriver
@@ -298,6 +300,7 @@ def photos(comfyui: Any) -> dict[str, np.ndarray]:
         "three": row,
         "one": face,
         "nobody": np.full((300, 400, 3), 90, np.uint8),
+        "small": np.full((48, 64, 3), 90, np.uint8),
     }
     for name, pixels in pictures.items():
         io.imsave(comfyui.base / "input" / f"{name}.png", pixels, check_contrast=False)
@@ -620,10 +623,66 @@ def test_slider_zooms_and_hands_out_the_picture(page: Page) -> None:
     assert page.js("return app.canvas.ds.scale") == canvas
     page.keys("0")
     assert zoomed() == 1
+    wheel = ActionChains(page.driver)
+    wheel.key_down(Keys.CONTROL).scroll_from_origin(ScrollOrigin.from_element(stage), 0, -60)
+    wheel.key_up(Keys.CONTROL).perform()  # as a touchpad's pinch arrives
+    assert zoomed() == pytest.approx(1.82, abs=0.1)
+    page.keys("0")
+    page.js(PINCH, stage)
+    assert zoomed() == pytest.approx(2, abs=0.1)
+    assert page.js("return app.canvas.ds.scale") == canvas
+    page.keys("0")
+    after = page.one("2", "img:not(.gfp-before)")
     links = [page.one("2", css).get_attribute("href") for css in (".gfp-open", ".gfp-save")]
     assert links[0] == links[1]
     assert "/view?filename=GFP_" in links[0]
+    assert page.one("2", ".gfp-save").get_attribute("download").endswith(".jpg")
+    file = page.comfyui.file(links[0].removeprefix(page.comfyui.url))
+    with Image.open(io.BytesIO(file)) as picture:
+        assert picture.size == (1112, 512) == tuple(page.js(SIZE, after))
     page.js("document.activeElement.blur()")
+
+
+SIZE = "return [arguments[0].naturalWidth, arguments[0].naturalHeight]"
+PINCH = """
+const {left, top, width, height} = arguments[0].getBoundingClientRect();
+const [x, y] = [left + width / 2, top + height / 2];
+const send = (type, pointerId, dx) => arguments[0].dispatchEvent(new PointerEvent(type, {
+  pointerId, pointerType: "touch", button: type === "pointermove" ? -1 : 0, buttons: 1,
+  clientX: x + dx, clientY: y, bubbles: true, cancelable: true,
+}));
+const capture = Element.prototype.setPointerCapture;
+const has = Element.prototype.hasPointerCapture;
+Element.prototype.setPointerCapture = () => {};  // these pointers are not the browser's own
+Element.prototype.hasPointerCapture = () => true;
+try {
+  send("pointerdown", 11, -40);
+  send("pointerdown", 12, 40);
+  send("pointermove", 11, -80);
+  send("pointermove", 12, 80);
+  send("pointerup", 11, -80);
+  send("pointerup", 12, 80);
+} finally {
+  Element.prototype.setPointerCapture = capture;
+  Element.prototype.hasPointerCapture = has;
+}
+"""
+
+
+@pytest.mark.parametrize(("count", "shown"), [(64, "/ 64"), (260, "/ 256 (260)")])
+def test_all_frames_of_a_batch_are_stepped_through(page: Page, count: int, shown: str) -> None:
+    graph = one_node("small.png")
+    repeat = {"image": [PHOTO, 0], "amount": count}
+    graph["3"] = {"class_type": "RepeatImageBatch", "inputs": repeat}
+    graph["2"]["inputs"]["image"] = ["3", 0]
+    page.load(graph, {PHOTO: PLACES[PHOTO], "3": (0, 500), "2": (300, 40, 520, 200)})
+    page.queue(150)
+    assert page.one("2", ".gfp-stepper").text.split() == ["‹", "1", *shown.split(), "›"]
+    status = page.one("2", ".gfp-stepper [role=status]")
+    said = f"The first 256 of {count} frames are shown." if count > 256 else ""
+    assert status.get_attribute("title") == said
+    page.one("2", ".gfp-previous").click()
+    assert page.one("2", ".gfp-stepper").text.split()[1] == shown.split()[1], "round to the last"
 
 
 def test_few_widgets_until_more_are_asked_for(page: Page) -> None:

@@ -88,12 +88,31 @@ function addCompare(node) {
     let drag = null; // {x, y} of the view at its start where the picture is moved
     /** @type {number[]} */
     let earlier = []; // where the divider was before the last presses
+    const fingers = new Map(); // where each pointer that is down was last, in pixels of the stage
+
+    /** Two fingers: the picture follows both. */
+    function pinch(event) {
+      const [one, other] = fingers.keys();
+      const still = fingers.get(event.pointerId === one ? other : one);
+      const before = fingers.get(event.pointerId);
+      const now = at(event);
+      const apart = (point) => Math.hypot(point[0] - still[0], point[1] - still[1]) || 1;
+      view.x += (now[0] - before[0]) / 2;
+      view.y += (now[1] - before[1]) / 2;
+      const middle = now.map((value, axis) => (value + still[axis]) / 2);
+      zoom((view.scale * apart(now)) / apart(before), middle[0], middle[1]);
+    }
+    const lift = (event) => fingers.delete(event.pointerId);
+    stage.addEventListener("pointerup", lift);
+    stage.addEventListener("pointercancel", lift);
     stage.addEventListener("pointerdown", (event) => {
       if (event.button !== 0 || event.target.closest(".gfp-chip")) return;
       event.preventDefault(); // no text is selected, and the range keeps the focus
       stage.setPointerCapture(event.pointerId);
       range.focus({ preventScroll: true });
       const [x, y] = at(event);
+      fingers.set(event.pointerId, [x, y]);
+      if (fingers.size > 1) return;
       earlier = [...earlier, position].slice(-2);
       const near = Math.abs(x - (position * stage.clientWidth) / 100) < GRIP;
       drag = view.scale > 1 && !near ? { x: x - view.x, y: y - view.y } : null;
@@ -101,7 +120,13 @@ function addCompare(node) {
     });
     stage.addEventListener("pointermove", (event) => {
       if (!stage.hasPointerCapture(event.pointerId)) return;
+      if (fingers.size > 1) {
+        if (fingers.size === 2) pinch(event);
+        fingers.set(event.pointerId, at(event));
+        return;
+      }
       const [x, y] = at(event);
+      fingers.set(event.pointerId, [x, y]);
       if (!drag) return move((100 * x) / stage.clientWidth);
       [view.x, view.y] = [x - drag.x, y - drag.y];
       show();
