@@ -685,6 +685,68 @@ def test_all_frames_of_a_batch_are_stepped_through(page: Page, count: int, shown
     assert page.one("2", ".gfp-stepper").text.split()[1] == shown.split()[1], "round to the last"
 
 
+SEARCHES = (
+    "face",
+    "face enhance",
+    "face detailer",
+    "upscale face",
+    "restore",
+    "gfpgan",
+    "codeformer",
+    "face restore",
+)
+
+
+def test_searching_for_faces_finds_the_one_node_first(page: Page, comfyui: Any) -> None:
+    if not comfyui.get("/object_info/GFPRestorePhoto")["GFPRestorePhoto"].get("search_aliases"):
+        pytest.skip("this ComfyUI knows no other names of nodes")
+    rows = (  # the pack's blueprints are found by the same words, and may stand before
+        "return [...document.querySelectorAll('[role=dialog] [data-testid*=result]')]"
+        ".map((row) => row.innerText.split('\\n')).filter((row) => !row.includes('Blueprint'))"
+        ".map(([name]) => name).slice(0, 1)"
+    )
+    for words in SEARCHES:
+        page.js("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
+        field = page.wait(
+            lambda: page.driver.find_elements(By.CSS_SELECTOR, "[role=dialog] input"), "the search"
+        )[0]
+        field.send_keys(words)
+        page.wait(lambda: page.js(rows) == ["Face Restore (GFP)"], f"the node for {words}", 10)
+        field.send_keys(Keys.ESCAPE)
+        page.wait(
+            lambda: not page.driver.find_elements(By.CSS_SELECTOR, "[role=dialog]"), "no dialog"
+        )
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_pictures_grow_and_those_of_progress_go(
+    page: Page, is_new: bool, request: pytest.FixtureRequest
+) -> None:
+    if is_new:
+        request.addfinalizer(page.open)
+        page.open(**{"Comfy.VueNodes.Enabled": True})
+    graph = split_graph("one.png")
+    graph[RESTORE]["inputs"]["seed"] = 7 + is_new  # computed, not known
+    graph["9"] = one_node("one.png", seed=7 + is_new)["2"]
+    page.load(graph, {**PLACES, "9": (0, 700, 420, 200)})
+    page.show("9")
+    page.queue(150)
+    stage = page.one("9", ".gfp-stage")
+    page.wait(lambda: page.js("return arguments[0].naturalWidth", page.one("9", "img")), "after")
+    page.js("app.graph.getNodeById(9).setSize([900, 1200]); app.canvas.setDirty(true, true)")
+    page.wait(lambda: page.one("9", ".gfp-stage").size["width"] > 550, "a larger picture", 10)
+    assert stage.size["height"] == pytest.approx(stage.size["width"], abs=2)
+    left = (
+        "return Object.keys(app.nodePreviewImages ?? {}).length"
+        " + app.graph.nodes.filter(({type, imgs}) => type === 'GFPRestoreFaces' && imgs).length"
+    )
+    page.wait(lambda: page.js(left) == 0, "the pictures of progress to go", 10)
+    pictures = "return document.querySelectorAll(`[data-node-id='${arguments[0]}'] img`).length"
+    if is_new:
+        assert page.js(pictures, RESTORE) == 0
+        assert page.js(pictures, "9") == 2, "before and after"
+
+
 def test_few_widgets_until_more_are_asked_for(page: Page) -> None:
     graph = {**one_node(), "3": {"class_type": "GFPRestoreOptions", "inputs": {}}}
     page.load(graph, {PHOTO: PLACES[PHOTO], "2": (300, 40, 420, 200), "3": (760, 40, 300, 100)})
