@@ -17,7 +17,7 @@ import json
 import logging
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "codeformer": CodeFormer,
     "lite": GFPGANLite,
 }
+ENGINES = ("onnxruntime", "openvino")
 DETECTION = (640, 480)
 """Size of the picture in which the bundled detector looks for faces."""
 
@@ -78,7 +79,7 @@ def in_bfloat16(net: nn.Module, x: Tensor) -> Tensor:
     return result.float()
 
 
-def forms(net: nn.Module, size: int, engines: bool) -> tuple[dict[str, Forward], float]:
+def forms(net: nn.Module, size: int, engines: Sequence[str]) -> tuple[dict[str, Forward], float]:
     """Each way to run a network, the reference first; and the seconds to make the fast form."""
     found: dict[str, Forward] = {}
     if (theirs := baseline(net)) is not None:
@@ -88,10 +89,11 @@ def forms(net: nn.Module, size: int, engines: bool) -> tuple[dict[str, Forward],
     fast = found["fast"] = fast_form(net)
     making = time.process_time() - start
     found["fast, bf16"] = partial(in_bfloat16, fast)
-    if engines:
+    if "onnxruntime" in engines:
+        found["onnxruntime"] = in_onnxruntime(net, size)
+        found["onnxruntime, fast"] = onnx_form(fast, size, "cpu")
+    if "openvino" in engines:
         try:
-            found["onnxruntime"] = in_onnxruntime(net, size)
-            found["onnxruntime, fast"] = onnx_form(fast, size, "cpu")
             found["openvino"] = openvino_form(fast, size)
             found["openvino, bf16"] = openvino_form(fast, size, dtype=torch.bfloat16)
         except (ImportError, EngineError) as error:
@@ -121,7 +123,7 @@ def detection_forms() -> dict[str, Forward]:
     }
 
 
-def measure(net: nn.Module, repetitions: int, engines: bool) -> dict[str, Any]:
+def measure(net: nn.Module, repetitions: int, engines: Sequence[str]) -> dict[str, Any]:
     """Time all forms of a network in turn; the first run of each warms up and is compared."""
     size = int(net.out_size)  # type: ignore[arg-type]
     x = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
@@ -201,7 +203,13 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=names, default=list(names))
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int, help="of PyTorch and OpenVINO")
-    parser.add_argument("--no-engines", action="store_true", help="PyTorch only")
+    parser.add_argument(
+        "--engines",
+        nargs="*",
+        choices=ENGINES,
+        default=list(ENGINES),
+        help="beside PyTorch (default: all)",
+    )
     parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -209,11 +217,11 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     report: dict[str, Any] = {"repetitions": options.repetitions, "machine": machine()}
     report["networks"] = [
-        measure(seeded(NETWORKS[name]), options.repetitions, not options.no_engines)
+        measure(seeded(NETWORKS[name]), options.repetitions, options.engines)
         for name in options.networks
         if name in NETWORKS
     ]
-    if "detection" in options.networks and not options.no_engines:
+    if "detection" in options.networks and "onnxruntime" in options.engines:
         width, height = DETECTION
         x = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(1))
         about = {"network": f"detection, {width}x{height}", "making the fast form, CPU s": 0.0}

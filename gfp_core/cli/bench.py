@@ -7,6 +7,7 @@ import json
 import logging
 from typing import Any
 
+from ..options import RestoreOptions
 from .console import Console, say
 from .exit_codes import OK, CannotStart
 from .flags import add_options, read_options
@@ -45,6 +46,13 @@ def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", type=path_argument, metavar="FILE", help="also write all times to FILE"
     )
+    parser.add_argument(
+        "--gpu-report",
+        type=path_argument,
+        metavar="FILE",
+        help="instead, compare the device with the CPU in all precisions and batches of 1 to 32, "
+        "and write FILE, to be sent to us (docs/gpu.md)",
+    )
     add_options(parser, only=lambda option: option.name in ("model", "device"))
     parser.set_defaults(run=run)
 
@@ -61,6 +69,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     from ..pipeline import find_device, find_model
 
     options = read_options(arguments)
+    if arguments.gpu_report is not None:
+        return _report_on_gpu(arguments, options)
     if arguments.json is not None:
         load(check_writable, arguments.json.parent)
     photo, about = _photo(arguments)
@@ -82,6 +92,25 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     say(markdown(report).removesuffix("\n"))
     if arguments.json is not None:
         write_text(arguments.json, json.dumps(report, indent=1) + "\n")
+    return OK
+
+
+def _report_on_gpu(arguments: argparse.Namespace, options: RestoreOptions) -> int:
+    """Measure the device beside the CPU, and write what was found as JSON."""
+    from ..evaluation.gpu_report import BATCHES, gpu_report
+    from ..io.atomic import write_text
+    from ..pipeline import find_device, find_model
+    from ..restore import Restorer
+    from ..weights.loading import load_network
+
+    load(check_writable, arguments.gpu_report.parent)
+    device = load(find_device, options.runtime.device)
+    path, architecture = load(find_model, options.networks.model, load_weights(arguments))
+    restorer = load(lambda: Restorer(load_network(path, architecture), device="cpu"))
+    batches = BATCHES if device.type != "cpu" else BATCHES[:2]
+    report = gpu_report(restorer, device, batches=batches, repetitions=arguments.rounds)
+    write_text(arguments.gpu_report, json.dumps(report, indent=1) + "\n")
+    logger.info("%s: %s on %s", arguments.gpu_report, restorer.name, device)
     return OK
 
 

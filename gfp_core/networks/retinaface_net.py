@@ -268,10 +268,11 @@ class RetinaFace(nn.Module):
 
     def _finest(self, fine: Tensor, middle: Tensor) -> Tensor:
         """The finest level, some rows at a time: of large pictures it takes most of the memory."""
-        if is_tracing():  # for engines, which take pictures of any size
+        rows, columns = fine.shape[2:]
+        band = _band(fine, self.body.out, self.training)
+        if is_tracing() or band >= rows:
             above = F.interpolate(middle, size=fine.shape[2:])
             return cast(Tensor, self.ssh1(self.fpn.finest(fine, above)))
-        rows, columns = fine.shape[2:]
         # Which rows and columns of the level above stand for those of this one (nearest).
         grid = torch.arange(max(middle.shape[2:]), dtype=torch.float32, device=fine.device)
         above_row, above_column = (
@@ -280,9 +281,8 @@ class RetinaFace(nn.Module):
         )
 
         def run(low: int, high: int) -> list[Tensor]:
-            above = middle[:, :, above_row[low:high]][:, :, :, above_column]
+            above = middle.index_select(2, above_row[low:high]).index_select(3, above_column)
             return [self.ssh1(self.fpn.finest(fine[:, :, low:high], above))]
 
-        band = _band(fine, self.body.out, self.training)
         (level,) = in_bands(run, rows, band, margin=4, scale=1)  # four convolutions of 3x3
         return level
