@@ -291,9 +291,9 @@ def main() -> None:
         figures, rows = measure(restorer, recipe, clean, frames)
         print(f"| {name} | {' | '.join(f'{value:.2f}' for value in figures)} |", flush=True)
         if name == "still":
-            sheet = strip(rows, list(range(len(clean) // 2, len(clean) // 2 + 4)))
+            sheet = strip(rows, list(range(len(clean) // 2, len(clean) // 2 + 3)))
             pixels = (sheet[:, :, ::-1] * 255).round().astype(np.uint8)
-            cv2.imwrite(str(arguments.output), pixels, [cv2.IMWRITE_JPEG_QUALITY, 70])
+            cv2.imwrite(str(arguments.output), pixels, [cv2.IMWRITE_JPEG_QUALITY, 65])
 
 
 if __name__ == "__main__":
