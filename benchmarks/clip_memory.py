@@ -118,7 +118,12 @@ def restore(source: Path, target: Path, *, networks: bool) -> None:
     clip_options = ClipOptions.of(codec="h264", encoder_preset="veryfast")
     with torch.no_grad():
         summary = restore_clip(
-            restorer, source, target, RestoreOptions(), clip_options, progress=progress
+            restorer,
+            source,
+            target,
+            RestoreOptions.of(auto_strength=networks),  # a stand-in's face has no sharpness
+            clip_options,
+            progress=progress,
         )
     seconds = time.monotonic() - began
     print(

@@ -30,6 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import __version__
+from .devices import trim_memory
 from .faces import Preview, Progress, Track, Tracks
 from .io import atomic
 from .io.video import SUFFIXES, Clip, Encoding, Frame, Segment, VideoError, Window, join
@@ -339,6 +340,7 @@ class _Run:
         assert self._segment is not None
         self._segment.close()
         self._segment = None
+        trim_memory()  # what the encoder had lies in pieces between what the next one takes
         self.parts.finish(len(self.segments) - 1, summary, tracks)
 
 

@@ -297,10 +297,18 @@ class Frame:
             after: (1, 3, H, W) the same, restored.
         """
         change = (after - before)[0].permute(1, 2, 0).cpu().numpy()
-        if not change.any():
+        turned = np.rot90(change, -self.turns)
+        box = _box_of(turned)
+        if box is None:
             return self
-        turned = np.ascontiguousarray(np.rot90(change, -self.turns))
-        return replace(self, planes=tuple(self.layout.add(self.planes, turned)))
+        size = turned.shape
+        boxes = [tuple(_share(box[i], size[i], p.shape[i]) for i in (0, 1)) for p in self.planes]
+        parts = [plane[part] for plane, part in zip(self.planes, boxes, strict=True)]
+        planes = [plane.copy() for plane in self.planes]
+        changed = self.layout.add(parts, np.ascontiguousarray(turned[box]))
+        for plane, part, samples in zip(planes, boxes, changed, strict=True):
+            plane[part] = samples
+        return replace(self, planes=tuple(planes))
 
     def resized(self, after: Tensor) -> Frame:
         """Return a frame of another size, whose planes are made of (1, 3, H', W') alone."""
@@ -319,6 +327,28 @@ class Frame:
         start = self.layout.to_rgb(blank)
         planes = self.layout.add(blank, np.ascontiguousarray(rgb) - start)
         return replace(self, planes=tuple(planes), origin=self.origin)
+
+
+def _box_of(change: NDArray[np.float32]) -> tuple[slice, slice] | None:
+    """Return the rows and columns of (H, W, 3) that are not all zero, from one chroma sample on."""
+    changed = change.any(axis=2)
+    slices = []
+    for axis in (1, 0):
+        indices = np.flatnonzero(changed.any(axis=axis))
+        if not len(indices):
+            return None
+        # No format's chroma samples stand for more than four pixels a side; how many can be told
+        # from 32 pixels on, where the last sample stands for fewer.
+        stop = min(-(-(int(indices[-1]) + 1) // 4) * 4, changed.shape[1 - axis])
+        start = max(0, min(int(indices[0]), stop - 32))
+        slices.append(slice(start // 4 * 4, stop))
+    return slices[0], slices[1]
+
+
+def _share(box: slice, luma: int, plane: int) -> slice:
+    """Return the samples of a plane that stand for a box's rows or columns of the luma."""
+    step = round(luma / plane)
+    return slice(box.start // step, -(-box.stop // step))
 
 
 def _scaled(

@@ -309,3 +309,23 @@ def test_a_preset_that_the_encoder_does_not_know_is_refused_before_the_work(
     with Clip(source) as clip:
         preset = "veryfast" if codec == "h264" else "8"
         assert Encoding.choose(clip, tmp_path / "out.mp4", codec, None, preset).preset == preset
+
+
+@pytest.mark.parametrize("size", [(64, 48), (63, 47), (65, 49)])
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv411p", "yuv410p", "yuv444p10le"])
+@pytest.mark.parametrize("box", [(8, 20, 9, 21), (3, 4, 0, 1), (40, 49, 55, 65)])
+def test_a_change_of_a_part_is_that_of_the_whole(
+    tmp_path: Path, size: tuple[int, int], pixel_format: str, box: tuple[int, int, int, int]
+) -> None:
+    """What is added to the box alone is what `Layout.add` adds to the whole planes."""
+    kind = {"codec": "ffv1", "pixel_format": pixel_format, "size": size, "sound": 0}
+    (frame,) = frames_of(make_clip(tmp_path / "clip.mkv", frames=1, **kind))  # type: ignore[arg-type]
+    before = frame.to_tensor()
+    after = before.clone()
+    generator = torch.Generator().manual_seed(0)
+    part = after[:, :, box[0] : box[1], box[2] : box[3]]
+    part += 0.3 * torch.rand(part.shape, generator=generator)
+    change = (after - before)[0].permute(1, 2, 0).contiguous().numpy()
+    expected = frame.layout.add(frame.planes, change)
+    for mine, whole in zip(frame.with_change(before, after).planes, expected, strict=True):
+        assert np.array_equal(mine, whole)
