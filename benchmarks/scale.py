@@ -151,7 +151,7 @@ def faults(work: Path, count: int) -> dict[str, Any]:
 
 
 def throughput(work: Path, count: int) -> dict[str, Any]:
-    """Pictures a second between the first part and the last, beside a plain loop."""
+    """Seconds a picture between the first part and nine tenths, beside a plain loop."""
     make_pictures(work / "in", count, 512)
     os.environ[SECONDS] = "0.5"
     restore = StandIn()
@@ -171,7 +171,9 @@ def throughput(work: Path, count: int) -> dict[str, Any]:
                 str(work / "in"), str(work / f"out{actors}"), part_rows=4, actors=(actors, actors)
             )
             report = run(job, progress=note, worker=StandIn)
-        (first, before), (last, after) = stamps[0], stamps[-1]
+        # Without the start, and without the end, when Ray takes the stages apart.
+        full = [stamp for stamp in stamps if stamp[1] <= 0.9 * count]
+        (first, before), (last, after) = full[0], full[-1]
         table[f"{actors}_actors"] = {
             "seconds_per_picture": (last - first) / (after - before),
             "with_start": report.wall_seconds / report.done,

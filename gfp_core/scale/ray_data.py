@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_BLOCK = 32
-"""Names in a block: a read task reads so many pictures, one batch after the other."""
+_BLOCKS = 20_000
+"""Greatest number of blocks of names: the driver keeps account of each."""
 _RETRIES = 5
 """How often a batch is given to another actor after one died of it."""
 _GIVEN_UP = 16
@@ -392,7 +392,9 @@ def _read(
         single = PurePosixPath(source.root).suffix == ".parquet"
         folder = Storage(source.filesystem, source.root.rpartition("/")[0]) if single else source
         return rows.map_batches(_ReadPaths(folder), batch_size=job.batch_size, **small)
-    size = 1 if kind == WEBDATASET else _BLOCK
+    size = (
+        1 if kind == WEBDATASET else job.batch_size * (1 + len(names) // (_BLOCKS * job.batch_size))
+    )
     blocks = [pa.table({"id": names[at : at + size]}) for at in range(0, len(names), size)]
     table: Dataset = ray.data.from_arrow(blocks)
     if kind == WEBDATASET:
@@ -418,7 +420,7 @@ def _restore(
         compute=ray.data.ActorPoolStrategy(min_size=actors[0], max_size=actors[1]),
         num_cpus=job.cpus_per_actor,
         num_gpus=job.gpus_per_actor or None,
-        max_task_retries=_RETRIES,
+        max_task_retries=_RETRIES,  # else a batch that ends its actor goes on for ever
     )
 
 
