@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 import os
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,12 +101,13 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         make_folder((output / name).parent)
         atomic.write_bytes(output / name, data)
 
-    servers = [Server(url) for url in arguments.servers]
-    feeder = Feeder(workflow, servers, write, arguments.depth, PATIENCE)
-    if open_jobs:
-        _check_servers(feeder)
     tasks = [Task(job.source, job.name) for job in open_jobs]
-    return _feed(feeder, tasks, notes, console, skipped=len(jobs) - len(open_jobs))
+    with ExitStack() as stack:
+        servers = [stack.enter_context(closing(Server(url))) for url in arguments.servers]
+        feeder = Feeder(workflow, servers, write, arguments.depth, PATIENCE)
+        if tasks:
+            _check_servers(feeder)
+        return _feed(feeder, tasks, notes, console, skipped=len(jobs) - len(open_jobs))
 
 
 def _check_servers(feeder: Feeder) -> None:

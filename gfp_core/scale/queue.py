@@ -120,6 +120,10 @@ class Server:
         self._client_id = uuid.uuid4().hex  # without one, what was cached is not in the history
         self._session = new_session()
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
     def check(self) -> None:
         """Ask whether the server is there."""
         self._ask("get", "/system_stats")
