@@ -11,7 +11,7 @@ import itertools
 import logging
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,6 +89,9 @@ class FaceDetector:
     coarsest, largest, smallest = COARSEST, LARGEST, SMALLEST
     usual_side = math.inf
     """Long side in pixels to which larger frames are reduced where ``long_side`` is not given."""
+    before_look: Callable[[], None] = staticmethod(lambda: None)
+    """Called before each view of a frame is looked at; may raise to cancel. A host with a cancel of
+    its own sets this once, for ``progress`` is called after whole frames only."""
 
     def __init__(
         self,
@@ -292,6 +295,7 @@ class FaceDetector:
     def _look(self, images: Tensor, score: float, close: bool) -> list[Detections]:
         """Run the network on images once; for large faces only if ``close``."""
         height, width = images.shape[2:]
+        self.before_look()
         boxes, classes, landmarks = self._run_net(images, finest=not close)
         omitted = retinaface.count_priors(height, width) - classes.shape[1]
         result = []
@@ -349,6 +353,7 @@ class YuNetDetector(FaceDetector):
         pixels = to_uint8(images.flip(1)).permute(0, 2, 3, 1).contiguous()
         result = []
         for image in pixels.numpy():
+            self.before_look()
             with self._lock:
                 rows = torch.from_numpy(self.yunet(image, score))
             result.append(Detections(rows[:, :4], rows[:, 14], rows[:, 4:14].reshape(-1, 5, 2)))
@@ -388,6 +393,7 @@ class BlazeFaceDetector(FaceDetector):
         for image in images:
             views = []
             for top, left in itertools.product(_starts(height, side), _starts(width, side)):
+                self.before_look()
                 window = (left, top, left + side, top + side)
                 square, to_image = tta.cut_square(image, window, self.blazeface.size, 1.0, outside)
                 rows = torch.from_numpy(self.blazeface(square.permute(1, 2, 0).numpy(), score))

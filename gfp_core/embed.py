@@ -24,7 +24,7 @@ from .devices import deterministic, pick
 from .faces import Progress
 from .networks.embedding import AlignedEmbedder
 from .networks.face_descriptor import inner_face
-from .weights import WeightsError
+from .weights import WeightsError, get_command
 from .weights.files import is_graph
 from .weights.forms import check_graph
 from .weights.loading import load_descriptor
@@ -155,7 +155,7 @@ def load_embedder(
     except WeightsError as error:
         raise WeightsError(
             "Comparing faces (a reference, the identity guard) needs weights that are not "
-            f"bundled; get them with: gfp weights get {os.fspath(embedder)}\n{error}"
+            f"bundled; get them with: {get_command(os.fspath(embedder))}\n{error}"
         ) from error
     try:
         if is_graph(file):

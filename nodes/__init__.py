@@ -62,7 +62,7 @@ class GFPExtension(ComfyExtension):
 def _prepare_prompts() -> None:
     """Let ComfyUI's server ask before it checks a prompt; there may be no server."""
     server = sys.modules.get("server")  # ComfyUI's, which imports it before the packs
-    instance = getattr(getattr(server, "PromptServer", None), "instance", None)
+    instance = None if server is None else vars(server.PromptServer).get("instance")
     if instance is None:
         logger.info("No server: null in a prompt is not taken for the default.")
     else:

@@ -1,6 +1,5 @@
 """GFPColorEnhance: the colours of restored faces, and of whole images."""
 
-from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io
@@ -94,7 +93,7 @@ class GFPColorEnhance(Node):
                 reference=None if reference is None else pictures.to_frames(reference),
                 smoothing=values["smoothing"],
             )
-            colored = replace(faces, faces=changed)
+            colored = faces.with_faces(changed)
         if image is not None:
             enhanced = pictures.to_image(enhance(pictures.to_frames(image), color.strength))
         return io.NodeOutput(colored, enhanced)

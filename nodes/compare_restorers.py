@@ -1,7 +1,7 @@
 """GFPCompareRestorers: the same faces through several restorers, on one sheet."""
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from comfy_api.latest import io
 from torch import Tensor
@@ -12,16 +12,23 @@ from ..gfp_core.pipeline import FaceRestorer
 from . import inputs, sockets
 from .comfy import pictures
 from .comfy.models import last_used, load_restorer, working_memory
-from .comfy.node import Node, schema
+from .comfy.node import GROWS, Node, schema
 from .comfy.progress import Bar
 
-COUNT = 6
+COUNT, MAX_COUNT = 6, 24
+"""Sockets for restorers: where they are fixed, and at most where they grow."""
+NAMES = [f"restorer_{number}" for number in range(1, (MAX_COUNT if GROWS else COUNT) + 1)]
+GROUP = "restorers"
 NEEDS_RESTORER = "Compare Face Restorers (GFP) needs a restorer: connect one, or name models."
 NEEDS_FACES = "Compare Face Restorers (GFP) needs faces or an image: connect one."
 
 
 class GFPCompareRestorers(Node):
     """Shows what several restorers make of the same faces."""
+
+    RENAMED: ClassVar[dict[str, str]] = (
+        {name: f"{GROUP}.{name}" for name in NAMES[:COUNT]} if GROWS else {}
+    )
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -38,14 +45,7 @@ class GFPCompareRestorers(Node):
                 sockets.FacesType.Input(
                     "faces", optional=True, tooltip="From Detect Faces (GFP); or connect an image."
                 ),
-                *(
-                    sockets.Restorer.Input(
-                        f"restorer_{number}",
-                        optional=True,
-                        tooltip="From Load Face Restorer (GFP); or name models.",
-                    )
-                    for number in range(1, COUNT + 1)
-                ),
+                *_restorers(),
                 *inputs.widgets("fidelity", shown=["fidelity"]),
                 io.Image.Input(
                     "image",
@@ -80,7 +80,8 @@ class GFPCompareRestorers(Node):
     ) -> io.NodeOutput:
         """Restore in all ways; the faces given are not changed."""
         fidelity = inputs.to_options(values).fidelity
-        connected = [values[f"restorer_{number}"] for number in range(1, COUNT + 1)]
+        given = values.get(GROUP) or values  # a group where sockets grow
+        connected = [given.get(name) for name in NAMES]
         restorers = [restorer for restorer in connected if restorer is not None]
         names = [name for name in re.split(r"[,;\n]", models) if name.strip()]
         if not restorers and not names:
@@ -102,6 +103,16 @@ class GFPCompareRestorers(Node):
             comparison_table(columns),
             ui={"images": pictures.save_previews(sheet)},
         )
+
+
+def _restorers() -> list[Any]:
+    """Make the sockets of the restorers."""
+    tooltip = "From Load Face Restorer (GFP); or name models."
+    if not GROWS:
+        return [sockets.Restorer.Input(name, optional=True, tooltip=tooltip) for name in NAMES]
+    socket = sockets.Restorer.Input("restorer", optional=True, tooltip=tooltip)
+    template = io.Autogrow.TemplateNames(socket, names=NAMES, min=0)
+    return [io.Autogrow.Input(GROUP, template=template, optional=True, tooltip=tooltip)]
 
 
 def _detect(image: Tensor) -> sockets.FacesOfImage:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..gfp_core.crops import CropKind, exchange_crops, faces_from_crops
 from . import sockets
 from .comfy import pictures
-from .comfy.node import Node, schema
+from .comfy.node import Choice, Node, schema
 
 
 class GFPCropsFromFaces(Node):
@@ -40,11 +40,12 @@ class GFPCropsFromFaces(Node):
     @classmethod
     def run(cls, *, faces: sockets.FacesOfImage) -> io.NodeOutput:
         """Hand out the crops before and after."""
-        before = faces.faces.crops
-        after = before if faces.faces.restored is None else faces.faces.restored
+        carried = faces.faces
+        before = carried.crops
+        after = before if carried.restored is None else carried.restored
         return io.NodeOutput(
-            pictures.crops_to_image(faces.faces, before),
-            pictures.crops_to_image(faces.faces, after),
+            pictures.crops_to_image(carried, before),
+            pictures.crops_to_image(carried, after),
         )
 
 
@@ -72,7 +73,7 @@ class GFPFacesFromCrops(Node):
                     tooltip="The faces the crops came from, in the same order. Without it each "
                     "picture is an image of its own.",
                 ),
-                io.Combo.Input(
+                Choice(
                     "use_as",
                     options=list(get_args(CropKind)),
                     default="restored",
@@ -92,8 +93,8 @@ class GFPFacesFromCrops(Node):
     ) -> io.NodeOutput:
         """Take (N, S, S, C) float RGB in [0, 1]; the crops given are not changed."""
         changed = pictures.to_frames(crops)[:, :3].clamp(0, 1)
-        if faces is not None and not len(faces.faces):
-            # What came is the black picture that stands for no face.
-            return io.NodeOutput(sockets.FacesOfImage(faces.faces, None))
         origin = faces_from_crops(changed) if faces is None else faces.faces
+        if not len(origin):
+            # What came is the black picture that stands for no face.
+            return io.NodeOutput(sockets.FacesOfImage(origin, None))
         return io.NodeOutput(sockets.FacesOfImage(exchange_crops(origin, changed, use_as), None))

@@ -1,21 +1,22 @@
 """GFPDetectFaces: the faces of an image, in order, and those of them that were chosen."""
 
+import functools
 from typing import Any
 
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..gfp_core.faces import Faces
 from ..gfp_core.paste import face_mask
 from ..gfp_core.pipeline import Extra, FaceRestorer
 from ..gfp_core.select import sort
-from . import inputs, sockets
+from . import exchange, inputs, sockets
 from .comfy import pictures
 from .comfy.memory import DETECTED
 from .comfy.models import Managed
 from .comfy.node import Node, advanced, schema
 from .comfy.progress import Bar
-from .keys import detection_key
+from .keys import Key, detection_key, faces_key
 from .picker import picker_frames
 from .restore_options import NEEDS_EMBEDDER
 
@@ -37,7 +38,7 @@ class GFPDetectFaces(Node):
             description="Finds the faces of an image or of each frame of a batch, shows them "
             "numbered, and hands on those you choose: click them in the preview.",
             search_aliases=["face detection", "face crop", "align faces", "face picker"],
-            is_output_node=True,
+            shows=True,
             inputs=[
                 io.Image.Input("image", tooltip="One image or a batch of frames, RGB or RGBA."),
                 sockets.Detector.Input("detector", tooltip="From Load Face Detector (GFP)."),
@@ -62,6 +63,25 @@ class GFPDetectFaces(Node):
                     tooltip="From Load Face Embedder (GFP): tells who is who.",
                 ),
                 *inputs.widgets(*MORE),
+                sockets.BoundingBox.Input(
+                    "boxes_in",
+                    optional=True,
+                    tooltip="Boxes from another node: only faces whose middle, or half of whose "
+                    "box, lies in one.",
+                    extra_dict={"forceInput": True},
+                ),
+                sockets.Segs.Input(
+                    "segs_in",
+                    optional=True,
+                    tooltip="SEGS from the Impact Pack: only faces whose middle, or half of whose "
+                    "box, lies in the box of one.",
+                ),
+                sockets.FaceLandmarks.Input(
+                    "landmarks",
+                    optional=True,
+                    tooltip="From Detect Face Landmarks (MediaPipe): these faces, in place of "
+                    "those that the detector finds.",
+                ),
             ],
             outputs=[
                 sockets.FacesType.Output(
@@ -82,6 +102,10 @@ class GFPDetectFaces(Node):
                     tooltip="An ellipse about each chosen face, by frame.",
                 ),
                 io.Int.Output(display_name="count", tooltip="How many faces were chosen."),
+                sockets.Segs.Output(
+                    display_name="segs",
+                    tooltip="The chosen faces for nodes of the Impact Pack; of one image only.",
+                ),
             ],
         )
 
@@ -95,6 +119,9 @@ class GFPDetectFaces(Node):
         region: Tensor | None,
         people: Tensor | None,
         embedder: Managed[Any] | None,
+        boxes_in: Any,
+        segs_in: Any,
+        landmarks: Any,
         **values: Any,
     ) -> io.NodeOutput:
         """Detect in (B, H, W, C) float RGB(A) in [0, 1]; the image given is not changed."""
@@ -107,24 +134,33 @@ class GFPDetectFaces(Node):
         if people is not None and embedder is None:
             raise ValueError(NEEDS_EMBEDDER)
         extra = Extra(
-            region=pictures.from_mask(region, *pictures.sizes(frames)),
+            region=_region(region, boxes_in, segs_in, frames),
             people=None if people is None else finder.describe([*pictures.to_frames(people)]),
         )
+        key: Key = detection_key(image, options, extra, crop_size, detector, embedder)
+        if landmarks is not None:
+            given = exchange.faces_of_landmarks(landmarks, _sizes(frames))
+            finder = FaceRestorer(detector=exchange.GivenFaces(given), embedder=finder.embedder)
+            key = (key, faces_key(given))
         candidates = DETECTED.get(
             image,
-            detection_key(image, options, extra, crop_size, detector, embedder),
+            key,
             lambda: finder.detect(frames, options, extra=extra, size=crop_size, progress=Bar()),
         )
         chosen = finder.select(frames, candidates, options, size=crop_size)
+        mask = face_mask(chosen)
         previews = pictures.save_previews(frames)
         candidates = sort(candidates, options.selection.order)
         entries = picker_frames(candidates, options.selection.select, len(previews))
         return io.NodeOutput(
             sockets.FacesOfImage(chosen, frames),
             pictures.crops_to_image(chosen, chosen.crops),
-            _boxes(chosen),
-            pictures.to_mask(face_mask(chosen)),
+            exchange.boxes_of(chosen),
+            pictures.to_mask(mask),
             len(chosen),
+            exchange.segments_of(chosen, mask)
+            if len(frames) == 1
+            else pictures.nothing("SEGS are of one image"),
             ui={
                 "gfp_faces": [
                     {**entry, "image": image, "count": len(frames)}
@@ -134,10 +170,16 @@ class GFPDetectFaces(Node):
         )
 
 
-def _boxes(faces: Faces) -> list[list[dict[str, Any]]]:
-    """Return boxes in the core's form: a list for each frame, also for those without a face."""
-    frames: list[list[dict[str, Any]]] = [[] for _ in faces.frame_sizes]
-    for face in faces.faces:
-        box = {"x": face.box[0], "y": face.box[1], "width": face.width, "height": face.height}
-        frames[face.frame].append({**box, "label": "face", "score": face.score})
-    return frames
+def _sizes(frames: Tensor) -> list[tuple[int, int]]:
+    return [(frames.shape[-2], frames.shape[-1])] * len(frames)
+
+
+def _region(mask: Tensor | None, boxes: Any, segments: Any, frames: Tensor) -> Tensor | None:
+    """Return where faces may lie: in all of mask, boxes and segments that are given."""
+    regions = [pictures.from_mask(mask, *pictures.sizes(frames))]
+    if boxes is not None:
+        regions.append(exchange.region_of_boxes(boxes, _sizes(frames)))
+    if segments is not None:
+        regions.append(exchange.region_of_segments(segments, _sizes(frames)))
+    given = [region.cpu() for region in regions if region is not None]
+    return functools.reduce(torch.minimum, given) if given else None

@@ -38,6 +38,7 @@ class GFPFaceMasks(Node):
                 ),
                 *inputs.widgets("mask", "feather", required=["mask", "feather"], ids=IDS),
                 *inputs.widgets("grow", "occlusion", "parts", shown=["grow", "occlusion"]),
+                *inputs.parts(),
             ],
             outputs=[
                 io.Mask.Output(

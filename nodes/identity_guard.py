@@ -1,6 +1,5 @@
 """GFPIdentityGuard: restored faces that became someone else are taken back."""
 
-from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io
@@ -52,12 +51,13 @@ class GFPIdentityGuard(Node):
         cls, *, faces: sockets.FacesOfImage, embedder: Managed[Any], limit: float
     ) -> io.NodeOutput:
         """Compare; the faces given are not changed."""
-        likeness = compare(faces.faces, embedder.ready(), limit=limit)
+        restored = faces.faces
+        likeness = compare(restored, embedder.ready(), limit=limit)
         lines = [
             f"face {index}, frame {face.frame}: {angle:.1f} degrees, {share:.0%} kept"
             for index, (face, angle, share) in enumerate(
-                zip(faces.faces.faces, *(values.tolist() for values in likeness), strict=True)
+                zip(restored.faces, *(values.tolist() for values in likeness), strict=True)
             )
         ]
-        guarded = take_back(faces.faces, likeness.strengths)
-        return io.NodeOutput(replace(faces, faces=guarded), "\n".join(lines))
+        guarded = take_back(restored, likeness.strengths)
+        return io.NodeOutput(faces.with_faces(guarded), "\n".join(lines))

@@ -25,7 +25,7 @@ from ..gfp_core.options import (
 )
 from ..gfp_core.weights.catalogue import Role
 from .comfy import folders
-from .comfy.node import advanced
+from .comfy.node import GROWS, Choice, advanced
 
 PHOTO = (
     "model",
@@ -141,7 +141,7 @@ def to_options(
 def preset() -> Any:
     """Make the choice of a preset."""
     reasons = "\n".join(f"{name}: {reason}" for name, reason in presets().items())
-    return io.Combo.Input(
+    return Choice(
         "preset",
         options=[NO_PRESET, *presets()],
         default=NO_PRESET,
@@ -178,7 +178,7 @@ def model_choice(role: Role, default: str, id: str = "model") -> Any:
     default = folders.default(role, default)
     where = " or ".join(f"models/{folder}" for folder in folders.FOLDERS[role])
     own = "your own files in that folder come first; " if role == "restorer" else ""
-    choice = io.Combo.Input(
+    choice = Choice(
         id,
         options=names,
         default=default if default in names else names[0],
@@ -189,10 +189,26 @@ def model_choice(role: Role, default: str, id: str = "model") -> Any:
     return choice
 
 
+def parts() -> list[Any]:
+    """Make the choice of parts in one list, where the page shows such lists."""
+    if not GROWS:
+        return []
+    declared = find_option("parts")
+    return [
+        io.MultiCombo.Input(
+            "parts",
+            options=list(PARTS),
+            default=list(declared.default),
+            optional=True,
+            tooltip=f"{declared.help} A change here comes before the switches.",
+        )
+    ]
+
+
 def precision() -> Any:
     """Make the choice of the restorer's precision."""
     return advanced(
-        io.Combo.Input(
+        Choice(
             "precision",
             options=list(get_args(Precision)),
             default="auto",
@@ -204,7 +220,7 @@ def precision() -> Any:
 def device() -> Any:
     """Make the choice of where a network runs."""
     return advanced(
-        io.Combo.Input(
+        Choice(
             "device",
             options=["auto", "cpu"],
             default="auto",
@@ -232,7 +248,7 @@ def _make(declared: Option, id: str) -> Iterable[Any]:
     if declared.name in ("model", "detector"):
         yield model_choice("restorer" if declared.name == "model" else "detector", default, id)
     elif declared.name == "rotations":
-        yield io.Combo.Input(id, options=list(ROTATIONS), default=UPRIGHT, tooltip=tooltip)
+        yield Choice(id, options=list(ROTATIONS), default=UPRIGHT, tooltip=tooltip)
     elif declared.name == "parts":
         for part in PARTS:
             words = f"Restore the {part}, where a parser tells the parts apart."
@@ -240,7 +256,7 @@ def _make(declared: Option, id: str) -> Iterable[Any]:
     elif declared.is_list:
         yield io.String.Input(id, default=", ".join(map(str, default)), tooltip=tooltip)
     elif declared.choices:
-        yield io.Combo.Input(id, options=list(declared.choices), **common)
+        yield Choice(id, options=list(declared.choices), **common)
     elif declared.kind is bool:
         yield io.Boolean.Input(id, **common)
     elif declared.kind is str:
@@ -266,6 +282,10 @@ def _make(declared: Option, id: str) -> Iterable[Any]:
 def _read(declared: Option, values: Mapping[str, Any], id: str) -> Any:
     """Return the value of an option from those of a node's inputs."""
     if declared.name == "parts":
+        names = values.get("parts") or declared.default
+        names = declared.parse(names) if isinstance(names, str) else declared.check(names)
+        if set(names) != set(declared.default):
+            return tuple(part for part in PARTS if part in names)
         return tuple(part for part in PARTS if values.get(part, part in declared.default))
     value = values[id]
     if declared.name == "rotations":

@@ -36,6 +36,11 @@ def detection_key(
     )
 
 
+def faces_key(faces: Faces) -> Key:
+    """Return what faces that another node gives are known by."""
+    return tuple((each.frame, each.box, each.landmarks.tobytes()) for each in faces.faces)
+
+
 def restoration_key(
     detection: Key,
     selected: Faces,

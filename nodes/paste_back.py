@@ -28,7 +28,7 @@ class GFPPasteBack(Node):
             description="Lays restored faces into the image they came from, without a seam. Pixels "
             "that no face touches keep their exact values.",
             search_aliases=["paste face", "face composite", "uncrop face"],
-            is_output_node=True,
+            shows=True,
             inputs=[
                 io.Image.Input("image", tooltip="The image, or batch, the faces were found in."),
                 sockets.FacesType.Input("faces", tooltip="Restored faces."),
@@ -75,17 +75,17 @@ class GFPPasteBack(Node):
     ) -> io.NodeOutput:
         """Paste into (B, H, W, C) float RGB(A) in [0, 1]; the image given is not changed."""
         options = inputs.to_options(values)
-        frames = pictures.to_frames(image)
+        frames, restored = pictures.to_frames(image), faces.faces
         background = None if upscaled is None else pictures.to_frames(upscaled)
         if face_masks is not None:
             # One empty mask stands for no face.
-            face_masks = resize_masks(face_masks[: len(faces.faces)], faces.faces)
+            face_masks = resize_masks(face_masks[: len(restored)], restored)
         extra = Extra(
             background=background,
             frame_mask=pictures.from_mask(frame_mask, *pictures.sizes(frames, background)),
             face_masks=face_masks,
         )
-        pasted = FaceRestorer().paste(frames, faces.faces, options, extra=extra, progress=Bar())
+        pasted = FaceRestorer().paste(frames, restored, options, extra=extra, progress=Bar())
         return io.NodeOutput(
             pictures.to_image(pasted.frames),
             pictures.to_mask(pasted.mask),

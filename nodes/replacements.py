@@ -1,18 +1,30 @@
 """Restoring nodes of other packs, which become ours in old workflows where they are not installed.
 
-ComfyUI replaces them, in graphs and in prompts; see its `NodeReplace`. Their detectors, YOLOv5
-among them, are not taken over: ours is the default.
+In a graph the page replaces them, where ComfyUI has `NodeReplace`; in a prompt of the API we do it,
+in every version.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from comfy_api.latest import io
 
+from ..gfp_core.weights import WeightsError
 from .comfy import folders
+
+logger = logging.getLogger(__name__)
+
+Inputs = dict[str, Any]
+HAS_NODE_REPLACE = hasattr(io, "NodeReplace")  # came with 0.16
+
+
+def _no_more(_: Inputs) -> Inputs:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -29,10 +41,46 @@ class Replacement:
     """What our other inputs are set to."""
     model: str = ""
     """Its input that names a restorer's file."""
+    detector: str = ""
+    """Its input that names a detector."""
     defaults: tuple[tuple[str, Any], ...] = ()
     """Its inputs that a prompt may leave out."""
+    more: Callable[[Inputs], Inputs] = _no_more
+    """Makes further inputs of ours from theirs, in prompts alone."""
 
 
+def _chosen_faces(inputs: Inputs) -> Inputs:
+    """Return which faces ReActorRestoreFaceAdvanced restores."""
+    orders = {"x_position": "left to right", "y_position": "top to bottom"}
+    order = orders.get(str(inputs.get("sort_by")), "largest")
+    if inputs.get("sort_by") == "detection_confidence":
+        order = "score"
+    if inputs.get("face_selection") == "largest":
+        return {"order": "largest", "which": "first 1"}
+    if inputs.get("face_selection") != "filter":
+        return {"order": order, "which": "all"}
+    if order == "largest" and not inputs.get("reverse_order"):
+        order = "smallest"
+    start, count = inputs.get("take_start", 0), inputs.get("take_count", 1)
+    if not isinstance(start, int) or not isinstance(count, int):  # another node brings them
+        return {"order": order, "which": "all"}
+    numbers = range(max(start, 0), max(start, 0) + max(count, 0))
+    return {"order": order, "which": ", ".join(map(str, numbers)) or "none"}
+
+
+_RESTORE_FACE = (
+    ("image", "image"),
+    ("model", "model"),
+    ("strength", "visibility"),
+    ("fidelity", "codeformer_weight"),
+    ("detector_model", "facedetection"),
+)
+_RESTORE_FACE_DEFAULTS = (
+    ("model", "GFPGANv1.4.pth"),
+    ("visibility", 1.0),
+    ("codeformer_weight", 0.5),
+    ("facedetection", "retinaface_mobile0.25"),
+)
 REPLACEMENTS = (
     Replacement(
         "FaceRestoreModelLoader",  # facerestore_cf
@@ -49,29 +97,47 @@ REPLACEMENTS = (
             ("restorer", "facerestore_model"),
             ("image", "image"),
             ("fidelity", "codeformer_fidelity"),
+            ("detector_model", "facedetection"),
         ),
         (("model", "lite"), ("strength", 1.0)),
-        defaults=(("codeformer_fidelity", 0.5),),
+        detector="facedetection",
+        defaults=(("codeformer_fidelity", 0.5), ("facedetection", "retinaface_mobile0.25")),
     ),
     Replacement(
         "ReActorRestoreFace",
         "GFPRestorePhoto",
         ("facedetection", "model", "visibility", "codeformer_weight"),
-        (
-            ("image", "image"),
-            ("model", "model"),
-            ("strength", "visibility"),
-            ("fidelity", "codeformer_weight"),
-        ),
+        _RESTORE_FACE,
         model="model",
-        defaults=(("visibility", 1.0), ("codeformer_weight", 0.5)),
+        detector="facedetection",
+        defaults=_RESTORE_FACE_DEFAULTS,
+    ),
+    Replacement(
+        "ReActorRestoreFaceAdvanced",
+        "GFPRestorePhoto",
+        (
+            "facedetection",
+            "model",
+            "visibility",
+            "codeformer_weight",
+            "face_selection",
+            "sort_by",
+            "reverse_order",
+            "take_start",
+            "take_count",
+        ),
+        _RESTORE_FACE,
+        model="model",
+        detector="facedetection",
+        defaults=_RESTORE_FACE_DEFAULTS,
+        more=_chosen_faces,
     ),
 )
 
 
 async def register() -> None:
     """Tell ComfyUI of the replacements, where it has them."""
-    if not hasattr(io, "NodeReplace"):
+    if not HAS_NODE_REPLACE:
         return
     from comfy_api.latest import ComfyAPI
 
@@ -93,18 +159,41 @@ async def register() -> None:
 
 
 def prepare_prompt(request: dict[str, Any]) -> dict[str, Any]:
-    """Bring the nodes of other packs in a prompt to the form in which ComfyUI replaces them."""
-    installed = getattr(sys.modules.get("nodes"), "NODE_CLASS_MAPPINGS", {})
-    by_class = {each.old: each for each in REPLACEMENTS if each.old not in installed}
+    """Replace the nodes of other packs in a prompt, before ComfyUI misses them."""
     prompt = request.get("prompt")
-    for entry in prompt.values() if isinstance(prompt, dict) else ():
+    if not isinstance(prompt, dict):
+        return request
+    server_nodes = sys.modules.get("nodes")  # ComfyUI's
+    installed = {} if server_nodes is None else server_nodes.NODE_CLASS_MAPPINGS
+    by_class = {each.old: each for each in REPLACEMENTS if each.old not in installed}
+    for entry in prompt.values():
         inputs = entry.get("inputs") if isinstance(entry, dict) else None
-        replacement = by_class.get(str(entry.get("class_type"))) if inputs else None
-        if replacement is None or not isinstance(inputs, dict):
-            continue
-        entry.setdefault("_meta", {})
-        for name, value in replacement.defaults:
-            inputs.setdefault(name, value)
-        if replacement.model in inputs:
-            inputs[replacement.model] = folders.translate("restorer", inputs[replacement.model])
+        if isinstance(inputs, dict) and entry.get("class_type") in by_class:
+            replacement = by_class[entry["class_type"]]
+            entry["class_type"] = replacement.new
+            entry["inputs"] = replaced_inputs(replacement, inputs)
+            logger.info("%s is not installed: %s in its place.", replacement.old, replacement.new)
     return request
+
+
+def _detector(name: str) -> str:
+    try:
+        return folders.nearest_detector(name)
+    except WeightsError:  # ComfyUI says that this is no choice
+        return name
+
+
+def replaced_inputs(replacement: Replacement, theirs: Inputs) -> Inputs:
+    """Return our node's inputs from those of the node that it takes the place of."""
+    theirs = {**dict(replacement.defaults), **theirs}
+    ours = {new: theirs[old] for new, old in replacement.inputs if old in theirs}
+    ours |= dict(replacement.values) | replacement.more(theirs)
+    if isinstance(theirs.get(replacement.detector), str):
+        ours["detector_model"] = _detector(theirs[replacement.detector])
+    if replacement.model in theirs:
+        name = theirs[replacement.model]
+        if name == "none":  # theirs gives the image back then
+            ours |= {"model": "lite", "which": "none"}
+        else:
+            ours["model"] = folders.translate("restorer", name)
+    return ours

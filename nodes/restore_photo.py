@@ -1,6 +1,7 @@
 """GFPRestorePhoto: image in, image with restored faces out."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 from comfy_api.latest import io
@@ -17,7 +18,7 @@ from .comfy.memory import DETECTED, RESTORED
 from .comfy.models import Managed
 from .comfy.node import Node, schema
 from .comfy.progress import Bar
-from .keys import detection_key, restoration_key
+from .keys import Key, detection_key, restoration_key
 from .picker import picker_frames
 from .report import as_text, for_page, report
 from .restore_options import NEEDS_EMBEDDER
@@ -68,7 +69,7 @@ class GFPRestorePhoto(Node):
             "seam. Images without a face come out as they are. Put it after VAE Decode, or after "
             "Load Image for an old photo.",
             search_aliases=SEARCH_ALIASES,
-            is_output_node=True,
+            shows=True,
             inputs=[
                 io.Image.Input("image", tooltip="One image or a batch of frames, RGB or RGBA."),
                 *inputs.widgets(
@@ -127,15 +128,19 @@ class GFPRestorePhoto(Node):
             raise ValueError(NEEDS_EMBEDDER)
         restorer = restorer or models.last_used("restorer", values["model"])
         detector = detector or models.last_used("detector", values["detector_model"])
-        candidates, result = _restore(image, upscaled, restorer, detector, further, chosen)
         frames = pictures.to_frames(image)
+        background = None if upscaled is None else pictures.to_frames(upscaled)
+        steps = _Steps(image, frames, background, restorer, detector, further, chosen)
+        candidates, result = _restore(steps)
         statements = report(candidates, result.faces, result.strengths, chosen)
         comparison = pictures.comparison(frames, result.frames)
         entries = picker_frames(candidates, chosen.selection.select, len(comparison))
+        # Nothing may be connected to the faces: their crops are made when somebody asks.
+        known = replace(result.faces, crops=None, restored=None)
         return io.NodeOutput(
             pictures.to_image(result.frames),
             pictures.to_mask(result.mask),
-            sockets.FacesOfImage(result.faces, frames),
+            sockets.FacesOfImage(known, frames, make=partial(steps.again, known)),
             as_text(statements),
             ui={
                 "gfp_compare": [
@@ -146,53 +151,105 @@ class GFPRestorePhoto(Node):
         )
 
 
-def _restore(
-    image: Tensor,
-    upscaled: Tensor | None,
-    restorer: Managed[Any],
-    detector: Managed[Any],
-    further: sockets.FurtherOptions,
-    options: RestoreOptions,
-) -> tuple[Faces, Restoration]:
+@dataclass(frozen=True, eq=False)
+class _Steps:
+    """The steps from an image to its restored faces, which can be taken again at any time."""
+
+    image: Tensor
+    frames: Tensor
+    background: Tensor | None
+    restorer: Managed[Any]
+    detector: Managed[Any]
+    further: sockets.FurtherOptions
+    options: RestoreOptions
+
+    def networks(self) -> FaceRestorer:
+        """Bring the networks to their devices."""
+        memory = models.working_memory(self.restorer, self.options.runtime.batch_size)
+        parser, embedder = self.further.parser, self.further.embedder
+        return FaceRestorer(
+            self.restorer.ready(memory),
+            self.detector.ready(),
+            parser=None if parser is None else parser.ready(),
+            embedder=None if embedder is None else embedder.ready(),
+        )
+
+    def extra(self, networks: FaceRestorer) -> Extra:
+        """Return what belongs to the frames."""
+        sizes = pictures.sizes(self.frames, self.background)
+        people, reference = self.further.people, self.further.reference
+        return Extra(
+            background=self.background,
+            frame_mask=pictures.from_mask(self.further.frame_mask, *sizes),
+            region=pictures.from_mask(self.further.region, sizes[0]),
+            people=None if people is None else networks.describe([*pictures.to_frames(people)]),
+            reference=None if reference is None else pictures.to_frames(reference),
+        )
+
+    def detect(self, networks: FaceRestorer, extra: Extra, bar: Bar) -> tuple[Faces, Key]:
+        """Return all faces, and the key of their detection."""
+        size = self.restorer.runner.size
+        key = detection_key(
+            self.image, self.options, extra, size, self.detector, self.further.embedder
+        )
+        faces = DETECTED.get(
+            self.image,
+            key,
+            lambda: networks.detect(
+                self.frames,
+                self.options,
+                extra=extra,
+                size=size,
+                progress=bar.stage(0, DETECTION_SHARE),
+            ),
+        )
+        return faces, key
+
+    def restore(
+        self, networks: FaceRestorer, candidates: Faces, key: Key, extra: Extra, bar: Bar
+    ) -> Faces:
+        """Return the selected ones of all faces, restored."""
+        size = self.restorer.runner.size
+        selected = networks.select(self.frames, candidates, self.options, size=size)
+
+        def make() -> Faces:
+            restored = networks.restore_faces(
+                selected,
+                self.options,
+                extra=extra,
+                progress=bar.stage(DETECTION_SHARE, RESTORATION_SHARE),
+                preview=bar.preview,
+            )
+            return replace(restored, crops=None)
+
+        # The crops are cut anew: what is kept is half as large.
+        restored = RESTORED.get(
+            self.image, restoration_key(key, selected, self.options, extra, self.restorer), make
+        )
+        # What selecting measured belongs to these options, what restoring made to the key.
+        return replace(restored, crops=selected.crops, sharpness=selected.sharpness)
+
+    def again(self, known: Faces) -> Faces:
+        """Return faces that are known without their crops, with them."""
+        networks, bar = self.networks(), Bar()
+        extra = self.extra(networks)
+        candidates, key = self.detect(networks, extra, bar)
+        restored = self.restore(networks, candidates, key, extra, bar)
+        return replace(known, crops=restored.crops, restored=restored.restored)
+
+
+def _restore(steps: _Steps) -> tuple[Faces, Restoration]:
     """Return all faces, in the order in which they are numbered, and the restoration of some."""
-    frames = pictures.to_frames(image)
-    background = None if upscaled is None else pictures.to_frames(upscaled)
-    sizes = pictures.sizes(frames, background)
-    together = FaceRestorer(
-        restorer.ready(models.working_memory(restorer, options.runtime.batch_size)),
-        detector.ready(),
-        parser=None if further.parser is None else further.parser.ready(),
-        embedder=None if further.embedder is None else further.embedder.ready(),
-    )
-    people, reference = further.people, further.reference
-    extra = Extra(
-        background=background,
-        frame_mask=pictures.from_mask(further.frame_mask, *sizes),
-        region=pictures.from_mask(further.region, sizes[0]),
-        people=None if people is None else together.describe([*pictures.to_frames(people)]),
-        reference=None if reference is None else pictures.to_frames(reference),
-    )
-    bar, size = Bar(), restorer.runner.size
-    key = detection_key(image, options, extra, size, detector, further.embedder)
-    progress = bar.stage(0, DETECTION_SHARE)
-    candidates = DETECTED.get(
-        image,
-        key,
-        lambda: together.detect(frames, options, extra=extra, size=size, progress=progress),
-    )
-    selected = together.select(frames, candidates, options, size=size)
-    progress_of_faces = bar.stage(DETECTION_SHARE, RESTORATION_SHARE)
-    faces = RESTORED.get(
-        image,
-        restoration_key(key, selected, options, extra, restorer),
-        lambda: together.restore_faces(
-            selected, options, extra=extra, progress=progress_of_faces, preview=bar.preview
-        ),
-    )
-    # What selecting measured belongs to these options, what restoring made to the key.
-    faces = replace(faces, sharpness=selected.sharpness)
-    result = together.paste(
-        frames, faces, options, extra=extra, progress=bar.stage(RESTORATION_SHARE, 1)
+    networks, bar = steps.networks(), Bar()
+    extra = steps.extra(networks)
+    candidates, key = steps.detect(networks, extra, bar)
+    faces = steps.restore(networks, candidates, key, extra, bar)
+    result = networks.paste(
+        steps.frames,
+        faces,
+        steps.options,
+        extra=extra,
+        progress=bar.stage(RESTORATION_SHARE, 1),
     )
     bar.stage(0, 1)(1, 1)
-    return sort(candidates, options.selection.order), result
+    return sort(candidates, steps.options.selection.order), result

@@ -17,7 +17,7 @@ from ..gfp_core.weights.catalogue import Role
 from . import inputs, sockets
 from .comfy import models, pictures
 from .comfy.models import Managed
-from .comfy.node import Node, advanced, schema
+from .comfy.node import Choice, Node, advanced, schema
 from .comfy.progress import Bar
 from .restore_options import NEEDS_EMBEDDER
 from .restore_photo import NEEDS_PARSER
@@ -49,7 +49,7 @@ class GFPRestoreVideo(Node):
                 *inputs.widgets(
                     *inputs.PHOTO, required=["model", "strength"], shown=["upscale", "select"]
                 ),
-                io.Combo.Input(
+                Choice(
                     "codec",
                     options=[SAME, *CODECS],
                     default=SAME,

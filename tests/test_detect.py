@@ -22,6 +22,7 @@ from gfp_core.detect import (
     CLOSE_SIDE,
     DEFAULT_SCORE,
     SECOND_SIDE,
+    BlazeFaceDetector,
     FaceDetector,
     YuNetDetector,
     load_detector,
@@ -380,6 +381,39 @@ def test_progress_and_cancel(detector, astronaut):
 
     with pytest.raises(CancelledError):
         detector.detect(astronaut, progress=cancel)
+
+
+@pytest.mark.parametrize("kind", ["retinaface", "blazeface", "yunet"])
+def test_a_host_can_cancel_before_each_look(kind):
+    """Also in the middle of one photograph: each window, view and close look asks first."""
+    looks, asked = [], []
+
+    def find(image, score):
+        looks.append(image.shape)
+        return np.zeros((0, 15), np.float32)
+
+    if kind == "blazeface":
+        find.size = 128
+        detector = BlazeFaceDetector(find)
+    elif kind == "yunet":
+        detector = YuNetDetector(find)
+    else:
+        detector = FaceDetector(retinaface.from_state_dict(tiny_retinaface_state()))
+        detector.net.register_forward_pre_hook(lambda _, inputs: looks.append(inputs[0].shape))
+    detector.before_look = lambda: asked.append(len(looks))
+    detector.detect(torch.zeros(1, 3, 350, 750))
+    assert len(looks) > (5 if kind == "blazeface" else 1)
+    assert asked == list(range(len(looks)))
+
+    def cancel():
+        if looks:
+            raise KeyboardInterrupt
+
+    looks.clear()
+    detector.before_look = cancel
+    with pytest.raises(KeyboardInterrupt):
+        detector.detect(torch.zeros(1, 3, 350, 750))
+    assert len(looks) == 1
 
 
 def test_out_of_memory_halves_the_batch(detector, astronaut, caplog):

@@ -49,7 +49,14 @@ def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
         return action
 
     listing = add("list", "show all weights with their terms")
-    add("get", "fetch weights that are not on this machine, and print their files", "+")
+    get = add("get", "fetch weights that are not on this machine, and print their files", "+")
+    get.add_argument(
+        "-o",
+        "--output",
+        type=path_argument,
+        metavar="FOLDER",
+        help="folder to search first and to save them in (default: the first of the settings)",
+    )
     add("verify", "read files again and check them (default: all that are here)", "*")
     add("where", "print where files lie (default: the folders searched)", "*")
     inspect = add_for_files("inspect", "say what checkpoints are, and how one can tell")
@@ -117,6 +124,12 @@ def _row(entry: Entry, path: Path | None) -> dict[str, Any]:
 
 
 def _get(arguments: argparse.Namespace, console: Console, weights: Weights) -> int:
+    from ..weights.store import Weights
+
+    if arguments.output is not None:
+        folders = (arguments.output, *weights.settings.folders)
+        weights = Weights(replace(weights.settings, folders=folders))
+
     def get(name: str) -> None:
         say(weights.get(name))
 

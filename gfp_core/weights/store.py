@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..io.atomic import commit
-from . import WeightsError
+from . import WeightsError, get_command
 from .catalogue import BUILT_IN, Catalogue, Entry, Source, read_catalogue
 from .download import check_space, download, is_offline
 from .files import is_regular, open_regular, remove_foreign, walk
@@ -454,7 +454,7 @@ def _damaged(entry: Entry, path: Path, digest: str) -> str:
     return (
         f"{path}: damaged, or another file: its SHA-256 is {digest}, which is neither that of "
         f"{entry.file} ({entry.sha256 or 'not known'}) nor of what was converted from it here; "
-        f"delete it, and get it again with: gfp weights get {entry.name}"
+        f"delete it, and get it again with: {get_command(entry.name)}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,8 @@ from ...gfp_core.weights.resolve import Reference, refer
 from ...gfp_core.weights.settings import Settings
 from ...gfp_core.weights.store import Weights
 
+logger = logging.getLogger(__name__)
+
 FOLDERS: dict[Role, tuple[str, ...]] = {
     "restorer": ("facerestore_models",),
     "detector": ("facedetection", "detection"),
@@ -28,13 +31,28 @@ OLD = ("gfpgan-1", "gfpgan-1.2", "gfpgan-1.3", "restoreformer-ckpt")
 """Rows that a newer one has taken the place of."""
 SAME = {
     "codeformer-v0.1.0.pth": "codeformer",
+    "codeformer.onnx": "codeformer",
+    "gfpganv1.2.onnx": "gfpgan-1.2",
+    "gfpganv1.3.onnx": "gfpgan-1.3",
+    "gfpganv1.4.onnx": "gfpgan-1.4",
+    "gfpgan_1.4.onnx": "gfpgan-1.4",
     "gpen-bfr-256.onnx": "gpen-256",
     "gpen-bfr-512.onnx": "gpen-512",
     "gpen-bfr-1024.onnx": "gpen-1024",
     "gpen-bfr-2048.onnx": "gpen-2048",
+    "restoreformer.onnx": "restoreformer",
     "restoreformer_pp.onnx": "restoreformer-plus-plus",
+    "restoreformer_pp.pth": "restoreformer-plus-plus",
+    "restoreformer++.pth": "restoreformer-plus-plus",
 }
 """Files of other packs, for networks that the catalogue has in another form."""
+SAME_DETECTOR = {
+    "retinaface_mobile0.25": "retinaface_mobile025",
+    "yolov5n": "retinaface_mobile025",
+    "yolov5l": "retinaface_resnet50",
+}
+"""Detectors of other packs, and the nearest of ours."""
+BUNDLED_DETECTOR = "retinaface_mobile025"
 PACK = Path(__file__).resolve().parents[2]
 """The folder of this pack."""
 _ENDINGS = {".safetensors", ".pth", ".pt", ".ckpt", ".onnx"}
@@ -129,8 +147,7 @@ def find(role: Role, name: str) -> Reference:
     Raises:
         WeightsError: there is no such name; says nothing about files elsewhere.
     """
-    same = SAME.get(name.casefold(), name) if role == "restorer" else name
-    return refer(same, role, weights(role), folders=paths(role))
+    return refer(_same(role, name), role, weights(role), folders=paths(role))
 
 
 def translate(role: Role, name: Any) -> Any:
@@ -141,7 +158,31 @@ def translate(role: Role, name: Any) -> Any:
         entry = find(role, name).entry
     except WeightsError:  # ComfyUI says that this is no choice
         return name
-    return name if entry is None else entry.name
+    if entry is None:
+        return name
+    if role == "detector":
+        return nearest_detector(name)
+    return entry.name
+
+
+def nearest_detector(name: str) -> str:
+    """Return our detector for another pack's: that network, or the bundled one if it is not here.
+
+    Nobody has asked for its download.
+    """
+    entry = find("detector", name).entry
+    if entry is None:
+        return name
+    ours = entry.name if is_here("detector", entry) else BUNDLED_DETECTOR
+    if ours != name:
+        logger.info("The detector %s is another pack's: %s in its place.", name, ours)
+    return ours
+
+
+def _same(role: Role, name: str) -> str:
+    """Return the catalogue's name of what other packs call otherwise."""
+    names = {"restorer": SAME, "detector": SAME_DETECTOR}.get(role, {})
+    return names.get(name.casefold(), name)
 
 
 def advise(role: Role, reference: Reference, error: WeightsError) -> str:
@@ -151,9 +192,9 @@ def advise(role: Role, reference: Reference, error: WeightsError) -> str:
         return str(error)
     folder = paths(role)[0]
     return (
-        f"Put {entry.file} into {folder}, or let this command fetch it:\n"
-        f'  GFP_WEIGHTS_DIR="{folder}" "{sys.executable}" -m gfp_core weights get {entry.name}\n'
-        f"(in the folder {PACK}). Why it was not fetched now: {error}"
+        f"Put {entry.file} into {folder}, or let this command fetch it, in the folder {PACK}:\n"
+        f'  "{sys.executable}" -m gfp_core weights get {entry.name} --output "{folder}"\n'
+        f"Why it was not fetched now: {error}"
     )
 
 

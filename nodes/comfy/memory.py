@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
 
+import comfy.model_management
 import torch
 from torch import Tensor
 
@@ -18,8 +19,9 @@ STATELESS = "GFP_STATELESS"
 
 Value = TypeVar("Value", bound=Faces)
 
+_BAND = 32 * 2**20  # bytes between two looks at whether the user cancels
 MAX_ENTRIES = 4
-MAX_BYTES = 512 * 2**20
+MAX_BYTES = 256 * 2**20
 """What all entries of a step may hold together; a result that is larger is not kept."""
 
 
@@ -34,7 +36,9 @@ def digest(tensor: Tensor | None) -> str:
         return ""
     content = tensor.detach().cpu().contiguous()
     hashed = hashlib.blake2b(repr((content.dtype, content.shape)).encode(), digest_size=16)
-    hashed.update(content.view(torch.uint8).numpy().data)
+    for part in content.view(torch.uint8).view(-1).split(_BAND):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        hashed.update(part.numpy().data)
     return hashed.hexdigest()
 
 

@@ -96,6 +96,7 @@ def load_face_detector(name: str, policy: DevicePolicy) -> Managed[FaceDetector]
     """
     target = fetched("detector", name)
     detector = find_detector(target, device="cpu", weights=folders.weights("detector"))
+    detector.before_look = comfy.model_management.throw_exception_if_processing_interrupted
     return _manage(name, detector, policy)
 
 

@@ -15,6 +15,13 @@ Check = Callable[[str, Any], "str | None"]
 """Returns what is wrong with the value of an input, in words; None if nothing is."""
 
 
+CHECKS_CHOICES = hasattr(io, "DynamicCombo")
+"""Whether ComfyUI checks the choices of an `io.Combo`; older versions check a list of them only."""
+GROWS = hasattr(io, "Autogrow")
+"""Whether a node can have as many sockets as are connected; such versions also have a choice of
+several that the page shows (`io.MultiCombo`)."""
+
+
 class Node(io.ComfyNode):
     """A node in whose `run` every input has a value.
 
@@ -24,6 +31,8 @@ class Node(io.ComfyNode):
 
     MODELS: ClassVar[dict[str, Role]] = {}
     """Inputs that name weights, and what these are for."""
+    RENAMED: ClassVar[dict[str, str]] = {}
+    """Inputs by the names that saved workflows have for them."""
 
     @classmethod
     def run(cls, **inputs: Any) -> io.NodeOutput:
@@ -45,9 +54,18 @@ class Node(io.ComfyNode):
         )
 
 
-def schema(**arguments: Any) -> io.Schema:
-    """Make a node's schema, without what this version of ComfyUI does not take."""
+def schema(*, shows: bool = False, **arguments: Any) -> io.Schema:
+    """Make a node's schema, without what this version of ComfyUI does not take.
+
+    Args:
+        shows: whether the node shows something of what passes through it. Older versions can only
+            be told that it is an output, which makes them run it wherever it stands.
+        **arguments: of `io.Schema`.
+    """
     accepted = inspect.signature(io.Schema).parameters
+    if shows:
+        shown = "has_intermediate_output"
+        arguments[shown if shown in accepted else "is_output_node"] = True
     return io.Schema(**{name: value for name, value in arguments.items() if name in accepted})
 
 
@@ -66,33 +84,29 @@ def defaults(node: type[io.ComfyNode]) -> dict[str, Any]:
     return {each.id: getattr(each, "default", None) for each in node.define_schema().inputs}
 
 
+class Choice(io.Combo.Input):  # type: ignore[misc]
+    """A choice of which ComfyUI refuses what is not offered, in every version."""
+
+    def get_io_type(self) -> Any:
+        """Return the type, in the form in which this version of ComfyUI checks the values."""
+        return super().get_io_type() if CHECKS_CHOICES else list(self.options)
+
+
 def add_check(node: type[io.ComfyNode], check: Check, names: set[str]) -> None:
     """Give a node the `validate_inputs` that refuses wrong values before anything runs.
 
     ComfyUI repeats what it says for every input that the function's signature names, and leaves
     its own checks of these out. So the signature names no more than needed: of ``names``, those
-    that the node has; and all choices where ComfyUI is too old to check them.
+    that the node has.
     """
-
-    def unchecked() -> dict[str, list[Any]]:
-        """Return the choices that ComfyUI leaves to us, as they are now: the user adds files."""
-        if hasattr(io, "DynamicCombo"):  # came with the check
-            return {}
-        inputs = node.define_schema().inputs
-        return {each.id: each.options for each in inputs if isinstance(each, io.Combo.Input)}
-
-    named = [each.id for each in node.define_schema().inputs if each.id in names | {*unchecked()}]
+    named = [each.id for each in node.define_schema().inputs if each.id in names]
     if not named:
         return
 
     def validate_inputs(cls: Any, **values: Any) -> bool | str:
-        choices = unchecked()
         for name, value in values.items():
-            if value is None:  # another node brings it
-                continue
-            if name in choices and value not in choices[name]:
-                return f"{name}: {value!r} is not one of {', '.join(map(str, choices[name]))}"
-            if name in names and (message := check(name, value)):
+            # None: another node brings it.
+            if value is not None and (message := check(name, value)):
                 return message
         return True
 
@@ -119,6 +133,8 @@ def prompt_handler(nodes: list[type[Node]]) -> Callable[[dict[str, Any]], dict[s
             inputs = entry.get("inputs") if isinstance(entry, dict) else None
             node = classes.get(str(entry.get("class_type"))) if isinstance(inputs, dict) else None
             if node is not None and inputs is not None:
+                for old in node.RENAMED.keys() & inputs.keys():
+                    inputs.setdefault(node.RENAMED[old], inputs.pop(old))
                 _fill_nulls(node, inputs)
                 _translate_names(node, inputs)
         return request

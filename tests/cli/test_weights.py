@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from gfp_core.cli import main
 from gfp_core.networks.gfpgan import GFPGANBilinear, GFPGANClean
+from gfp_core.weights import get_command
 from gfp_core.weights.loading import load_network
 
 SMALL = {"out_size": 8, "num_style_feat": 4, "narrow": 0.015625, "num_mlp": 1}
@@ -82,6 +84,26 @@ def test_get_where_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert f"net: {path}: good" in capsys.readouterr().out
     assert main(["weights", "where"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == str(tmp_path / "models")
+
+
+def test_get_looks_into_the_folder_it_saves_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As ComfyUI's folders are named to it."""
+    folder = tmp_path / "facerestore models"
+    assert main(["weights", "get", "net", "--output", str(folder)]) == 1
+    assert f"into the folder {folder}" in capsys.readouterr().err
+    folder.mkdir()
+    (folder / "net.onnx").write_bytes(b"net")
+    assert main(["weights", "get", "net", "-o", str(folder)]) == 0
+    assert capsys.readouterr().out.strip() == str(folder / "net.onnx")
+
+
+def test_only_a_command_that_is_here_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    assert get_command("net") == f"{sys.executable} -m gfp_core weights get net"
+    monkeypatch.setattr("shutil.which", lambda *_, **__: "/bin/gfp")
+    assert get_command("net") == "gfp weights get net"
 
 
 def test_an_unknown_name_or_setting_is_wrong_usage(

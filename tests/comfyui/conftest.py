@@ -17,7 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -48,8 +48,10 @@ class Server:
 
     RefusedError, FailedError = RefusedError, FailedError
     pack = PACK
+    SWITCHES: ClassVar = {"GFP_COMMERCIAL_ONLY": "1", "GFP_STATELESS": "1"}
+    """What forbids things on servers for others, beside GFP_NO_DOWNLOAD, which all tests set."""
 
-    def __init__(self, core: Path, base: Path) -> None:
+    def __init__(self, core: Path, base: Path, **switches: str) -> None:
         self.core, self.base = core, base
         for folder in ("input", "output", "custom_nodes", "models"):
             (base / folder).mkdir()
@@ -63,7 +65,7 @@ class Server:
         command += ["--base-directory", str(base), "--database-url", f"sqlite:///{base}/comfyui.db"]
         command += ["--disable-auto-launch", "--disable-api-nodes"]
         homes = {"HOME": str(base), "XDG_CACHE_HOME": str(base), "XDG_CONFIG_HOME": str(base)}
-        environment = {**os.environ, **homes, "GFP_NO_DOWNLOAD": "1"}
+        environment = {**os.environ, **homes, "GFP_NO_DOWNLOAD": "1", **switches}
         environment["OMP_NUM_THREADS"] = "1"  # the tests' processes share the cores with it
         with open(base / "comfyui.log", "wb") as log:
             self.process = subprocess.Popen(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -98,6 +99,8 @@ def test_file_names_of_other_packs_are_the_catalogues_weights() -> None:
         ("codeformer.pth", "codeformer"),
         ("GPEN-BFR-512.onnx", "gpen-512"),
         ("GPEN-BFR-1024.onnx", "gpen-1024"),
+        ("GFPGANv1.3.pth", "gfpgan-1.3"),
+        ("RestoreFormer_PP.pth", "restoreformer-plus-plus"),
         ("RestoreFormer.pth", "restoreformer"),
         ("gfpgan-1.4", "gfpgan-1.4"),
         ("lite-1", "lite"),
@@ -117,37 +120,86 @@ def test_onnx_files_of_other_packs_are_not_offered(tmp_path: Path) -> None:
     assert FOLDERS.find("restorer", "GPEN-BFR-512.onnx").entry.name == "gpen-512"
 
 
-def test_nodes_of_other_packs_fit_ours() -> None:
-    """What ComfyUI makes of a prompt with them is a prompt of ours, with all that is required."""
-    replacements = importlib.import_module("gfp_pack.nodes.replacements")
-    prompt: dict[str, Any] = {
-        "1": {
-            "class_type": "ReActorRestoreFace",
-            "inputs": {"image": ["0", 0], "model": "GFPGANv1.4.pth"},
-        },
-        "2": {"class_type": "FaceRestoreModelLoader", "inputs": {"model_name": "codeformer.pth"}},
-        "3": {
-            "class_type": "FaceRestoreCFWithModel",
-            "inputs": {
-                "facerestore_model": ["2", 0],
-                "image": ["1", 0],
-                "facedetection": "YOLOv5n",
+REPLACEMENTS = importlib.import_module("gfp_pack.nodes.replacements")
+
+
+@pytest.mark.parametrize("known", REPLACEMENTS.REPLACEMENTS, ids=lambda known: known.old)
+def test_nodes_of_other_packs_fit_ours(known: Any) -> None:
+    """The table that the page replaces by names inputs of ours, and all that are required."""
+    (node,) = (node for node in NODES.NODES if node.__name__ == known.new)
+    ours = {each.id: each for each in node.define_schema().inputs}
+    filled = {new for new, _ in (*known.inputs, *known.values)}
+    assert {id for id, each in ours.items() if not each.optional} <= filled <= set(ours)
+    assert {name for name, _ in known.defaults} <= set(known.widgets)
+    assert {known.model, known.detector} - {""} <= set(known.widgets)
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "wanted"),
+    [
+        (
+            "ReActorRestoreFace",
+            {"model": "GFPGANv1.4.pth"},
+            {"model": "gfpgan-1.4", "strength": 1.0, "fidelity": 0.5},
+        ),
+        (
+            "ReActorRestoreFace",
+            {"model": "GPEN-BFR-512.onnx", "visibility": 0.8, "facedetection": "YOLOv5l"},
+            {"model": "gpen-512", "strength": 0.8, "detector_model": "retinaface_mobile025"},
+        ),
+        ("ReActorRestoreFace", {"model": "none"}, {"model": "lite", "which": "none"}),
+        ("ReActorRestoreFace", {"model": ["9", 0]}, {"model": ["9", 0]}),
+        ("FaceRestoreModelLoader", {"model_name": "codeformer.pth"}, {"model": "codeformer"}),
+        (
+            "FaceRestoreCFWithModel",
+            {"facerestore_model": ["2", 0], "facedetection": "retinaface_resnet50"},
+            {
+                "restorer": ["2", 0],
+                "model": "lite",
+                "strength": 1.0,
+                "fidelity": 0.5,
+                "detector_model": "retinaface_mobile025",
             },
-        },
-    }
-    replacements.prepare_prompt({"prompt": prompt})
-    assert prompt["1"]["inputs"]["model"] == "gfpgan-1.4"
-    assert prompt["2"]["inputs"]["model_name"] == "codeformer"
-    nodes = {node.__name__: node.define_schema() for node in NODES.NODES}
-    for entry, each in zip(prompt.values(), (2, 0, 1), strict=True):
-        known = replacements.REPLACEMENTS[each]
-        assert known.old == entry["class_type"]
-        assert "_meta" in entry
-        ours = {one.id: one for one in nodes[known.new].inputs}
-        given = {ours_id for ours_id, theirs in known.inputs if theirs in entry["inputs"]}
-        given |= {ours_id for ours_id, _ in known.values}
-        assert given == {ours_id for ours_id, _ in (*known.inputs, *known.values)}
-        assert {id for id, one in ours.items() if not one.optional} <= given <= set(ours)
+        ),
+        (
+            "ReActorRestoreFaceAdvanced",
+            {"face_selection": "all", "sort_by": "area"},
+            {"which": "all", "order": "largest"},
+        ),
+        (
+            "ReActorRestoreFaceAdvanced",
+            {"face_selection": "filter", "sort_by": "x_position", "take_start": 1, "take_count": 2},
+            {"which": "1, 2", "order": "left to right"},
+        ),
+        (
+            "ReActorRestoreFaceAdvanced",
+            {"face_selection": "largest", "sort_by": "area"},
+            {"which": "first 1", "order": "largest"},
+        ),
+    ],
+)
+def test_inputs_of_other_packs_become_ours(
+    kind: str, inputs: dict[str, Any], wanted: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    prompt = {"1": {"class_type": kind, "inputs": {"image": ["0", 0], **inputs}}}
+    with caplog.at_level("INFO"):
+        REPLACEMENTS.prepare_prompt({"prompt": prompt})
+    entry = prompt["1"]
+    assert entry["class_type"].startswith("GFP")
+    assert wanted.items() <= entry["inputs"].items()
+    assert f"{kind} is not installed" in caplog.text
+    if "detector_model" in wanted:
+        assert "retinaface_mobile025 in its place" in caplog.text
+
+
+def test_installed_nodes_of_other_packs_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    import nodes
+
+    monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, "ReActorRestoreFace", object)
+    prompt = {"1": {"class_type": "ReActorRestoreFace", "inputs": {"model": "GFPGANv1.4.pth"}}}
+    REPLACEMENTS.prepare_prompt({"prompt": prompt})
+    assert prompt["1"]["class_type"] == "ReActorRestoreFace"
+    assert prompt["1"]["inputs"] == {"model": "GFPGANv1.4.pth"}
 
 
 @pytest.mark.parametrize("load", ["restorer", "face_detector", "face_parser", "face_embedder"])
@@ -286,7 +338,7 @@ def test_no_node_changes_what_it_is_given() -> None:
     watched(photo), watched(background)
     (restorer,) = run("GFPLoadRestorer", model="lite")
     (detector,) = run("GFPLoadDetector", model="retinaface_mobile025")
-    faces, crops, _, _, count = run("GFPDetectFaces", image=photo, detector=detector)
+    faces, crops, _, _, count, _ = run("GFPDetectFaces", image=photo, detector=detector)
     assert count == 1
     restored, after = run("GFPRestoreFaces", faces=faces, restorer=restorer)
     assert faces.faces.restored is None
@@ -492,6 +544,20 @@ def test_nothing_is_computed_twice(photo: torch.Tensor, counted: list[str]) -> N
     assert not MODULES["memory"].DETECTED._size()
 
 
+def test_other_choices_of_faces_do_not_detect_again(
+    photo: torch.Tensor, counted: list[str]
+) -> None:
+    detector = MODELS.load_face_detector("retinaface_mobile025", "auto")
+    image = photo.clone()
+    counts = []
+    for values in ({}, {"which": "none"}, {"order": "smallest"}, {"which": "first 1"}):
+        with torch.inference_mode():
+            result = NODES.GFPDetectFaces.execute(image=image, detector=detector, **values)
+        counts.append(result.args[4])
+    assert counts == [1, 0, 1, 1]
+    assert counted == ["detect"]
+
+
 def test_results_go_with_their_image(photo: torch.Tensor) -> None:
     memory = MODULES["memory"]
     memo = memory.Memo()
@@ -550,13 +616,208 @@ def test_cancel_comes_between_two_layers(photo: torch.Tensor) -> None:
     assert len(detector.runner.detect(large)) == 1
 
 
-def test_half_precision_pictures_work(photo: torch.Tensor) -> None:
-    """As ``--fp16-intermediates`` gives them."""
-    for dtype in (torch.float16, torch.bfloat16):
-        with torch.inference_mode():
-            result = NODES.GFPRestorePhoto.execute(image=photo.to(dtype), model="lite")
-        assert result.args[3].startswith("1 of 1 faces restored")
-        assert result.args[0].shape == photo.shape
+def test_cancel_comes_while_a_large_image_is_hashed() -> None:
+    comfy.model_management.interrupt_current_processing()
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        MODULES["memory"].digest(torch.zeros(1, 4, 4, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_pictures_work(photo: torch.Tensor, dtype: torch.dtype) -> None:
+    """As ``--fp16-intermediates`` gives them: the face is restored as in float32."""
+    half = photo.to(dtype)
+    with torch.inference_mode():
+        result = NODES.GFPRestorePhoto.execute(image=half, model="lite")
+        usual = NODES.GFPRestorePhoto.execute(image=photo, model="lite").args[0]
+        split = pasted_by_steps(half)
+    assert result.args[3].startswith("1 of 1 faces restored")
+    for image in (result.args[0], split):
+        assert image.dtype == dtype
+        assert image.shape == photo.shape
+        assert (image.float() - usual).abs().mean() < 0.004
+        assert torch.equal(image[:, :20], half[:, :20]), "what no face touches"
+
+
+def pasted_by_steps(image: torch.Tensor) -> torch.Tensor:
+    """An image through the nodes of the single steps, its crops through other nodes."""
+    detector = MODELS.load_face_detector("retinaface_mobile025", "auto")
+    restorer = MODELS.load_restorer("lite", "auto", "auto")
+    faces = NODES.GFPDetectFaces.execute(image=image, detector=detector).args[0]
+    faces, crops = NODES.GFPRestoreFaces.execute(faces=faces, restorer=restorer).args
+    faces, _ = NODES.GFPColorEnhance.execute(faces=faces, mode="auto", strength=1.0).args
+    _, crops = NODES.GFPCropsFromFaces.execute(faces=faces).args
+    crops = crops.to(image.dtype)
+    (faces,) = NODES.GFPFacesFromCrops.execute(crops=crops, faces=faces, use_as="restored").args
+    return NODES.GFPPasteBack.execute(image=image, faces=faces, strength=1.0).args[0]
+
+
+# --- What faces hold ------------------------------------------------------------------------------
+
+
+def held_bytes(value: Any) -> int:
+    """The bytes of tensors that ComfyUI's cache finds in an output (0.33)."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    return sum(map(held_bytes, value)) if isinstance(value, (list, tuple)) else 0
+
+
+def test_faces_that_nobody_asks_for_hold_no_crops(
+    photo: torch.Tensor, counted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GFP_STATELESS", "1")
+    image = photo.clone()
+    with torch.inference_mode():
+        faces = NODES.GFPRestorePhoto.execute(image=image, model="lite").args[2]
+        assert held_bytes([faces]) == faces.get_ram_usage() == 0
+        assert counted == ["detect", "restore_faces"]
+        made = faces.faces
+        pasted = NODES.GFPPasteBack.execute(image=image, faces=faces, strength=1.0).args[0]
+        whole = NODES.GFPRestorePhoto.execute(image=image, model="lite").args[0]
+    assert made.crops.shape == made.restored.shape == (1, 3, 512, 512)
+    assert torch.equal(pasted, whole)
+
+
+def test_what_faces_hold_is_counted_by_comfyuis_cache(photo: torch.Tensor) -> None:
+    detector = MODELS.load_face_detector("retinaface_mobile025", "auto")
+    with torch.inference_mode():
+        faces = NODES.GFPDetectFaces.execute(image=photo, detector=detector).args[0]
+    assert held_bytes([[faces]]) == faces.get_ram_usage() == 3 * 512 * 512 * 4
+    assert hash(faces)
+    assert faces != (faces.faces.crops,)
+
+
+# --- Faces of other nodes -------------------------------------------------------------------------
+
+EXCHANGE = importlib.import_module("gfp_pack.nodes.exchange")
+
+
+@pytest.fixture(scope="module")
+def two() -> torch.Tensor:
+    """The photograph twice, side by side, as an IMAGE."""
+    from skimage import data
+
+    one = torch.from_numpy(data.astronaut()[:256, 96:352].copy()).float()[None] / 255
+    return torch.cat([one, one], dim=2)
+
+
+def detect(image: torch.Tensor, **values: Any) -> tuple[Any, ...]:
+    detector = MODELS.load_face_detector("retinaface_mobile025", "auto")
+    with torch.inference_mode():
+        return NODES.GFPDetectFaces.execute(image=image, detector=detector, **values).args
+
+
+def test_boxes_and_segments_say_which_faces(two: torch.Tensor) -> None:
+    _, _, boxes, _, count, segments = detect(two, order="left to right")
+    assert count == 2
+    right = boxes[0][1]
+    for form in (right, [right], [[right]]):
+        assert detect(two, boxes_in=form)[2] == [[right]]
+    only_right = (segments[0], segments[1][1:])
+    assert detect(two, segs_in=only_right)[2] == [[right]]
+    assert detect(two, boxes_in=[[boxes[0][0]]], segs_in=only_right)[4] == 0
+    assert detect(two, boxes_in=[[]])[4] == 0
+    with pytest.raises(ValueError, match="boxes are of 2 pictures, the image has 1"):
+        detect(two, boxes_in=[[right], [right]])
+    enlarged = ((512, 1024), [segments[1][1]._replace(bbox=[2 * x for x in only_right[1][0].bbox])])
+    assert detect(two, segs_in=enlarged)[2] == [[right]], "of an image of another size"
+
+
+def test_segments_are_the_impact_packs(two: torch.Tensor) -> None:
+    *_, mask, _, (size, segments) = detect(two, order="left to right")
+    assert size == (256, 512)
+    fields = "cropped_image cropped_mask confidence crop_region bbox label control_net_wrapper"
+    assert segments[0]._fields == tuple(fields.split())
+    for each in segments:
+        x1, y1, x2, y2 = each.crop_region
+        assert 0 <= x1 <= each.bbox[0] < each.bbox[2] <= x2 <= 512
+        assert each.cropped_mask.shape == (y2 - y1, x2 - x1)
+        assert 0 < each.cropped_mask.mean() < 1
+        assert (each.cropped_mask <= mask[0, y1:y2, x1:x2].numpy()).all()
+    assert segments[0].bbox[2] < 256 < segments[1].bbox[0]
+
+
+def test_segments_are_of_one_image_only(two: torch.Tensor) -> None:
+    from comfy_execution.graph_utils import ExecutionBlocker
+
+    *_, count, segments = detect(torch.cat([two, two]))
+    assert count == 4
+    assert isinstance(segments, ExecutionBlocker)
+
+
+@pytest.mark.parametrize("points", [478, 468])
+def test_landmarks_of_the_core_are_faces(
+    points: int, two: torch.Tensor, counted: list[str]
+) -> None:
+    """A mesh that has our landmarks at its points gives the same crops, in another size too."""
+    faces = detect(two, order="left to right")[0]
+    found = []
+    for face in faces.faces.faces:
+        mesh = np.zeros((points, 2), np.float32)
+        eyes = EXCHANGE.EYES if points == 478 else EXCHANGE.EYE_CORNERS
+        for indices, place in zip(eyes, face.landmarks, strict=False):
+            mesh[list(indices)] = place
+        mesh[EXCHANGE.NOSE] = face.landmarks[2]
+        mesh[list(EXCHANGE.MOUTH)] = face.landmarks[3:]
+        box = np.array(face.box)
+        found.append({"landmarks_xy": 2 * mesh, "bbox_xyxy": 2 * box, "score": 0.6})
+    landmarks = {"frames": [found], "image_size": (512, 1024), "connection_sets": {}}
+    given = detect(two, landmarks=landmarks, order="left to right")
+    assert torch.allclose(given[1], faces.faces.crops.movedim(1, -1), atol=1e-4)
+    assert [box["score"] for box in given[2][0]] == [0.6, 0.6]
+    assert detect(two, landmarks=landmarks, which="0")[4] == 1
+    assert detect(two, landmarks=landmarks, min_size=1000)[4] == 0
+    with pytest.raises(ValueError, match="landmarks are of 1 pictures, the image has 2"):
+        detect(torch.cat([two, two]), landmarks=landmarks)
+
+
+# --- Inputs that grow, and lists ------------------------------------------------------------------
+
+
+def test_old_sockets_of_a_comparison_go_on_working(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = NODES.GFPCompareRestorers
+    monkeypatch.setattr(node, "RENAMED", {"restorer_2": "restorers.restorer_2"})
+    inputs = {"image": ["1", 0], "restorer_2": ["3", 0]}
+    request = {"prompt": {"2": {"class_type": "GFPCompareRestorers", "inputs": inputs}}}
+    NODE.prompt_handler(NODES.NODES)(request)
+    assert inputs == {"image": ["1", 0], "restorers.restorer_2": ["3", 0]}
+
+
+def test_a_group_of_restorers_is_compared(photo: torch.Tensor) -> None:
+    lite = MODELS.load_restorer("lite", "auto", "auto")
+    with torch.inference_mode():
+        result = NODES.GFPCompareRestorers.execute(image=photo, restorers={"restorer_2": lite})
+    assert [line.split()[0] for line in result.args[1].splitlines()] == ["lite"]
+
+
+@pytest.mark.parametrize("parts", [["eyes", "skin"], "skin, eyes"])
+def test_parts_in_one_list_come_before_the_switches(parts: Any) -> None:
+    assert INPUTS.to_options({"parts": parts, "hair": True}).mask.parts == ("skin", "eyes")
+    default = OPTIONS.RestoreOptions().mask.parts
+    assert INPUTS.to_options({"parts": [], "hair": True}).mask.parts == (*default, "hair")
+    assert INPUTS.to_options({"parts": list(default)}).mask.parts == default
+    with pytest.raises(ValueError, match="parts must be one of"):
+        INPUTS.to_options({"parts": ["chin"]})
+
+
+class ShowingSchema(OldSchema):
+    """Of a core in which nodes can show something without being an output."""
+
+    def __init__(
+        self, node_id: str, is_output_node: bool = False, has_intermediate_output: bool = False
+    ) -> None:
+        super().__init__(node_id)
+        self.output, self.shows = is_output_node, has_intermediate_output
+
+
+def test_nodes_that_show_something_are_outputs_in_old_cores_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown = {node.__name__ for node in NODES.NODES if node.define_schema().is_output_node}
+    wanted = {"GFPRestorePhoto", "GFPDetectFaces", "GFPPasteBack", "GFPCompareRestorers"}
+    assert shown == wanted
+    monkeypatch.setattr(NODE.io, "Schema", ShowingSchema)
+    made = NODE.schema(node_id="X", shows=True)
+    assert (made.output, made.shows) == (False, True)
 
 
 def test_weights_that_are_not_here_say_first_what_to_do() -> None:
@@ -565,6 +826,7 @@ def test_weights_that_are_not_here_say_first_what_to_do() -> None:
     first = str(raised.value).splitlines()[0]
     folder = FOLDERS.paths("restorer")[0]
     assert first.startswith(f"Put GFPGANv1.4.pth into {folder}")
+    assert f'-m gfp_core weights get gfpgan-1.4 --output "{folder}"' in str(raised.value)
     assert "gfp weights" not in str(raised.value)
 
 

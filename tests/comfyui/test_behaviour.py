@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,8 @@ from gfp_core.crops import exchange_crops
 from gfp_core.paste import paste
 from gfp_core.pipeline import FaceRestorer
 
-LITE = Path(__file__).resolve().parents[2] / "gfp_core" / "weights" / "lite.safetensors"
+REPOSITORY = Path(__file__).resolve().parents[2]
+LITE = REPOSITORY / "gfp_core" / "weights" / "lite.safetensors"
 PHOTO, DETECTOR, LOADER, DETECT, RESTORE, COLOR, PASTE, SAVE = "12345678"
 SIMPLE = "photo"
 
@@ -134,12 +138,10 @@ def test_bad_values_are_refused_by_validation(
     prompt[id]["inputs"][name] = value
     with pytest.raises(comfyui.RefusedError) as refused:
         comfyui.submit(prompt)
-    errors = refused.value.answer["node_errors"][id]["errors"]
-    # ComfyUI says what `validate_inputs` says once for each input that it names, and repeats its
-    # own checks' names in the details.
-    messages = {error["details"].partition(" - ")[2] or error["details"] for error in errors}
-    (message,) = messages
-    assert name in message or repr(value) in message
+    assert set(refused.value.answer["node_errors"]) == {id}
+    (error,) = refused.value.answer["node_errors"][id]["errors"]
+    assert error["extra_info"]["input_name"] == name
+    assert error["details"].startswith(name)
 
 
 def test_null_in_headless_json_is_the_default(comfyui: Any, photos: Path) -> None:
@@ -164,6 +166,38 @@ def test_unpainted_mask_of_load_image_is_no_mask(comfyui: Any, photos: Path) -> 
     prompt["options"] = node("GFPRestoreOptions", **masks)
     masked = comfyui.queue(prompt)
     assert np.array_equal(comfyui.saved(masked[SAVE]), comfyui.saved(usual[SAVE]))
+
+
+OTHER_PACKS = Path(__file__).with_name("other_packs")
+"""Prompts of other packs, written by their schemas; photo.png is the picture."""
+
+
+@pytest.mark.parametrize("name", ["facerestore_cf", "reactor", "reactor_advanced"])
+def test_prompts_of_other_packs_run(name: str, comfyui: Any, photos: Path) -> None:
+    """With a model that is here: the pixels are those of our node, and the log says what it did."""
+    prompt = json.loads((OTHER_PACKS / f"{name}.json").read_text(encoding="utf-8"))
+    usual = comfyui.queue(simple())
+    before = len(comfyui.log())
+    for entry in prompt.values():
+        for key in ("model", "model_name"):
+            if key in entry["inputs"]:
+                entry["inputs"][key] = "lite"
+    outputs = comfyui.queue(prompt)
+    assert np.array_equal(comfyui.saved(outputs["9"]), comfyui.saved(usual[SAVE]))
+    assert "is not installed: GFP" in comfyui.log()[before:]
+    assert "retinaface_mobile025 in its place" in comfyui.log()[before:]
+
+
+@pytest.mark.parametrize("name", ["facerestore_cf", "reactor", "reactor_advanced"])
+def test_models_of_other_packs_are_asked_for_by_their_files(
+    name: str, comfyui: Any, photos: Path
+) -> None:
+    """As they were saved: the model is the catalogue's, and the first words say what to do."""
+    prompt = json.loads((OTHER_PACKS / f"{name}.json").read_text(encoding="utf-8"))
+    message = failure(comfyui, prompt)["exception_message"]
+    file = {"facerestore_cf": "codeformer.pth", "reactor": "GFPGANv1.4.pth"}
+    assert message.startswith(f"Put {file.get(name, 'RestoreFormer++.ckpt')} into {comfyui.base}")
+    assert "gfp weights" not in message
 
 
 # --- Cancelling -----------------------------------------------------------------------------------
@@ -374,3 +408,50 @@ def test_crops_of_no_face_pass_through(comfyui: Any, photos: Path) -> None:
     outputs = comfyui.queue(prompt)
     given = np.asarray(Image.open(photos / "landscape.png"))
     assert np.array_equal(comfyui.saved(outputs[SAVE])[0], given)
+
+
+# --- Everything forbidden that can be, see docs/comfyui-cloud.md ----------------------------------
+
+WRITTEN = ("temp/", "output/", "user/", "comfyui.", ".cache/gfp", "gfp/hashes", "__pycache__")
+"""Where ComfyUI itself, previews and the hashes of weights are written."""
+
+
+@pytest.fixture(scope="module")
+def switched(comfyui: Any, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A second server, with the switches and the same pictures."""
+    server = type(comfyui)(comfyui.core, tmp_path_factory.mktemp("switched"), **comfyui.SWITCHES)
+    try:
+        shutil.copytree(photos, server.base / "input", dirs_exist_ok=True)
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def test_the_page_lists_every_switch(comfyui: Any) -> None:
+    text = (REPOSITORY / "docs" / "comfyui-cloud.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"`(GFP_\w+)=1`", text)) == {*comfyui.SWITCHES, "GFP_NO_DOWNLOAD"}
+
+
+@pytest.mark.parametrize("graph", [simple, split, through_crops])
+def test_all_nodes_work_as_without(graph: Any, switched: Any, comfyui: Any) -> None:
+    before = {str(path.relative_to(switched.base)) for path in switched.base.rglob("*")}
+    pixels = [server.saved(server.queue(graph())[SAVE]) for server in (switched, comfyui)]
+    assert np.array_equal(*pixels)
+    after = {str(path.relative_to(switched.base)) for path in switched.base.rglob("*")}
+    foreign = [name for name in after - before if not any(part in name for part in WRITTEN)]
+    assert not foreign
+
+
+def test_what_is_not_for_commerce_is_not_offered(switched: Any) -> None:
+    model = switched.object_info()["GFPLoadRestorer"]["input"]["required"]["model"]
+    assert "lite" in str(model)
+    assert "codeformer" not in str(model)
+    with pytest.raises(switched.RefusedError):
+        switched.submit(simple(model="codeformer"))
+
+
+def test_what_is_not_here_is_not_fetched(switched: Any) -> None:
+    message = failure(switched, simple(detector_model="yunet"))["exception_message"]
+    assert message.startswith("Put face_detection_yunet_2023mar.onnx into")
+    assert "downloads are forbidden" in message

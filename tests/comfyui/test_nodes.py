@@ -48,7 +48,8 @@ def schema_of(kind: dict[str, Any]) -> dict[str, Any]:
         known = {
             key: options[key] for key in ("default", "min", "max", "options") if key in options
         }
-        inputs.append({"name": name, "type": spec[0], **known})
+        of_type = "COMBO" if isinstance(spec[0], list) else spec[0]  # a list is the older form
+        inputs.append({"name": name, "type": of_type, **known})
     outputs = zip(kind["output_name"], kind["output"], strict=True)
     return {"inputs": inputs, "outputs": [{"name": name, "type": type} for name, type in outputs]}
 
@@ -184,13 +185,36 @@ def test_licences_are_in_the_loaders_tooltip(ours: dict[str, Any]) -> None:
     assert "codeformer: S-Lab License 1.0; commercial use: no." in model["tooltip"]
 
 
-def test_nodes_from_within(comfyui: Any) -> None:
-    """`inside_comfyui.py`, in a process of its own."""
+WITHOUT_SWITCHES = (
+    "twice",  # what is kept
+    "detect_again",
+    "go_with_their_image",
+    "translated",  # what is not known to allow commercial use
+    "other_packs",
+    "not_here",
+    "downloads_move",
+    "is_a_download",
+    "wrong_settings",
+    "for_commerce",
+    "onnx_files",
+)
+"""Words in the names of the tests that are of what the switches forbid."""
+
+
+@pytest.mark.parametrize(
+    "forbidden", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["usual", "forbidden"]
+)
+def test_nodes_from_within(forbidden: bool, comfyui: Any) -> None:
+    """`inside_comfyui.py`, in a process of its own; also with all forbidden that can be."""
+    switches = comfyui.SWITCHES if forbidden else {}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    if switches:
+        command += ["-k", " and ".join(f"not {word}" for word in WITHOUT_SWITCHES)]
+    environment = {"GFP_COMFYUI": str(comfyui.core), "GFP_NO_DOWNLOAD": "1", **switches}
     ended = subprocess.run(
         [*command, str(Path(__file__).with_name("inside_comfyui.py"))],
         cwd=REPOSITORY,
-        env={**os.environ, "GFP_COMFYUI": str(comfyui.core), "GFP_NO_DOWNLOAD": "1"},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=300,
