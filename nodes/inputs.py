@@ -57,6 +57,8 @@ MORE = (
     "flip",
     "long_side",
     "people_limit",
+    "steps",
+    "steadiness",
 )
 """Options of GFPRestoreOptions, in three groups between its sockets."""
 

@@ -128,8 +128,9 @@ def test_the_example_of_a_users_catalogue(language: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("file", ["main", "nodeDefs"])
 def test_languages_have_the_same_keys(file: str) -> None:
     english = leaves(locale("en", file))
-    assert sorted(folder.name for folder in LOCALES.iterdir()) == sorted(LANGUAGES)
-    for language in LANGUAGES:
+    languages = {folder.name for folder in LOCALES.iterdir()}
+    assert languages >= set(LANGUAGES), "each help page's language"
+    for language in languages:
         assert leaves(locale(language, file)).keys() == english.keys()
 
 
