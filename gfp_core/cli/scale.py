@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
 from ..options import Option, RestoreOptions
 from .console import Console, count, printable_name
@@ -14,9 +15,13 @@ from .flags import add_options, add_sources, read_options
 from .loading import load
 from .restore import FORMATS
 
+if TYPE_CHECKING:
+    from ..scale.ray_data import Report
+
 logger = logging.getLogger(__name__)
 
 KINDS = ("files", "parquet", "webdataset")
+_BEAT = 30.0  # seconds between two lines of a log without a bar
 
 
 def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
@@ -118,7 +123,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     Raises:
         CannotStart: the command makes no sense, Ray or the networks are not available.
     """
-    from ..scale.ray_data import Report, ScaleJob
+    from ..scale.ray_data import ScaleJob
     from ..scale.ray_data import run as run_job
 
     options = read_options(arguments)
@@ -142,8 +147,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         downloads=not arguments.no_download,
     )
     with console.bar(unit=" pictures", smoothing=0.05) as bar:
+        said = _Said()
 
         def show(report: Report) -> None:
+            said.update(report, is_shown=not bar.disable)
             bar.total = None if report.total is None else report.total - report.skipped
             bar.set_postfix_str(f"{report.faces} faces, {report.failed} failed", refresh=False)
             bar.update(report.done - bar.n)
@@ -152,9 +159,31 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     return _conclude(report)
 
 
-def _conclude(report: Any) -> int:
-    for error in report.errors[:5]:
-        logger.error("%s", printable_name(error["error"]))
+class _Said:
+    """What has been said in the course of a job: errors as they come, and where it stands."""
+
+    def __init__(self) -> None:
+        self.errors, self.last = 0, time.monotonic()
+
+    def update(self, report: Report, *, is_shown: bool) -> None:
+        """Say what is new; where no bar is shown, a line now and then."""
+        for error in report.errors[self.errors :]:
+            logger.error("%s", printable_name(error["error"]))
+        self.errors = len(report.errors)
+        if not is_shown and time.monotonic() - self.last > _BEAT:
+            self.last = time.monotonic()
+            total = "" if report.total is None else f" of {report.total - report.skipped}"
+            rate = report.done / max(report.wall_seconds, 1e-9)
+            logger.info(
+                "%d%s done, %d failed; %.2f pictures a second.",
+                report.done,
+                total,
+                report.failed,
+                rate,
+            )
+
+
+def _conclude(report: Report) -> int:
     rate = report.done / max(report.wall_seconds, 1e-9)
     parts = [f"{report.restored} restored ({count(report.faces, 'face')})"]
     parts.append(f"{report.without_face} without a face")
