@@ -114,14 +114,14 @@ def _along_flow(old: Plane, new: Plane) -> Plane:
         .astype(np.uint8)
         for each in (new, old)
     ]
-    finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    flow = finder.calc(small[0], small[1], None)
+    finder = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    flow = finder.calc(small[0], small[1], np.zeros((_FLOW_SIDE, _FLOW_SIDE, 2), np.float32))
     flow = cv2.resize(flow, (side, side), interpolation=cv2.INTER_LINEAR) * (side / _FLOW_SIDE)
-    grid = np.stack(np.meshgrid(np.arange(side), np.arange(side)), 2).astype(np.float32)
+    across, down = np.meshgrid(np.arange(side), np.arange(side))
     moved = cv2.remap(
         np.ascontiguousarray(old.transpose(1, 2, 0)),
-        grid + flow,
-        None,
+        (across + flow[:, :, 0]).astype(np.float32),
+        (down + flow[:, :, 1]).astype(np.float32),
         cv2.INTER_CUBIC,
         borderMode=cv2.BORDER_REPLICATE,
     )

@@ -331,7 +331,7 @@ class Frame:
 
 def _box_of(change: NDArray[np.float32]) -> tuple[slice, slice] | None:
     """Return the rows and columns of (H, W, 3) that are not all zero, from one chroma sample on."""
-    changed = change.any(axis=2)
+    changed: NDArray[np.bool_] = np.any(change, axis=2)
     slices = []
     for axis in (1, 0):
         indices = np.flatnonzero(changed.any(axis=axis))
