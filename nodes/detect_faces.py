@@ -38,7 +38,7 @@ class GFPDetectFaces(Node):
             description="Finds the faces of an image or of each frame of a batch, shows them "
             "numbered, and hands on those you choose: click them in the preview.",
             search_aliases=["face detection", "face crop", "align faces", "face picker"],
-            shows=True,
+            is_output_node=True,
             inputs=[
                 io.Image.Input("image", tooltip="One image or a batch of frames, RGB or RGBA."),
                 sockets.Detector.Input("detector", tooltip="From Load Face Detector (GFP)."),

@@ -48,8 +48,9 @@ class Server:
 
     RefusedError, FailedError = RefusedError, FailedError
     pack = PACK
-    SWITCHES: ClassVar = {"GFP_COMMERCIAL_ONLY": "1", "GFP_STATELESS": "1"}
-    """What forbids things on servers for others, beside GFP_NO_DOWNLOAD, which all tests set."""
+    SWITCHES: ClassVar = {"GFP_STATELESS": "1"}
+    """What forbids things on servers for others, beside GFP_NO_DOWNLOAD, which all tests set, and
+    GFP_COMMERCIAL_ONLY, under which no detector is left that is here without a download."""
 
     def __init__(self, core: Path, base: Path, **switches: str) -> None:
         self.core, self.base = core, base

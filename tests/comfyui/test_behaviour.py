@@ -430,7 +430,11 @@ def switched(comfyui: Any, photos: Path, tmp_path_factory: pytest.TempPathFactor
 
 def test_the_page_lists_every_switch(comfyui: Any) -> None:
     text = (REPOSITORY / "docs" / "comfyui-cloud.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"`(GFP_\w+)=1`", text)) == {*comfyui.SWITCHES, "GFP_NO_DOWNLOAD"}
+    assert set(re.findall(r"`(GFP_\w+)=1`", text)) == {
+        *comfyui.SWITCHES,
+        "GFP_COMMERCIAL_ONLY",
+        "GFP_NO_DOWNLOAD",
+    }
 
 
 @pytest.mark.parametrize("graph", [simple, split, through_crops])
@@ -441,14 +445,6 @@ def test_all_nodes_work_as_without(graph: Any, switched: Any, comfyui: Any) -> N
     after = {str(path.relative_to(switched.base)) for path in switched.base.rglob("*")}
     foreign = [name for name in after - before if not any(part in name for part in WRITTEN)]
     assert not foreign
-
-
-def test_what_is_not_for_commerce_is_not_offered(switched: Any) -> None:
-    model = switched.object_info()["GFPLoadRestorer"]["input"]["required"]["model"]
-    assert "lite" in str(model)
-    assert "codeformer" not in str(model)
-    with pytest.raises(switched.RefusedError):
-        switched.submit(simple(model="codeformer"))
 
 
 def test_what_is_not_here_is_not_fetched(switched: Any) -> None:

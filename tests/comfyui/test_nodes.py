@@ -185,19 +185,7 @@ def test_licences_are_in_the_loaders_tooltip(ours: dict[str, Any]) -> None:
     assert "codeformer: S-Lab License 1.0; commercial use: no." in model["tooltip"]
 
 
-WITHOUT_SWITCHES = (
-    "twice",  # what is kept
-    "detect_again",
-    "go_with_their_image",
-    "translated",  # what is not known to allow commercial use
-    "other_packs",
-    "not_here",
-    "downloads_move",
-    "is_a_download",
-    "wrong_settings",
-    "for_commerce",
-    "onnx_files",
-)
+WITHOUT_SWITCHES = ("twice", "detect_again", "go_with_their_image")
 """Words in the names of the tests that are of what the switches forbid."""
 
 
