@@ -146,7 +146,10 @@ def _facexlib(name: str) -> Any:
     """
     spec = importlib.util.find_spec("facexlib")
     if spec is None or not spec.submodule_search_locations:
-        raise ImportError("face parsers need the package facexlib: run `gfp setup` once")
+        raise ImportError(
+            "face parsers need the package facexlib: run `gfp setup` once, or in ComfyUI the pack's "
+            "install.py"
+        )
     package = sys.modules.setdefault(_PARSING, ModuleType(_PARSING))
     package.__path__ = [str(Path(spec.submodule_search_locations[0], "parsing"))]
     return importlib.import_module(f"{_PARSING}.{name}")

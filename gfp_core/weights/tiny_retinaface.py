@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_INSTALL = "run `gfp setup` once"
+_INSTALL = "run `gfp setup` once, or in ComfyUI the pack's install.py"
 # Numbers of the fields and types used here, from the ONNX schema (onnx.proto).
 _MODEL_GRAPH, _GRAPH_NODE, _GRAPH_INITIALIZER = 7, 1, 5
 _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_TYPE = 1, 2, 3, 4

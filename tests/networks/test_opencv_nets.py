@@ -104,6 +104,7 @@ def test_blazeface_finds_a_face_in_a_frame_of_any_size(
     frames = torch.zeros(2, 3, height, width)
     radius = 12 * max(1, max(size) // 300)
     frames[1, :, y - radius : y + radius, x - radius : x + radius] = 1
+    detector.doubt = None  # boxes of one size: looked at by itself, this face is not seen again
     faces = detector.detect(frames, score=0.9, min_size=10)
     assert {face.frame for face in faces.faces} == {1}
     nose = faces.faces[0].landmarks[2]
@@ -131,6 +132,36 @@ def test_a_large_picture_takes_no_more_windows_than_a_copy_of_it() -> None:
     assert windows(3000, 4000) == usual
     assert windows(3000, 4000, long_side=3000) > 2 * usual
     assert windows(500, 300) < 10
+
+
+@pytest.mark.parametrize(
+    ("looks", "found"),
+    [
+        ([0.95, 0.94], [0.95]),  # the close look is sure
+        ([0.95, 0.70, 0.93], [0.93]),  # cut by the close one, seen by the wide one
+        ([0.95, 0.70, 0.40], []),  # a fold of cloth, which neither takes for a face
+        ([0.95, None, None], []),
+    ],
+)
+def test_blazeface_looks_at_a_face_by_itself(looks: list[float | None], found: list[float]) -> None:
+    class Seer:
+        size = RELEASES["blazeface-full"].size
+
+        def __init__(self) -> None:
+            self.looks = iter(looks)
+            self.box = [64, 64, 128, 128]
+
+        def __call__(self, square: np.ndarray, score: float) -> np.ndarray:
+            confidence = next(self.looks)
+            if confidence is None or confidence <= score:
+                return np.zeros((0, 15), np.float32)
+            row = [*self.box, 80, 90, 112, 90, 96, 100, 84, 112, 108, 112, confidence]
+            self.box = [40, 40, 152, 152]  # by itself a face fills more
+            return np.array([row], np.float32)
+
+    detector = BlazeFaceDetector(Seer())  # type: ignore[arg-type]
+    faces = detector.detect(torch.zeros(1, 3, 192, 192), score=0.9).faces
+    assert [round(face.score, 4) for face in faces] == found
 
 
 def test_another_network_is_refused_by_name(blazeface: Path, tmp_path: Path) -> None:
