@@ -261,12 +261,13 @@ class Attention(nn.Module):
 
         q, k, v = unit(qkv[0]), unit(qkv[1]), qkv[2]
         if self.kernel_size is None:
-            tokens = (each.flatten(2, 3) for each in (q, k, v))
-            y = F.scaled_dot_product_attention(*tokens, scale=1.0).view(q.shape)
+            flat_q, flat_k, flat_v = (each.flatten(2, 3) for each in (q, k, v))
+            y = F.scaled_dot_product_attention(flat_q, flat_k, flat_v, scale=1.0).view(q.shape)
         else:
             y = neighborhood_attention(q, k, v, self.kernel_size)
-        y = self.out_proj(y.permute(0, 2, 3, 1, 4).reshape(batch, height, width, channels))
-        return x + y
+        y = y.permute(0, 2, 3, 1, 4).reshape(batch, height, width, channels)
+        result: Tensor = x + self.out_proj(y)
+        return result
 
 
 class Layer(nn.Module):

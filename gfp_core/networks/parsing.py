@@ -147,8 +147,8 @@ def _facexlib(name: str) -> Any:
     spec = importlib.util.find_spec("facexlib")
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(
-            "face parsers need the package facexlib: run `gfp setup` once, or in ComfyUI the pack's "
-            "install.py"
+            "face parsers need the package facexlib: run `gfp setup` once, or in ComfyUI the "
+            "pack's install.py"
         )
     package = sys.modules.setdefault(_PARSING, ModuleType(_PARSING))
     package.__path__ = [str(Path(spec.submodule_search_locations[0], "parsing"))]

@@ -56,7 +56,9 @@ class PMRF(nn.Module):
         start = mean + NOISE * self.noises.noise
 
         def velocity(pictures: Tensor, time: float) -> Tensor:
-            return self.model(pictures, pictures.new_full([len(pictures)], time)).float()
+            times = pictures.new_full([len(pictures)], time)
+            change: Tensor = self.model(pictures, times).float()
+            return change
 
         return integrate(velocity, start, steps or self.default_steps).clamp(0, 1) * 2 - 1
 

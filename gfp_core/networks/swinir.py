@@ -93,8 +93,8 @@ class ResidualBlock(nn.Module):
         assert isinstance(blocks, nn.ModuleList)
         for layer in blocks:
             y = layer(y)
-        y = self.conv(y.movedim(-1, 1)).movedim(1, -1)
-        return x + y
+        result: Tensor = x + self.conv(y.movedim(-1, 1)).movedim(1, -1)
+        return result
 
 
 class SwinLayer(nn.Module):
