@@ -59,8 +59,8 @@ function forgetLivePictures() {
   const state = vue?.config.globalProperties.$pinia?.state.value.nodeOutput?.nodePreviewImages;
   const lists = [state, app.nodePreviewImages].filter(Boolean);
   const entries = lists.flatMap((list) => Object.entries(list));
-  const isOurs = ([locator]) => nodeOf(locator)?.comfyClass?.startsWith("GFP");
-  const urls = new Set(entries.filter(isOurs).flatMap(([, pictures]) => pictures ?? []));
+  const isOurs = (locator) => nodeOf(locator)?.comfyClass?.startsWith("GFP");
+  const urls = new Set(entries.flatMap(([locator, list]) => (isOurs(locator) ? (list ?? []) : [])));
   for (const [locator, pictures] of entries) {
     if (!pictures?.some((url) => urls.has(url))) continue;
     for (const list of lists) delete list[locator];

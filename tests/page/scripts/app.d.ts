@@ -3,6 +3,7 @@
 
 export interface Extension {
   name: string;
+  init?: () => void;
   nodeCreated?: (node: any) => void;
   afterConfigureGraph?: () => void;
   beforeRegisterNodeDef?: (type: unknown, definition: any) => void;
@@ -11,6 +12,8 @@ export interface Extension {
 export const app: {
   canvas: any;
   graph: any;
+  rootGraph?: any; // with subgraphs; graph is then the one on show
+  nodeOutputs?: Record<string, any>;
   nodePreviewImages?: Record<string | number, string[]>;
   registerExtension(extension: Extension): void;
   ui: { settings: { getSettingValue(id: string): any } };
