@@ -52,7 +52,7 @@ class GivenFaces(FaceDetector):
 
     faces: Faces
 
-    def detect(  # type: ignore[override]
+    def detect(
         self,
         frames: Tensor,
         *,
@@ -133,7 +133,7 @@ def faces_of_landmarks(landmarks: Mapping[str, Any], sizes: Sequence[Size]) -> F
             points = [*(mesh[list(eye)].mean(0) for eye in eyes), mesh[NOSE], *mesh[list(MOUTH)]]
             x1, y1, x2, y2 = np.asarray(each["bbox_xyxy"], np.float64) * np.tile(scale, 2)
             box = (float(x1), float(y1), float(x2), float(y2))
-            faces.append(Face(index, box, float(each["score"]), np.float32(points)))
+            faces.append(Face(index, box, float(each["score"]), np.array(points, np.float32)))
     return Faces(tuple(faces), tuple(sizes))
 
 

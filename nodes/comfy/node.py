@@ -84,7 +84,7 @@ def defaults(node: type[io.ComfyNode]) -> dict[str, Any]:
     return {each.id: getattr(each, "default", None) for each in node.define_schema().inputs}
 
 
-class Choice(io.Combo.Input):  # type: ignore[misc]
+class Choice(io.Combo.Input):
     """A choice of which ComfyUI refuses what is not offered, in every version."""
 
     def get_io_type(self) -> Any:
