@@ -230,7 +230,12 @@ class Restorer:
             return _Way(exported, device, dtype, False)
         if self.engine == "onnxruntime" and (form := self._onnxruntime(bool(noise))):
             takes_batches = form.session.takes_batches
-            return _Way(partial(form, **options), torch.device("cpu"), torch.float32, takes_batches)
+            return _Way(
+                partial(form, fidelity=options.get("fidelity")),
+                torch.device("cpu"),
+                torch.float32,
+                takes_batches,
+            )
         forward = partial(_with_buffers(self.net, noise), **options)
         return _Way(forward, device, dtype, device.type != "cpu")
 

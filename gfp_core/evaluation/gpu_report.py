@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,6 +61,8 @@ def gpu_report(
         "precisions": {},
     }
     for name, dtype in PRECISIONS.items():
+        if device.type == "cpu" and name == "fp16":
+            continue  # emulated there, and of no use
         logger.info("%s", name)
 
         def row(dtype: torch.dtype = dtype, name: str = name) -> dict[str, Any]:
@@ -72,7 +75,7 @@ def gpu_report(
     face = faces[:1].to(device)
     for name, make in (("graphs", _graphed), ("compile", _compiled)):
         logger.info("%s", name)
-        report[name] = _guarded(lambda make=make: _beside(make, net, face, dtype, repetitions))
+        report[name] = _guarded(partial(_beside, make, net, face, dtype, repetitions))
     return report
 
 
@@ -186,7 +189,7 @@ def _batches(
         try:
             with _arithmetic(device, dtype):
                 x = faces[:count].to(device)
-                seconds = _seconds(lambda x=x: net(x), device, repetitions)
+                seconds = _seconds(partial(net, x), device, repetitions)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

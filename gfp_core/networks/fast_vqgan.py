@@ -80,7 +80,8 @@ class Residual(nn.Module):
 
         def add_skip(y: Tensor, low: int, high: int) -> Tensor:
             band = x[:, :, low:high]
-            return y.add_(band if self.skip is None else self.skip(band))
+            result: Tensor = y.add_(band if self.skip is None else self.skip(band))
+            return result
 
         return self.second(self.first(x, lambda y, low, high: y), add_skip)
 

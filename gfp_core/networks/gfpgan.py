@@ -117,7 +117,9 @@ class CSFTDecoder(nn.Module):
             (B, 3, size, size), RGB, about [-1, 1], not clamped.
         """
         noise = self.noise(latents.shape[0], noise_generator)
-        x = self.constant_input.weight  # one for all faces; the first style makes a batch of it
+        x: Tensor = (
+            self.constant_input.weight
+        )  # one for all faces; the first style makes a batch of it
         x = self.style_conv1(x, latents[:, 0], noise[0])
         image: Tensor = self.to_rgb1(x, latents[:, 1])
         for i, (scale, shift) in enumerate(conditions):
