@@ -371,8 +371,6 @@ def _read(
     done: set[str],
 ) -> Dataset:
     """The rows that are not done: id, bytes, error."""
-    import pyarrow as pa
-
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     # Rows of batches that are given up are missing, which is seen where their number is known.
@@ -383,20 +381,20 @@ def _read(
     context.target_max_block_size = max(1 << 20, min(128 << 20, store // 64))
     small: dict[str, Any] = {"num_cpus": 0, "compute": ray.data.TaskPoolStrategy(size=4)}
     if kind == PARQUET:
-        groups = [pa.table({"id": [name], "group": [group]}) for name, group, _ in row_groups]
+        groups = [{"id": name, "group": group} for name, group, _ in row_groups]
         columns = job.id_column, job.path_column or job.bytes_column
         select = _ReadTables(source, columns, job.batch_size, ray.put(frozenset(done)))
-        rows: Dataset = ray.data.from_arrow(groups).map_batches(select, batch_size=1, **small)
+        tables: Dataset = ray.data.from_items(groups, override_num_blocks=len(groups))
+        rows: Dataset = tables.map_batches(select, batch_size=1, **small)
         if job.path_column is None:
             return rows
         single = PurePosixPath(source.root).suffix == ".parquet"
         folder = Storage(source.filesystem, source.root.rpartition("/")[0]) if single else source
         return rows.map_batches(_ReadPaths(folder), batch_size=job.batch_size, **small)
-    size = (
-        1 if kind == WEBDATASET else job.batch_size * (1 + len(names) // (_BLOCKS * job.batch_size))
-    )
-    blocks = [pa.table({"id": names[at : at + size]}) for at in range(0, len(names), size)]
-    table: Dataset = ray.data.from_arrow(blocks)
+    size = 1 if kind == WEBDATASET else job.batch_size
+    count = min(_BLOCKS, -(-len(names) // size))
+    items = [{"id": name} for name in names]
+    table: Dataset = ray.data.from_items(items, override_num_blocks=count)
     if kind == WEBDATASET:
         unpacked = _ReadTars(source, ray.put(frozenset(done)))
         return table.map_batches(unpacked, batch_size=1, **small)
