@@ -270,7 +270,9 @@ def _cluster(ray: Any, job: ScaleJob) -> Iterator[dict[str, Any]]:
         logging.getLogger(name).setLevel(logging.WARNING)
     if ours:
         try:
-            ray.init(address=job.address, log_to_driver=False, logging_level=logging.WARNING)
+            # "local": without an address Ray joins a cluster that happens to run on this machine.
+            address = job.address or "local"
+            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         except (ConnectionError, OSError, ValueError, RuntimeError) as error:
             raise ScaleError(f"the cluster {job.address or 'here'} cannot be used: {error}") from (
                 error

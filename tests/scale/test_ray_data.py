@@ -18,7 +18,14 @@ pq = pytest.importorskip("pyarrow.parquet")
 
 from gfp_core.options import RestoreOptions  # noqa: E402
 from gfp_core.scale.batch import objects, record_of  # noqa: E402
-from gfp_core.scale.ray_data import Report, ScaleError, ScaleJob, _Write, run  # noqa: E402
+from gfp_core.scale.ray_data import (  # noqa: E402
+    Report,
+    ScaleError,
+    ScaleJob,
+    _cluster,
+    _Write,
+    run,
+)
 from gfp_core.scale.storage import Parts, Storage, samples_of  # noqa: E402
 from gfp_core.weights.store import Weights  # noqa: E402
 from tests.scale.conftest import POISON, picture_bytes  # noqa: E402
@@ -252,3 +259,17 @@ def test_a_disk_that_is_full_is_no_error_of_the_pictures(tmp_path: Path, monkeyp
     batch = {"id": ["a.png"], "restored": [b"A"], "faces": ["[]"], "seconds": [0.0], "error": [""]}
     rows = _Write(parts)({name: objects(column) for name, column in batch.items()})
     assert "No space left" in rows["fatal"][0]
+
+
+@pytest.mark.parametrize(("address", "asked"), [(None, "local"), ("auto", "auto")])
+def test_without_an_address_no_other_cluster_is_joined(address, asked, tmp_path: Path) -> None:
+    class Engine:
+        is_initialized = staticmethod(lambda: False)
+
+        @staticmethod
+        def init(**settings: Any) -> None:
+            raise ConnectionError(settings["address"])
+
+    job = job_of(tmp_path, address=address)
+    with pytest.raises(ScaleError, match=f"cannot be used: {asked}"), _cluster(Engine, job):
+        pass
