@@ -83,7 +83,9 @@ class Residual(nn.Module):
             result: Tensor = y.add_(band if self.skip is None else self.skip(band))
             return result
 
-        return self.second(self.first(x, lambda y, low, high: y), add_skip)
+        inner = self.first(x, lambda y, low, high: y)
+        outcome: Tensor = self.second(inner, add_skip)
+        return outcome
 
 
 class Halve(nn.Module):
