@@ -130,7 +130,7 @@ def test_the_archive_of_the_registry_holds_what_the_pack_needs(needed: str) -> N
 def test_the_archive_of_the_registry_leaves_out_what_only_developers_need() -> None:
     needed = {"__init__.py", "LICENSE", "NOTICE", "README.md", "pyproject.toml"}
     needed |= {"requirements.txt", "install.py", "gfp_core", "nodes", "web", "locales"}
-    needed |= {"example_workflows", "workflows", ".comfyignore", ".gitignore"}
+    needed |= {"example_workflows", "subgraphs", "workflows", ".comfyignore", ".gitignore"}
     left_out = {entry.split("/")[0] for entry in left_out_of_the_registry()}
     roots = {path.partition("/")[0] for path in tracked_files()}
     assert roots - left_out - needed == set()
