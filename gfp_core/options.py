@@ -638,9 +638,6 @@ class Identity(Options):
     )
 
 
-_LATER = "comes with the node that learns a person"
-
-
 def _check_person_faces(value: Any) -> str:
     if isinstance(value, str) and value.strip().casefold() == AUTO:
         return AUTO
@@ -657,7 +654,6 @@ class Person(Options):
         0,
         1,
         step=0.05,
-        absent={"node": _LATER},
     )
     person_faces: str = option(
         AUTO,
@@ -666,7 +662,6 @@ class Person(Options):
         "only face of a picture.",
         metavar="FACES",
         validate=_check_person_faces,
-        absent={"node": _LATER},
     )
 
     @property
@@ -809,9 +804,9 @@ class RestoreOptions(Options):
     blend: Blend = field(default_factory=Blend)
     color: Color = field(default_factory=Color)
     identity: Identity = field(default_factory=Identity)
-    person: Person = field(default_factory=Person)
     video: Video = field(default_factory=Video)
     runtime: Runtime = field(default_factory=Runtime)
+    person: Person = field(default_factory=Person)
 
     @classmethod
     def preset(cls, name: str) -> RestoreOptions:

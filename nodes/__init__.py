@@ -14,6 +14,7 @@ from .crops import GFPCropsFromFaces, GFPFacesFromCrops
 from .detect_faces import GFPDetectFaces
 from .face_masks import GFPFaceMasks
 from .identity_guard import GFPIdentityGuard
+from .learn_person import GFPLearnPerson
 from .load import GFPLoadDetector, GFPLoadEmbedder, GFPLoadParser, GFPLoadRestorer
 from .paste_back import GFPPasteBack
 from .restore_faces import GFPRestoreFaces
@@ -40,6 +41,7 @@ NODES: list[type[Node]] = [
     GFPCompareRestorers,
     GFPLoadParser,
     GFPLoadEmbedder,
+    GFPLearnPerson,
 ]
 
 

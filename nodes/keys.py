@@ -57,5 +57,6 @@ def restoration_key(
         options.seed,
         options.steps,
         options.color,
+        options.person,
         digest(extra.reference),
     )

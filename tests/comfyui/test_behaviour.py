@@ -451,3 +451,41 @@ def test_what_is_not_here_is_not_fetched(switched: Any) -> None:
     message = failure(switched, simple(detector_model="yunet"))["exception_message"]
     assert message.startswith("Put face_detection_yunet_2023mar.onnx into")
     assert "downloads are forbidden" in message
+
+
+# --- Learning a person ----------------------------------------------------------------------------
+
+
+def learning(seed: int = 0, **inputs: Any) -> dict[str, Any]:
+    """A person learned in three steps, and restored."""
+    more = {"steps": 3, "save": True, "name": "somebody", "seed": seed, **inputs}
+    prompt = simple("second.png", restorer=["learn", 0])
+    prompt["good"] = node("LoadImage", image="good.png")
+    prompt["learn"] = node("GFPLearnPerson", images=["good", 0], model="lite", **more)
+    return prompt
+
+
+def test_a_person_is_learned_within_comfyui_saved_and_loaded(comfyui: Any, photos: Path) -> None:
+    from PIL import Image
+    from skimage.data import astronaut
+
+    large = Image.fromarray(astronaut()[:300, 80:380]).resize((500, 500), Image.Resampling.BICUBIC)
+    large.save(photos / "good.png")
+    learned = comfyui.queue(learning())
+    plain = comfyui.saved(comfyui.queue(simple("second.png"))[SAVE])
+    assert not np.array_equal(comfyui.saved(learned[SAVE]), plain)
+    name = "persons/somebody.safetensors"
+    models = comfyui.object_info()["GFPLoadRestorer"]["input"]["required"]["model"]
+    assert name in str(models)
+
+    loader = simple("second.png", restorer=["loader", 0])
+    loader["loader"] = node("GFPLoadRestorer", model=name)
+    loaded = comfyui.queue(loader)
+    assert np.array_equal(comfyui.saved(loaded[SAVE]), comfyui.saved(learned[SAVE]))
+
+    loader["options"] = node("GFPRestoreOptions", person_strength=0.0)
+    loader[SIMPLE]["inputs"]["options"] = ["options", 0]
+    assert np.array_equal(comfyui.saved(comfyui.queue(loader)[SAVE]), plain)
+
+    error = failure(comfyui, learning(seed=1, name="../x"))
+    assert "is no name of a file" in error["exception_message"]

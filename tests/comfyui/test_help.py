@@ -37,7 +37,7 @@ WEB = Path(__file__).resolve().parents[2] / "web"
 IMAGES = WEB / "docs" / "images"
 CROPS, BACK, COLOR, WHOLE = "8", "9", "10", "11"
 PARSER, EMBEDDER, OPTIONS, MASKS, GUARD, COMPARE = "12", "13", "14", "15", "16", "17"
-VIDEO = "18"
+VIDEO, LEARN = "18", "19"
 PLACES = {
     test_page.PHOTO: (0, 0, 300, 300),
     test_page.DETECTOR: (350, 0, 300, 0),
@@ -57,6 +57,7 @@ PLACES = {
     GUARD: (1650, 1500, 290, 0),
     COMPARE: (2000, 1500, 300, 0),
     VIDEO: (2400, 1500, 430, 0),
+    LEARN: (2900, 1500, 330, 0),
 }
 DESCRIPTOR = ("face_recognition_model.bin", "face_recognition_model-weights_manifest.json")
 INFO = "[data-testid='info-button']"
@@ -107,6 +108,7 @@ def graph(comfyui: Any) -> dict[str, Any]:
             {"faces": [test_page.DETECT, 0], "restorer_1": [test_page.LOADER, 0]},
         ),
         VIDEO: ("GFPRestoreVideo", {"model": "lite", "strength": 1.0}),
+        LEARN: ("GFPLearnPerson", {"images": [test_page.PHOTO, 0], "model": "lite"}),
     }
     prompt |= {id: {"class_type": name, "inputs": inputs} for id, (name, inputs) in more.items()}
     guarded = GUARD if put_descriptor(comfyui.base / "models" / "facedetection") else COLOR
