@@ -173,8 +173,9 @@ def nearest_detector(name: str) -> str:
     entry = find("detector", name).entry
     if entry is None:
         return name
-    ours = entry.name if is_here("detector", entry) else BUNDLED_DETECTOR
-    if ours != name:
+    usual = default("detector", BUNDLED_DETECTOR)  # another where commercial_only hides that
+    ours = entry.name if is_here("detector", entry) else usual
+    if name not in (ours, BUNDLED_DETECTOR):
         logger.info("The detector %s is another pack's: %s in its place.", name, ours)
     return ours
 
