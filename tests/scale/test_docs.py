@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 import subprocess
 from pathlib import Path
@@ -87,7 +88,9 @@ def test_the_container_that_feeds_a_server_calls_a_command_that_is_understood() 
 def test_the_snippet_of_the_batch_restores_a_photo(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     Image.fromarray(data.astronaut()[:256, 96:352]).save("photo.jpg")
-    exec(compile(block("batch"), "docs/scale.md", "exec"), {})
+    script = tmp_path / "batch.py"
+    script.write_text(block("batch"), encoding="utf-8")
+    runpy.run_path(str(script))
     assert capsys.readouterr().out.startswith('photo.jpg restored [{"box"')
     assert Path("restored.jpg").stat().st_size > 1000
     compile(block("ray"), "docs/scale.md", "exec")
