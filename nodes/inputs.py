@@ -59,6 +59,8 @@ MORE = (
     "people_limit",
     "steps",
     "steadiness",
+    "person_strength",
+    "person_faces",
 )
 """Options of GFPRestoreOptions, in three groups between its sockets."""
 

@@ -465,18 +465,22 @@ def learning(seed: int = 0, **inputs: Any) -> dict[str, Any]:
     return prompt
 
 
-def test_a_person_is_learned_within_comfyui_saved_and_loaded(comfyui: Any, photos: Path) -> None:
+def test_a_person_is_learned_within_comfyui_saved_and_loaded(
+    comfyui: Any, photos: Path, request: pytest.FixtureRequest
+) -> None:
     from PIL import Image
     from skimage.data import astronaut
 
     large = Image.fromarray(astronaut()[:300, 80:380]).resize((500, 500), Image.Resampling.BICUBIC)
     large.save(photos / "good.png")
+    folder = comfyui.base / "models"
+    request.addfinalizer(lambda: [file.unlink() for file in folder.rglob("somebody.safetensors")])
     learned = comfyui.queue(learning())
     plain = comfyui.saved(comfyui.queue(simple("second.png"))[SAVE])
     assert not np.array_equal(comfyui.saved(learned[SAVE]), plain)
     name = "persons/somebody.safetensors"
-    models = comfyui.object_info()["GFPLoadRestorer"]["input"]["required"]["model"]
-    assert name in str(models)
+    choices = comfyui.object_info()["GFPLoadRestorer"]["input"]["required"]["model"]
+    assert name in str(choices)
 
     loader = simple("second.png", restorer=["loader", 0])
     loader["loader"] = node("GFPLoadRestorer", model=name)

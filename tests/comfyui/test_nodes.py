@@ -205,6 +205,6 @@ def test_nodes_from_within(forbidden: bool, comfyui: Any) -> None:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
