@@ -465,16 +465,21 @@ def learning(seed: int = 0, **inputs: Any) -> dict[str, Any]:
     return prompt
 
 
-def test_a_person_is_learned_within_comfyui_saved_and_loaded(
-    comfyui: Any, photos: Path, request: pytest.FixtureRequest
-) -> None:
+@pytest.fixture(scope="module")
+def good(comfyui: Any, photos: Path) -> Iterator[None]:
+    """good.png, a photograph to learn from; the persons saved are removed in the end."""
     from PIL import Image
     from skimage.data import astronaut
 
     large = Image.fromarray(astronaut()[:300, 80:380]).resize((500, 500), Image.Resampling.BICUBIC)
     large.save(photos / "good.png")
-    folder = comfyui.base / "models"
-    request.addfinalizer(lambda: [file.unlink() for file in folder.rglob("somebody.safetensors")])
+    yield
+    for file in (comfyui.base / "models").rglob("somebody.safetensors"):
+        file.unlink()
+
+
+@pytest.mark.usefixtures("good")
+def test_a_person_is_learned_within_comfyui_saved_and_loaded(comfyui: Any) -> None:
     learned = comfyui.queue(learning())
     plain = comfyui.saved(comfyui.queue(simple("second.png"))[SAVE])
     assert not np.array_equal(comfyui.saved(learned[SAVE]), plain)
@@ -493,3 +498,25 @@ def test_a_person_is_learned_within_comfyui_saved_and_loaded(
 
     error = failure(comfyui, learning(seed=1, name="../x"))
     assert "is no name of a file" in error["exception_message"]
+
+
+@pytest.mark.usefixtures("good")
+def test_the_separate_nodes_take_a_learned_person(comfyui: Any) -> None:
+    plain, own = split("second.png"), split("second.png")
+    own |= {id: learning()[id] for id in ("good", "learn")}
+    own[RESTORE]["inputs"]["restorer"] = ["learn", 0]
+    own_pixels, plain_pixels, whole_pixels = (
+        comfyui.saved(comfyui.queue(graph)[SAVE]) for graph in (own, plain, learning())
+    )
+    assert np.array_equal(own_pixels, whole_pixels)
+    assert not np.array_equal(own_pixels, plain_pixels)
+
+
+@pytest.mark.usefixtures("good")
+def test_cancel_ends_learning_at_once_and_saves_nothing(comfyui: Any) -> None:
+    prompt = learning(seed=2, steps=60, name="cancelled")
+    at_cancel, at_end = asyncio.run(cancel(comfyui, prompt, "learn", 2))
+    assert at_cancel < 30
+    assert at_end <= at_cancel + 1
+    assert not list(comfyui.base.rglob("cancelled*"))
+    assert comfyui.queue(learning())[SAVE]["images"]

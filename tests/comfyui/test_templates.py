@@ -56,7 +56,8 @@ def test_page_opens_the_graph_and_sends_the_prompt(name: str, opened: Any, comfy
     file = REPOSITORY / "workflows/api" / f"{slug}.json"
     if os.environ.get(UPDATE):
         for node in made.values():
-            node["inputs"].pop("video-preview", None)
+            for preview in ("video-preview", "preview"):
+                node["inputs"].pop(preview, None)
         file.write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     wanted = json.loads(file.read_text(encoding="utf-8"))
     for id, node in made.items():  # ComfyUI's own nodes get more inputs with time

@@ -10,6 +10,8 @@ const EXAMPLES = [
   "gfp_group.jpg",
   "gfp_person.jpg",
   "gfp_glasses.jpg",
+  "gfp_learn_good.jpg",
+  "gfp_learn_old.jpg",
   "gfp_clip.mp4",
 ];
 const LOADERS = { LoadImage: "image", LoadVideo: "file" };
