@@ -150,8 +150,8 @@ def test_the_pages_call_the_nodes_by_their_names() -> None:
     definitions = json.loads((ROOT / "locales/en/nodeDefs.json").read_text(encoding="utf-8"))
     names = {node: definition["display_name"] for node, definition in definitions.items()}
     for page in PAGES:
-        called = re.findall(r"\*([A-Z][\w ]* \(GFP\))\*", page.read_text(encoding="utf-8"))
+        called = re.findall(r"\*([A-Z][\w ']* \(GFP\))\*", page.read_text(encoding="utf-8"))
         assert set(called) <= set(names.values()), page.name
     table = (ROOT / "docs" / "comfyui.md").read_text(encoding="utf-8")
-    rows = re.findall(r"\[([\w ]+)\]\(\.\./web/docs/(\w+)\.md\)", table)
+    rows = re.findall(r"\[([\w ']+)\]\(\.\./web/docs/(\w+)\.md\)", table)
     assert {node: f"{name} (GFP)" for name, node in rows} == names
