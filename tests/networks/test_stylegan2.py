@@ -16,7 +16,6 @@ from gfp_core.networks.equalized import (
 from gfp_core.networks.resampling import Smooth, fir, halve, upsample
 from gfp_core.networks.stylegan2 import (
     GPEN_FORM,
-    ConstantInput,
     ModulatedConv2d,
     PixelNorm,
     StyleConv,
@@ -189,10 +188,3 @@ def test_initial_mapping_network_and_modulation(form: Form) -> None:
     assert 0.2 < codes.square().mean().sqrt() < 2  # sqrt(2) makes up for half of what leaky loses
     scales = ModulatedConv2d(64, 64, 3, 128, form).modulation(torch.zeros(1, 128))
     assert torch.equal(scales, torch.ones(1, 64))
-
-
-def test_constant_input_serves_any_batch() -> None:
-    constant = ConstantInput(3)
-    batch = constant(4)
-    assert batch.shape == (4, 3, 4, 4)
-    assert torch.equal(batch[3], constant.weight[0])

@@ -37,9 +37,10 @@ class Fake:
 
 
 @pytest.fixture
-def detector(monkeypatch: pytest.MonkeyPatch) -> YuNetDetector:
+def detector(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> YuNetDetector:
     monkeypatch.setattr(cv2.FaceDetectorYN, "create", Fake)
-    found = load_detector("yunet", path="any.onnx")
+    (tmp_path / "any.onnx").write_bytes(b"\x08\x07\x12\x07pytorch")
+    found = load_detector("yunet", path=tmp_path / "any.onnx")
     assert isinstance(found, YuNetDetector)
     return found
 
@@ -77,6 +78,11 @@ def test_a_file_that_is_no_yunet(tmp_path: Path) -> None:
     path.write_bytes(b"not an onnx file")
     with pytest.raises(ValueError, match=r"net\.onnx: OpenCV cannot load it"):
         YuNet(path)
+    with pytest.raises(
+        WeightsError, match=r"net\.onnx: no ONNX or TensorFlow Lite network: a text"
+    ):
+        load_detector(path=path)
+    path.write_bytes(b"\x08\x07\x12\x07pytorch")
     with pytest.raises(WeightsError, match=r"net\.onnx: OpenCV cannot load it"):
         load_detector(path=path)
     with pytest.raises(WeightsError, match="which retinaface_resnet50 is not"):
