@@ -734,7 +734,9 @@ def test_pictures_grow_and_those_of_progress_go(
     stage = page.one("9", ".gfp-stage")
     page.wait(lambda: page.js("return arguments[0].naturalWidth", page.one("9", "img")), "after")
     page.js("app.graph.getNodeById(9).setSize([900, 1200]); app.canvas.setDirty(true, true)")
-    page.wait(lambda: page.one("9", ".gfp-stage").size["width"] > 550, "a larger picture", 10)
+    version = page.js("return window.__COMFYUI_FRONTEND_VERSION__").split(".")
+    if not is_new or [int(part) for part in version[:2]] >= [1, 40]:  # 1.32's Nodes 2.0 let none
+        page.wait(lambda: page.one("9", ".gfp-stage").size["width"] > 550, "a larger picture", 10)
     assert stage.size["height"] == pytest.approx(stage.size["width"], abs=2)
     left = (
         "return Object.keys(app.nodePreviewImages ?? {}).length"
@@ -816,9 +818,15 @@ def test_other_palette_language_and_renderer(
     page.one(DETECT, "[data-number='0']").click()
     assert page.widget(DETECT) == "1, 2"
     words = "2 von 3 gewählt" if settings.get("Comfy.Locale") == "de" else "2 of 3 chosen"
+    page.show(DETECT)
+    page.js("app.canvas.ds.scale = 0.6; app.canvas.setDirty(true, true)")
+    page.settle()
     ActionChains(page.driver).move_to_element(page.one(DETECT, ".gfp-bar")).perform()
     page.js("document.activeElement.blur()")
     assert page.text(DETECT) == words
+    page.show(PASTE)
+    page.js("app.canvas.ds.scale = 0.6; app.canvas.setDirty(true, true)")
+    page.settle()
     slider = page.one(PASTE, ".gfp-stage")
     ActionChains(page.driver).move_to_element(slider).click().perform()
     assert min(slider.size["width"], slider.size["height"]) > 100
