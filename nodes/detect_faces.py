@@ -25,6 +25,31 @@ CHOOSING = ("max_sharpness", "video")
 MORE = ("flip", "long_side", "people_limit")
 
 
+def _faces_of_others() -> list[Any]:
+    """Make the sockets for faces that other nodes found."""
+    return [
+        sockets.BoundingBox.Input(
+            "boxes_in",
+            optional=True,
+            tooltip="Boxes from another node: only faces whose middle, or half of whose "
+            "box, lies in one.",
+            extra_dict={"forceInput": True},
+        ),
+        sockets.Segs.Input(
+            "segs_in",
+            optional=True,
+            tooltip="SEGS from the Impact Pack: only faces whose middle, or half of whose "
+            "box, lies in the box of one.",
+        ),
+        sockets.FaceLandmarks.Input(
+            "landmarks",
+            optional=True,
+            tooltip="From Detect Face Landmarks (MediaPipe): these faces, in place of "
+            "those that the detector finds.",
+        ),
+    ]
+
+
 class GFPDetectFaces(Node):
     """Finds faces, numbers them and hands on those that were chosen."""
 
@@ -63,25 +88,7 @@ class GFPDetectFaces(Node):
                     tooltip="From Load Face Embedder (GFP): tells who is who.",
                 ),
                 *inputs.widgets(*MORE),
-                sockets.BoundingBox.Input(
-                    "boxes_in",
-                    optional=True,
-                    tooltip="Boxes from another node: only faces whose middle, or half of whose "
-                    "box, lies in one.",
-                    extra_dict={"forceInput": True},
-                ),
-                sockets.Segs.Input(
-                    "segs_in",
-                    optional=True,
-                    tooltip="SEGS from the Impact Pack: only faces whose middle, or half of whose "
-                    "box, lies in the box of one.",
-                ),
-                sockets.FaceLandmarks.Input(
-                    "landmarks",
-                    optional=True,
-                    tooltip="From Detect Face Landmarks (MediaPipe): these faces, in place of "
-                    "those that the detector finds.",
-                ),
+                *_faces_of_others(),
             ],
             outputs=[
                 sockets.FacesType.Output(

@@ -32,6 +32,52 @@ LEARNED: OrderedDict[str, Difference] = OrderedDict()
 """What was learned lately, by what it was learned from: the same pictures are learned once."""
 
 
+def _learning() -> list[Any]:
+    """Make the widgets of how long is learned, and of what becomes of it."""
+    return [
+        io.Int.Input(
+            "steps",
+            default=100,
+            min=1,
+            max=5000,
+            optional=True,
+            tooltip="At most; learning ends early where held faces come no nearer.",
+        ),
+        io.Float.Input(
+            "minutes",
+            default=0.0,
+            min=0.0,
+            max=600.0,
+            step=0.5,
+            optional=True,
+            tooltip="At most; the result then depends on the machine. 0: as many as the "
+            "steps take.",
+        ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=2**32 - 1,
+            control_after_generate=False,
+            optional=True,
+            tooltip="Of all that is drawn: the same seed gives the same restorer.",
+        ),
+        io.Boolean.Input(
+            "save",
+            default=False,
+            optional=True,
+            tooltip=f"Save what was learned (2 MB) in the folder {FOLDER} of the "
+            "restorers, for Load Face Restorer (GFP).",
+        ),
+        io.String.Input(
+            "name",
+            default="person",
+            optional=True,
+            tooltip="Name of the saved file, without its ending.",
+        ),
+    ]
+
+
 class GFPLearnPerson(Node):
     """Learns one person from a few good pictures."""
 
@@ -61,46 +107,7 @@ class GFPLearnPerson(Node):
                     for name in MORE
                 ),
                 *inputs.widgets("model", required=["model"]),
-                io.Int.Input(
-                    "steps",
-                    default=100,
-                    min=1,
-                    max=5000,
-                    optional=True,
-                    tooltip="At most; learning ends early where held faces come no nearer.",
-                ),
-                io.Float.Input(
-                    "minutes",
-                    default=0.0,
-                    min=0.0,
-                    max=600.0,
-                    step=0.5,
-                    optional=True,
-                    tooltip="At most; the result then depends on the machine. 0: as many as the "
-                    "steps take.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**32 - 1,
-                    control_after_generate=False,
-                    optional=True,
-                    tooltip="Of all that is drawn: the same seed gives the same restorer.",
-                ),
-                io.Boolean.Input(
-                    "save",
-                    default=False,
-                    optional=True,
-                    tooltip=f"Save what was learned (2 MB) in the folder {FOLDER} of the "
-                    "restorers, for Load Face Restorer (GFP).",
-                ),
-                io.String.Input(
-                    "name",
-                    default="person",
-                    optional=True,
-                    tooltip="Name of the saved file, without its ending.",
-                ),
+                *_learning(),
                 sockets.Detector.Input(
                     "detector",
                     optional=True,
