@@ -11,25 +11,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gfp_core.networks import retinaface
-from gfp_core.networks.codeformer import CodeFormer
 from gfp_core.networks.fast import fast_form
-from gfp_core.networks.lite import GFPGANLite
 from gfp_core.tensors import clamp01
-from tests.parity.networks import NETWORKS, network
+from tests.parity.networks import NETWORKS, network, small_restorer
 
 CUDA = torch.device("cuda", 0)
-
-
-def small_restorer(name: str) -> tuple[nn.Module, int]:
-    torch.manual_seed(0)
-    if name == "lite":
-        return GFPGANLite(out_size=64, narrow=0.0625, num_style_feat=16).eval(), 64
-    if name == "CodeFormer":
-        net = CodeFormer(
-            ch=32, ch_mult=(1, 2, 4), num_res_blocks=1, embed_dim=32, n_embed=64, dim_embd=32
-        )
-        return net.eval(), net.out_size
-    return network(name), 64 if "RestoreFormer" in name else 32
 
 
 def to_fake_cuda(net: nn.Module, mode: FakeTensorMode) -> nn.Module:

@@ -10,13 +10,11 @@ from torch import nn
 from gfp_core import onnx_engine
 from gfp_core.cli import main
 from gfp_core.detect import load_detector
-from gfp_core.networks.codeformer import CodeFormer
 from gfp_core.networks.fast import fast_form
 from gfp_core.networks.gfpgan import GFPGANClean
-from gfp_core.networks.lite import GFPGANLite
 from gfp_core.onnx_engine import EngineError, Session, onnx_form
 from gfp_core.restore import Restorer
-from tests.parity.networks import NETWORKS, network
+from tests.parity.networks import NETWORKS, small_restorer
 from tests.test_engines import Scaling, some_faces
 
 pytest.importorskip("onnx")
@@ -27,18 +25,6 @@ pytest.importorskip("onnxruntime")
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(onnx_engine, "cache_folder", lambda: tmp_path)
     return tmp_path / "onnx"
-
-
-def small_restorer(name: str) -> tuple[nn.Module, int]:
-    torch.manual_seed(0)
-    if name == "lite":
-        return GFPGANLite(out_size=64, narrow=0.0625, num_style_feat=16).eval(), 64
-    if name == "CodeFormer":
-        net = CodeFormer(
-            ch=32, ch_mult=(1, 2, 4), num_res_blocks=1, embed_dim=32, n_embed=64, dim_embd=32
-        )
-        return net.eval(), net.out_size
-    return network(name), 64 if "RestoreFormer" in name else 32
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, "lite", "CodeFormer"])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gfp_core.networks.codeformer import CodeFormer
 from gfp_core.networks.gfpgan import GFPGANBilinear, GFPGANClean, GFPGANv1
 from gfp_core.networks.gpen import GPEN
+from gfp_core.networks.lite import GFPGANLite
 from gfp_core.networks.restoreformer import RestoreFormer, RestoreFormerPlusPlus
 
 SMALL_GFPGAN: dict[str, Any] = {"out_size": 32, "num_style_feat": 16, "narrow": 0.0625}
@@ -68,3 +69,16 @@ def _values(key: str, tensor: Tensor, equalized: bool) -> Tensor:
     elif not equalized and "noise" not in key and not key.endswith("embedding.weight"):
         values /= np.prod(tensor.shape[1:]) ** 0.5
     return torch.from_numpy(values.astype(np.float32))
+
+
+def small_restorer(name: str) -> tuple[nn.Module, int]:
+    """Make a small network, of `NETWORKS`, ``lite`` or ``CodeFormer``; its side in pixels."""
+    torch.manual_seed(0)
+    if name == "lite":
+        return GFPGANLite(out_size=64, narrow=0.0625, num_style_feat=16).eval(), 64
+    if name == "CodeFormer":
+        net = CodeFormer(
+            ch=32, ch_mult=(1, 2, 4), num_res_blocks=1, embed_dim=32, n_embed=64, dim_embd=32
+        )
+        return net.eval(), net.out_size
+    return network(name), 64 if "RestoreFormer" in name else 32
