@@ -63,7 +63,7 @@ class Encoder:
 ENCODERS = {
     "h264": Encoder(("libx264",), 22, "preset", containers=("mp4", "mov", "matroska", "avi")),
     "h265": Encoder(("libx265",), 22, "preset", {"x265-params": "log-level=error"}),
-    "av1": Encoder(("libsvtav1",), 30, "preset", containers=("mp4", "mov", "matroska", "webm")),
+    "av1": Encoder(("libsvtav1",), 30, "preset", containers=("mp4", "matroska", "webm")),
     "vp9": Encoder(
         ("libvpx-vp9",),
         30,
@@ -660,6 +660,7 @@ class Segment:
             options["movflags"] = "use_metadata_tags"
         self._output: Any = self._av.open(str(path), "w", format=container, options=options)
         self._stream: Any = None
+        self._frames = 0
         self._base = 0
         self._format = ""
 
@@ -676,6 +677,7 @@ class Segment:
         if self._stream is None:
             self._begin(frame, encoded)
         encoded = self._fitted(encoded)
+        self._frames += 1
         try:
             for packet in self._stream.encode(encoded):
                 self._output.mux(packet)
@@ -687,6 +689,9 @@ class Segment:
         try:
             if self._stream is not None:
                 for packet in self._stream.encode(None):
+                    if self._frames <= 2:
+                        # Of so few frames x265 hands on no decoding times, but what lay in memory.
+                        packet.dts = packet.pts
                     self._output.mux(packet)
             self._output.close()
         except self._av.FFmpegError as error:

@@ -130,6 +130,30 @@ def test_odd_sizes(tmp_path: Path, fake_restorer: Any, size: tuple[int, int]) ->
     assert shape == (48, 64)
 
 
+@pytest.mark.parametrize(
+    ("codec", "suffix"), [("h264", "mp4"), ("h265", "mp4"), ("av1", "mp4"), ("prores", "mov")]
+)
+@pytest.mark.parametrize("frames", [1, 2])
+def test_the_shortest_clips(
+    tmp_path: Path, fake_restorer: Any, codec: str, suffix: str, frames: int
+) -> None:
+    source = make_clip(tmp_path / "clip.mkv", codec="ffv1", frames=frames, sound=0)
+    target = tmp_path / f"out.{suffix}"
+    restore_clip(fake_restorer, source, target, OPTIONS, ClipOptions.of(codec=codec))
+    assert stamps_of(target) == stamps_of(source)
+    with av.open(str(target)) as clip:
+        times_of_decoding = [packet.dts for packet in clip.demux(video=0) if packet.size]
+    assert times_of_decoding == sorted(times_of_decoding)
+
+
+def test_av1_in_a_mov_is_refused_before_the_work(tmp_path: Path, fake_restorer: Any) -> None:
+    source = make_clip(tmp_path / "clip.mkv", frames=2, sound=0)
+    with pytest.raises(VideoError, match="a mov file holds no av1; choose another --codec"):
+        restore_clip(
+            fake_restorer, source, tmp_path / "out.mov", OPTIONS, ClipOptions.of(codec="av1")
+        )
+
+
 def test_sound_that_is_longer_than_the_pictures_is_kept(tmp_path: Path, fake_restorer: Any) -> None:
     source = make_clip(tmp_path / "clip.mp4", frames=6, sound=4)
     restore_clip(fake_restorer, source, tmp_path / "out.mp4", OPTIONS)
@@ -256,7 +280,6 @@ def test_hdr_is_refused_before_the_work(tmp_path: Path, fake_restorer: Any) -> N
         pixel_format="yuv420p10le",
         options={"x265-params": "log-level=error:colorprim=9:transfer=18:colormatrix=9"},
         colors={"color_primaries": 9, "color_trc": 18, "colorspace": 9},
-        frames=2,
         sound=0,
     )
     with pytest.raises(VideoError, match=r"is HDR \(HLG\), .*: convert the clip to SDR first"):
