@@ -323,7 +323,8 @@ class _Run:
     def _write(self, frame: Frame, tensor: Tensor, restored: Tensor) -> None:
         if self._segment is None:
             path = self.parts.segment(len(self.segments))
-            self._segment = Segment(path, self._clip, self._encoding)
+            first = not self.segments
+            self._segment = Segment(path, self._clip, self._encoding, is_first=first)
             self.segments.append(path)
         if restored.shape == tensor.shape:
             self._segment.write(frame.with_change(tensor, restored))

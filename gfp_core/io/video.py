@@ -72,9 +72,7 @@ ENCODERS = {
         ("mp4", "matroska", "webm"),
     ),
     "prores": Encoder(("prores_ks",), None, "", {"profile": "3"}, ("mov", "matroska")),
-    "ffv1": Encoder(
-        ("ffv1",), None, "", {"level": "3", "slicecrc": "1"}, ("matroska", "avi", "mov")
-    ),
+    "ffv1": Encoder(("ffv1",), None, "", {"level": "3", "slicecrc": "1"}, ("matroska", "avi")),
     # Frames wait without loss for the palettes that `join` finds.
     "gif": Encoder(("ffv1",), None, "", {"level": "3"}, ("gif",)),
 }
@@ -144,6 +142,7 @@ class Layout:
     is_rgb: bool
     is_gray: bool
     has_alpha: bool
+    has_palette: bool
     matrix: tuple[float, float]
     """Red's and blue's share of the luma."""
     is_full_range: bool
@@ -160,7 +159,7 @@ class Layout:
         standard = _MATRICES[1] if frame.height > 576 else _MATRICES[6]
         is_full = is_rgb or pixel.name.startswith("yuvj") or frame.color_range == _FULL_RANGE
         matrix = _MATRICES.get(int(frame.colorspace), standard)
-        return cls(name, depth, is_rgb, is_gray, has_alpha, matrix, is_full)
+        return cls(name, depth, is_rgb, is_gray, has_alpha, pixel.has_palette, matrix, is_full)
 
     @property
     def dtype(self) -> Any:
@@ -644,15 +643,19 @@ class Encoding:
 class Segment:
     """Write frames into one file of a clip's moving pictures alone, see `join`."""
 
-    def __init__(self, path: Path, clip: Clip, encoding: Encoding) -> None:
+    def __init__(
+        self, path: Path, clip: Clip, encoding: Encoding, *, is_first: bool = True
+    ) -> None:
         """Begin a file; its time stamps are written exactly, relative to its first frame.
+
+        What the encoder changes of the frames is logged by the clip's first segment.
 
         Raises:
             VideoError: the encoder refuses the frames.
         """
         self._av = import_av()
         self.path, self._clip, self._encoding = path, clip, encoding
-        self._encoder = encoding.encoder()
+        self._encoder, self._is_first = encoding.encoder(), is_first
         # NUT does not know ProRes, and QuickTime begins at zero only without rounding.
         container = "mov" if self._encoder.startswith("prores") else "nut"
         options = {"avoid_negative_ts": "disabled"}
@@ -715,14 +718,8 @@ class Segment:
         self._output.metadata[_ROTATION] = str(rotation)
         self._format = _pixel_format(self._av, encoder, frame.layout)
         width, height = _encoded_size(encoded, self._format, encoder)
-        if (width, height) != (encoded.width, encoded.height):
-            logger.info(
-                "%s: %d x %d pixels; the encoder needs even sizes: the last row or column is "
-                "repeated.",
-                clip.path,
-                encoded.width,
-                encoded.height,
-            )
+        if self._is_first:
+            self._log_changes(frame.layout, encoded, (width, height))
         stream = self._output.add_stream(encoder, rate=clip.rate, options=self._encoding.options())
         stream.width, stream.height, stream.pix_fmt = width, height, self._format
         stream.time_base = clip.time_base
@@ -739,6 +736,24 @@ class Segment:
         # Players of mp4 and mov need the parameter sets in front.
         context.flags |= int(self._av.codec.context.Flags.global_header)
         self._stream = stream
+
+    def _log_changes(self, layout: Layout, frame: VideoFrame, size: tuple[int, int]) -> None:
+        target = self._av.VideoFormat(self._format)
+        changes = []
+        if size != (frame.width, frame.height):
+            changes.append(
+                f"{frame.width} x {frame.height} pixels, but {self._encoder} needs even sizes: the "
+                "last row or column is repeated"
+            )
+        has_alpha = any(component.is_alpha for component in target.components)
+        # A palette could hold a transparent color; whether it does, the format does not say.
+        if layout.has_alpha and not layout.has_palette and not has_alpha:
+            changes.append(f"{self._encoder} holds no transparency: it is left out; ffv1 keeps it")
+        depth = max(component.bits for component in target.components)
+        if depth < layout.depth:
+            changes.append(f"{self._encoder} takes {depth} of the {layout.depth} bits of a sample")
+        for change in changes:
+            logger.warning("%s: %s.", self._clip.path, change)
 
     def _picture(self, frame: Frame) -> VideoFrame:
         """Return the frame as the decoder's class, in the layout's own format."""
@@ -818,6 +833,8 @@ def _converted(picture: VideoFrame, format: str) -> VideoFrame:
 def _pixel_format(av: Any, encoder: str, layout: Layout) -> str:
     """Return the encoder's pixel format that loses least of a layout."""
     formats = [each.name for each in av.Codec(encoder, "w").video_formats or ()]
+    if encoder == "libx265":  # names formats with alpha also where x265 was built without alpha
+        formats = [name for name in formats if not name.startswith("yuva")]
     if not formats or layout.format in formats:
         return layout.format
     names = [layout.format.replace("yuva", "yuv").replace("gbrap", "gbrp")]

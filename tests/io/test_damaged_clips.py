@@ -13,7 +13,7 @@ import pytest
 av = pytest.importorskip("av")
 
 from gfp_core.clips import restore_clip  # noqa: E402
-from gfp_core.io.video import Clip, VideoError  # noqa: E402
+from gfp_core.io.video import ENCODERS, SUFFIXES, Clip, VideoError  # noqa: E402
 from gfp_core.options import ClipOptions, RestoreOptions  # noqa: E402
 from tests.io.clip_maker import (  # noqa: E402
     BASE,
@@ -146,12 +146,25 @@ def test_the_shortest_clips(
     assert times_of_decoding == sorted(times_of_decoding)
 
 
-def test_av1_in_a_mov_is_refused_before_the_work(tmp_path: Path, fake_restorer: Any) -> None:
-    source = make_clip(tmp_path / "clip.mkv", frames=2, sound=0)
-    with pytest.raises(VideoError, match="a mov file holds no av1; choose another --codec"):
-        restore_clip(
-            fake_restorer, source, tmp_path / "out.mov", OPTIONS, ClipOptions.of(codec="av1")
-        )
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_codec_in_every_container_that_is_said_to_hold_it(
+    tmp_path: Path, fake_restorer: Any, name: str, caplog: Any
+) -> None:
+    """Of a clip with alpha, which most codecs hold in another form or not at all."""
+    source = make_clip(
+        tmp_path / "clip.mkv", codec="ffv1", pixel_format="yuva420p", frames=3, sound=0
+    )
+    for suffix, container in SUFFIXES.items():
+        target = tmp_path / f"out{suffix}"
+        if container in ENCODERS[name].containers:
+            restore_clip(fake_restorer, source, target, OPTIONS, ClipOptions.of(codec=name))
+            assert len(stamps_of(target)) == 3
+            is_said = f"{source}: " in caplog.text and "holds no transparency" in caplog.text
+            assert is_said == (name not in ("ffv1", "gif", "vp9")), name
+        else:
+            with pytest.raises(VideoError, match=r"holds no"):
+                restore_clip(fake_restorer, source, target, OPTIONS, ClipOptions.of(codec=name))
+            assert not target.exists()
 
 
 def test_sound_that_is_longer_than_the_pictures_is_kept(tmp_path: Path, fake_restorer: Any) -> None:
