@@ -165,8 +165,9 @@ def learn(
         learning: how; by default as `Learning` says.
         architecture: of the base, see `networks.registry.build`.
         device: where to tune.
-        checkpoint: file to go on from if it is there, and to keep what was learned so far in, also
-            when learning is stopped; it is removed at the end. None keeps nothing.
+        checkpoint: file to go on from if it is there, and to keep what was learned so far in, every
+            `JUDGE_EVERY` steps and when learning is stopped; it is removed at the end. None keeps
+            nothing.
         progress: called with (steps done, steps) after each step; may raise to cancel.
         preview: called with (N, 3, S, S) held faces as restored by now.
 
@@ -183,7 +184,7 @@ def learn(
         if checkpoint is not None and checkpoint.is_file():
             student.resume(checkpoint)
         try:
-            student.run(progress, preview)
+            student.run(progress, preview, checkpoint)
         except BaseException:
             if checkpoint is not None and student.step:
                 student.save(checkpoint)
@@ -232,8 +233,10 @@ class _Student:
         self.best_step, self.best_state = 0, self._state()
         self.mark = self._mark(portraits)
 
-    def run(self, progress: Progress | None, preview: Preview | None) -> None:
-        """Learn until the end, early or not."""
+    def run(
+        self, progress: Progress | None, preview: Preview | None, checkpoint: Path | None = None
+    ) -> None:
+        """Learn until the end, early or not, with checkpoints that outlast a kill."""
         steps = self.learning.steps
         begun, before = time.monotonic(), self.seconds
         while self.step < steps and self.misses < PATIENCE and self._share() < 1:
@@ -244,6 +247,8 @@ class _Student:
             is_last = self.step == steps or self._share() >= 1
             if self.step % JUDGE_EVERY == 0 or is_last:
                 self._compare_with_best(preview)
+                if checkpoint is not None:
+                    self.save(checkpoint)
             if progress is not None:
                 progress(self.step, steps)
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -32,6 +33,9 @@ MIN_SHARPNESS = 0.2
 """Sharpness (`sharpness.face_sharpness`) under which a face teaches nothing but blur."""
 GOOD_SHARPNESS = 0.5
 """Sharpness from which a photograph counts fully; between the two it counts less."""
+SAME = 2.5
+"""Mean difference of two faces, in levels of 255, up to which they are one photograph twice, also
+mirrored, resized or saved again. Mirrored ones come to 1.9, two of one sitting to 5 or more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +119,7 @@ def gather(
             portrait, person = _portrait(
                 name, frames, detector, size, embedder, person, faces, order
             )
+            _check_new(portrait, gathered.portraits)
             gathered.portraits.append(portrait)
         except ValueError as error:
             gathered.refused[name] = str(error)
@@ -152,6 +157,8 @@ def _portrait(
         candidates = select(faces, order=order, numbers=numbers)
         if not len(candidates):
             raise ValueError(f"it has no face number {numbers}, only {len(faces)}")
+        if len(candidates) > 1:
+            logger.info("%s: %d faces: the first in the order counts.", name, len(candidates))
         candidates = candidates.select([0])
     embeddings = None
     if embedder is not None:
@@ -196,6 +203,24 @@ def _check(frames: Tensor, face: Faces, size: int) -> float:
             "needed"
         )
     return sharpness
+
+
+def _check_new(portrait: Portrait, portraits: Sequence[Portrait]) -> None:
+    """Refuse a photograph that is there already: held back, it would judge what it taught.
+
+    Raises:
+        ValueError: it is; names the other.
+    """
+    small = _shrunk(portrait.face)
+    for other in portraits:
+        before = _shrunk(other.face)
+        apart = min(np.abs(small - each).mean() for each in (before, before[:, ::-1]))
+        if apart <= SAME:
+            raise ValueError(f"it is the same picture as {other.name}")
+
+
+def _shrunk(face: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return cv2.resize(face, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
 def _cut(frames: Tensor, face: Faces, size: int) -> NDArray[np.uint8]:

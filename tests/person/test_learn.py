@@ -79,6 +79,28 @@ def test_a_stopped_learning_goes_on_to_the_same_bits(base_state, portraits, tmp_
     assert all(torch.equal(whole.tensors[name], resumed.tensors[name]) for name in whole.tensors)
 
 
+def test_a_killed_learning_goes_on_from_its_last_checkpoint(
+    base_state, portraits, tmp_path
+) -> None:
+    checkpoint, kept = tmp_path / "learning", tmp_path / "kept"
+
+    def as_killed(done, total):
+        if done == 5:  # a kill leaves no time to write anything
+            kept.write_bytes(checkpoint.read_bytes())
+
+    whole = learn(base_state, portraits, LEARNING, checkpoint=checkpoint, progress=as_killed)
+    steps = []
+    resumed = learn(
+        base_state,
+        portraits,
+        LEARNING,
+        checkpoint=kept,
+        progress=lambda done, total: steps.append(done),
+    )
+    assert steps == [5, 6]
+    assert all(torch.equal(whole.tensors[name], resumed.tensors[name]) for name in whole.tensors)
+
+
 def test_a_checkpoint_of_other_settings_is_refused(base_state, portraits, tmp_path) -> None:
     checkpoint = tmp_path / "learning"
     with pytest.raises(StopLearningError):

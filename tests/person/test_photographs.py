@@ -85,6 +85,37 @@ def test_another_person_is_refused_by_likeness_to_the_first() -> None:
     assert portraits.embedding.norm() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("again", ["the same file", "mirrored", "saved again", "smaller"])
+def test_the_same_photograph_counts_once(again) -> None:
+    frames = photo()
+    second = {
+        "the same file": frames,
+        "mirrored": frames.flip(3),
+        "saved again": (frames * 16).round() / 16,
+        "smaller": torch.nn.functional.interpolate(frames, scale_factor=0.75, mode="area"),
+    }[again]
+    mirrored = ((512 - FACE[0], FACE[1]), 160)
+    smaller = ((FACE[0] * 0.75, FACE[1] * 0.75), 120)
+    centers = {"mirrored": mirrored, "smaller": smaller}
+
+    class Sees(Detector):
+        def detect(self, frames, **options):
+            faces = Detector(centers.get(again, (FACE, 160)) if frames is second else (FACE, 160))
+            return faces.detect(frames)
+
+    portraits = gather([("a", frames), ("b", second)], Sees(), 128)
+    assert [each.name for each in portraits.portraits] == ["a"]
+    assert portraits.refused["b"] == "it is the same picture as a"
+
+
+def test_two_photographs_of_one_sitting_both_count() -> None:
+    frames = photo()
+    other = frames.clone()
+    other[..., 120:150, 205:245] = other[..., 120:150, 205:245].flip(2)  # the mouth
+    other = other * 0.95
+    assert len(gather([("a", frames), ("b", other)], Detector((FACE, 160)), 128)) == 2
+
+
 def test_the_face_is_selected_by_its_number() -> None:
     detector = Detector((FACE, 160), ((400, 380), 130))
     largest = gather([("a", photo())], detector, 128).portraits[0].face
