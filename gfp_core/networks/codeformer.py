@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .state import load_exactly, width_of
+from .state import load_exactly, unfilled, width_of
 from .vqgan import Attention, Downsample, ResBlock, Upsample, VectorQuantizer, full_precision, norm
 
 LATENT = 16
@@ -246,7 +246,7 @@ class CodeFormer(nn.Module):
         Raises:
             ValueError: tensors are missing, too many or of another shape; says which.
         """
-        with torch.device("meta"):
+        with unfilled():
             net = cls(**{**infer_hyperparameters(state), **overrides})
         return load_exactly(net, state)
 

@@ -35,7 +35,7 @@ from .equalized import (
     plain_conv,
 )
 from .gfpgan_state import infer_hyperparameters
-from .state import load_exactly
+from .state import load_exactly, unfilled
 from .stylegan2 import ConstantInput, StyleConv, ToRGB, channel_table, style_mlp
 
 Conditions = Sequence[tuple[Tensor, Tensor]]
@@ -260,7 +260,7 @@ class GFPGAN(nn.Module):
         Raises:
             ValueError: tensors are missing, too many or of another shape; says which.
         """
-        with torch.device("meta"):
+        with unfilled():
             net = cls(**{**infer_hyperparameters(state), **overrides})
         return load_exactly(net, state)
 

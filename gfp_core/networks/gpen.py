@@ -14,11 +14,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .equalized import EqualLinear, conv_layer, down_layer
-from .state import load_exactly, width_of
+from .state import load_exactly, unfilled, width_of
 from .stylegan2 import GPEN_FORM, FeatureGenerator, channel_table, multiplier_of
 
 
@@ -91,7 +90,7 @@ class GPEN(nn.Module):
         Raises:
             ValueError: tensors are missing, too many or of another shape; says which.
         """
-        with torch.device("meta"):
+        with unfilled():
             net = cls(**infer_hyperparameters(state))
         return load_exactly(net, state)
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from . import gfpgan_state
 from .gfpgan import GFPGANClean
-from .state import load_exactly
+from .state import load_exactly, unfilled
 
 PHASES = 2
 """Phases a side: 512 px outside, 256 px inside."""
@@ -66,7 +66,7 @@ class GFPGANLite(nn.Module):
         Raises:
             ValueError: tensors are missing, too many or of another shape; says which.
         """
-        with torch.device("meta"):
+        with unfilled():
             net = cls(**infer_hyperparameters(state))
         return load_exactly(net, state)
 

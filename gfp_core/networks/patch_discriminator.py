@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from .state import load_exactly, width_of
+from .state import load_exactly, unfilled, width_of
 
 
 class PatchDiscriminator(nn.Module):
@@ -78,6 +77,6 @@ class PatchDiscriminator(nn.Module):
         """
         layers = sum(key.endswith(".running_mean") for key in state)
         arguments = {"ndf": width_of(state, "main.0.weight", 0), "n_layers": layers}
-        with torch.device("meta"):
+        with unfilled():
             net = cls(**{**arguments, **overrides})
         return load_exactly(net, state)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from . import hourglass, swinir
 from .hourglass import HourglassTransformer
-from .state import load_exactly
+from .state import load_exactly, unfilled
 from .swinir import SwinIR
 
 DEFAULT_STEPS = 25
@@ -70,7 +70,7 @@ class PMRF(nn.Module):
             ValueError: tensors are missing, too many or of another shape; says which.
         """
         state = {key: value for key, value in state.items() if not key.startswith(_BESIDE)}
-        with torch.device("meta"):
+        with unfilled():
             net = cls(**infer_hyperparameters(state))
         load_exactly(net, state)
         net.noises = FixedNoise(net.out_size)

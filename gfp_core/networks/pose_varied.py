@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from .equalized import EqualConv2d, EqualConvUp, EqualLinear, conv_layer, down_layer, plain_conv
 from .gpen import infer_hyperparameters
 from .prior import to_basicsr, to_feature_generator
-from .state import describe_difference, load_exactly
+from .state import describe_difference, load_exactly, unfilled
 from .stylegan2 import GPEN_FORM, FeatureGenerator, channel_table
 
 
@@ -247,6 +247,6 @@ class PoseVaried(nn.Module):
         Raises:
             ValueError: tensors are missing, too many or of another shape; says which.
         """
-        with torch.device("meta"):
+        with unfilled():
             net = cls(**infer_hyperparameters(state))
         return load_exactly(net, state)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from . import parsing, registry, retinaface
+from .state import unfilled
 
 
 class Unrecognized(ValueError):  # noqa: N818 -- of tensors, not of a fault
@@ -61,7 +61,7 @@ def recognize(state: Mapping[str, Tensor], architecture: str | None = None) -> R
     if name in retinaface.NAMES:
         if name != detector:
             raise ValueError(f"its tensors are those of {detector or 'no detector'}")
-        with torch.device("meta"):
+        with unfilled():
             published = retinaface.build(name)  # the one loaded has its batch norms folded
         return Recognition(
             role="detector",

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from . import codeformer, gfpgan_state, gpen, lite, pmrf, restoreformer
@@ -22,7 +21,7 @@ from .lite import GFPGANLite
 from .pmrf import PMRF
 from .pose_varied import PoseVaried
 from .restoreformer import RestoreFormer, RestoreFormerPlusPlus
-from .state import quote_some
+from .state import quote_some, unfilled
 
 
 class NotRunError(ValueError):
@@ -209,7 +208,7 @@ def describe_unknown(
         state: a state dict that none of them fits.
         networks: by name, what builds them in their published size.
     """
-    with torch.device("meta"):
+    with unfilled():
         published = {name: list(network().state_dict()) for name, network in networks.items()}
     prefix, bare = "", set(state)
     while True:  # the names as they are, then without what they all begin with

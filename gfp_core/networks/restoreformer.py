@@ -26,11 +26,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .state import load_exactly, width_of
+from .state import load_exactly, unfilled, width_of
 from .vqgan import (
     Attention,
     Downsample,
@@ -245,7 +244,7 @@ class Codec(nn.Module):
             ValueError: tensors are missing, too many or of another shape; says which.
         """
         state = {key: tensor for key, tensor in state.items() if key not in _IGNORED}
-        with torch.device("meta"):
+        with unfilled():
             net = cls(**{**infer_hyperparameters(state), **overrides})
         return load_exactly(net, state)
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ..networks import parsing, registry, retinaface, spandrel_adapter
 from ..networks.face_descriptor import FaceDescriptor
-from ..networks.state import quote_some
+from ..networks.state import OwnState, quote_some
 from . import WeightsError, forms
 from .difference import Difference, about_of, check_base, difference_of, find_base
 from .files import open_regular
@@ -171,7 +171,9 @@ def network_of(
     except ValueError as error:
         return _load_foreign(state, path, error)
     try:
-        return registry.build(state, architecture).eval()
+        # A file in use cannot be replaced on Windows: there the network has a copy.
+        own = state if os.name == "nt" else OwnState(state)
+        return registry.build(own, architecture).eval()
     except ValueError as error:
         raise WeightsError(f"{path}: {error}") from error
 

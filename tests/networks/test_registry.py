@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gfp_core.networks.gfpgan import GFPGAN, GFPGANBilinear, GFPGANClean, GFPGANv1
 from gfp_core.networks.registry import ARCHITECTURES, Architecture, build, identify
+from gfp_core.networks.state import OwnState
 
 
 def state_of(net: type[GFPGAN]) -> dict[str, Tensor]:
@@ -38,6 +39,20 @@ def test_building_copies() -> None:
         for parameter in net.parameters():
             parameter.zero_()
     assert state["final_linear.weight"].abs().sum() > 0
+
+
+def test_building_keeps_the_tensors_of_a_state_that_nobody_else_uses() -> None:
+    state = state_of(GFPGANClean)
+    net = build(OwnState(state))
+    expected = state["final_linear.weight"]
+    assert net.get_parameter("final_linear.weight").data_ptr() == expected.data_ptr()
+    assert all(torch.equal(state[key], tensor) for key, tensor in net.state_dict().items())
+
+
+def test_half_precision_becomes_float32_in_a_state_that_nobody_else_uses() -> None:
+    state = {key: tensor.half() for key, tensor in state_of(GFPGANClean).items()}
+    net = build(OwnState(state))
+    assert {parameter.dtype for parameter in net.parameters()} == {torch.float32}
 
 
 def test_every_row_is_reachable_and_has_a_size() -> None:
