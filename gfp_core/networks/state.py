@@ -35,6 +35,8 @@ class _Undrawn(TorchFunctionMode):
         kwargs = kwargs or {}
         if getattr(func, "__module__", None) == "torch.nn.init" or func in _DRAWS:
             return args[0] if args else kwargs["tensor"]
+        if func in (torch.randn, torch.rand) and not kwargs:
+            return torch.empty(*args, **kwargs)
         if func in _SCALES and not isinstance(args[1], Tensor):
             return args[0]
         return func(*args, **kwargs)
