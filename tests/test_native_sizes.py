@@ -13,6 +13,7 @@ from gfp_core.networks.gpen import GPEN
 from gfp_core.pipeline import FaceRestorer
 from gfp_core.restore import Restorer
 from gfp_core.weights.loading import load_network
+from tests import needs
 
 
 def photo() -> Tensor:
@@ -22,7 +23,7 @@ def photo() -> Tensor:
 
 @pytest.fixture(scope="module")
 def detector() -> FaceDetector:
-    pytest.importorskip("retinaface")
+    needs.default_detector()
     return load_detector()
 
 
@@ -87,6 +88,7 @@ def test_a_face_comes_back_to_its_place(size: int, detector: FaceDetector) -> No
 
 
 @pytest.mark.parametrize("size", [256, 1024])
+@needs.newer_torch
 def test_a_checkpoint_of_each_size_restores(
     size: int, detector: FaceDetector, tmp_path: Path
 ) -> None:

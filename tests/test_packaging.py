@@ -17,6 +17,7 @@ import pytest
 
 import gfp_core
 from gfp_core import dependencies
+from tests import needs
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -232,7 +233,7 @@ def test_wheel_and_sdist_hold_the_library_and_nothing_else(distributions: Path) 
 def test_the_wheel_restores_a_picture_outside_the_checkout(
     distributions: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("retinaface", reason="needs the weights of gfp setup")
+    needs.default_detector()
     wheel = next(distributions.glob("*.whl"))
     home = tmp_path / "environment"
     run = {"check": True, "capture_output": True, "text": True}

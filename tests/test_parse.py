@@ -15,6 +15,7 @@ from gfp_core.parse import FaceParser, FacePart, load_parser, parts_mask
 from gfp_core.weights import WeightsError
 from gfp_core.weights.settings import Settings
 from gfp_core.weights.store import Weights
+from tests import needs
 
 
 class Quarters(nn.Module):
@@ -157,6 +158,7 @@ def test_equal_to_facexlib_run_by_hand(name: str, tmp_path: Path) -> None:
     assert (labels == expected).float().mean() > 0.9999  # but for ties
 
 
+@needs.newer_torch
 def test_a_parser_by_name(tmp_path: Path) -> None:
     torch.save(parsing.build("BiSeNet").state_dict(), tmp_path / "mine.pth")
     content = (tmp_path / "mine.pth").read_bytes()

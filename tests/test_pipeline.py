@@ -21,6 +21,7 @@ from gfp_core.networks import registry
 from gfp_core.networks.parsing import FacePart
 from gfp_core.pipeline import FaceRestorer, find_device, find_model
 from gfp_core.track import Tracks
+from tests import needs
 
 
 def photo(height: int = 96, width: int = 80, channels: int = 3, face: bool = True) -> torch.Tensor:
@@ -469,8 +470,9 @@ def test_faces_restored_less_than_asked_for_are_named(fake_restorer, caplog, mon
     )
 
 
+@needs.newer_torch
 def test_the_way_from_photo_to_photo_imports_nothing_heavy():
-    pytest.importorskip("retinaface")
+    needs.default_detector()
     program = """
 import sys, torch
 before = set(sys.modules)

@@ -55,8 +55,8 @@ _BY_STATUS = {
 }
 
 _OTHER = "it holds another file: the SHA-256 is not the one in the catalogue"
-# Names of the errors of a connection that was there, in requests, httpx and httpx2.
-_BROKEN = re.compile("Timeout|RemoteProtocolError|ReadError|ChunkedEncodingError|_CutError")
+# Names of the errors of a connection that was there, in requests, urllib3, httpx and httpx2.
+_BROKEN = re.compile("Timeout|ProtocolError|ReadError|IncompleteRead|ChunkedEncoding|_CutError")
 # Variables that name files with certificates, for the HTTP clients and OpenSSL.
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
@@ -260,7 +260,11 @@ def _responding(url: str, headers: dict[str, str]) -> Iterator[tuple[Any, Iterat
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     if not callable(getattr(session, "stream", None)):  # a requests.Session has a flag of that name
         with session.get(url, headers=headers, timeout=timeout, stream=True) as response:
-            yield response, response.iter_content(1024)  # small, for it waits until one is full
+            read = getattr(response.raw, "read1", None)  # of urllib3 2: what has come
+            if read is None:
+                yield response, response.iter_content(1024)  # small: it waits until one is full
+            else:
+                yield response, iter(lambda: read(BLOCK), b"")
         return
     with session.stream(
         "GET", url, headers=headers, timeout=timeout, follow_redirects=True

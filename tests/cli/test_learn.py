@@ -10,6 +10,7 @@ from gfp_core.cli.exit_codes import OK, USAGE
 from gfp_core.networks.lite import GFPGANLite
 from gfp_core.weights.convert import write_safetensors
 from gfp_core.weights.loading import load_network, read_difference
+from tests import needs
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def model(tmp_path):
 
 @pytest.fixture
 def photo(tmp_path):
-    pytest.importorskip("retinaface")
+    needs.default_detector()
     imsave(tmp_path / "photo.png", astronaut())
     return tmp_path / "photo.png"
 
@@ -56,14 +57,14 @@ def test_a_person_is_learned_and_restores(model, photo, tmp_path, capsys) -> Non
 )
 def test_wrong_words_are_refused_before_work(flags, reason, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    pytest.importorskip("retinaface")
+    needs.default_detector()
     assert main(["learn", "missing.jpg", *flags]) == USAGE
     assert reason in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_written_where_no_photograph_serves(model, tmp_path, capsys) -> None:
-    pytest.importorskip("retinaface")
+    needs.default_detector()
     imsave(tmp_path / "grey.png", astronaut()[:64, :64], check_contrast=False)
     person = tmp_path / "person.safetensors"
     words = ["learn", str(tmp_path / "grey.png"), "-o", str(person), "--model", str(model)]

@@ -10,6 +10,7 @@ from skimage.data import astronaut
 from gfp_core.cli import main
 from gfp_core.cli.exit_codes import FAILED, OK, USAGE
 from gfp_core.weights.loading import load_network
+from tests import needs
 
 SIZE = 64
 TINY = [
@@ -24,7 +25,7 @@ TINY = [
 
 @pytest.fixture
 def photos(tmp_path):
-    pytest.importorskip("retinaface")
+    needs.default_detector()
     folder = tmp_path / "photos"
     folder.mkdir()
     face = astronaut()[..., ::-1]

@@ -12,6 +12,7 @@ from gfp_core.cli import main
 from gfp_core.networks.gfpgan import GFPGANBilinear, GFPGANClean
 from gfp_core.weights import get_command
 from gfp_core.weights.loading import load_network
+from tests import needs
 
 SMALL = {"out_size": 8, "num_style_feat": 4, "narrow": 0.015625, "num_mlp": 1}
 SHA256 = hashlib.sha256(b"net").hexdigest()
@@ -117,6 +118,7 @@ def test_an_unknown_name_or_setting_is_wrong_usage(
     assert main(["weights"]) == 2
 
 
+@needs.newer_torch
 def test_convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, out = tmp_path / "mine.pth", tmp_path / "out"
     torch.save({"params_ema": GFPGANClean(**SMALL).state_dict()}, source)
@@ -128,6 +130,7 @@ def test_convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "is there already" in capsys.readouterr().err
 
 
+@needs.newer_torch
 def test_convert_as_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "mine.pth"
     torch.save(GFPGANBilinear(**SMALL).state_dict(), source)
@@ -135,6 +138,7 @@ def test_convert_as_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert isinstance(load_network(tmp_path / "mine.safetensors"), GFPGANBilinear)
 
 
+@needs.newer_torch
 def test_a_broken_file_does_not_stop_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,6 +154,7 @@ def test_a_broken_file_does_not_stop_the_others(
     assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == ["good.safetensors"]
 
 
+@needs.newer_torch
 def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, unknown = tmp_path / "good.pth", tmp_path / "unknown.pth"
     state = GFPGANClean(**SMALL).state_dict()
@@ -170,6 +175,7 @@ def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "nix.pth: cannot be read" in captured.err
 
 
+@needs.newer_torch
 def test_inspect_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "net.pth"
     torch.save(GFPGANBilinear(**SMALL).state_dict(), file)

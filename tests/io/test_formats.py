@@ -13,6 +13,7 @@ from PIL import Image, ImageCms, features
 
 from gfp_core.io import formats
 from gfp_core.io.images import ImageError, Picture, read_header, read_image, write_image
+from tests import needs
 
 PHOTO = np.asarray(
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 4, 3)).astype(np.uint8)).resize(
@@ -163,6 +164,7 @@ def tiff(path: Path, samples: np.ndarray, **options: object) -> Picture:
         (("unassalpha", "unspecified"), 0),
     ],
 )
+@needs.newer_pillow
 def test_only_alpha_is_read_as_alpha(tmp_path, caplog, dtype, planar, extra, alpha):
     largest = 1 if dtype == "float32" else np.iinfo(dtype).max
     color = (PHOTO / 255 * largest).astype(dtype)

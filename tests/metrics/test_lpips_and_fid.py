@@ -13,6 +13,7 @@ from gfp_core.evaluation.report import add_fid, available_metrics, csv_text, eva
 from gfp_core.metrics.fid import FIDInception, frechet_distance
 from gfp_core.metrics.landmarks import LandmarkDistance
 from gfp_core.metrics.lpips import LPIPS
+from tests import needs
 
 
 # The authors' package asks torchvision in its old words.
@@ -108,7 +109,7 @@ def test_fid_is_one_number_a_method():
 
 
 def test_landmark_distance_is_the_shift_of_the_face(caplog):
-    pytest.importorskip("retinaface")
+    needs.default_detector()
     measure = LandmarkDistance(load_detector())
     face = torch.from_numpy(astronaut()).permute(2, 0, 1)[None].float() / 255
     moved = torch.roll(face, (3, 4), (2, 3))

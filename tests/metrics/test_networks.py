@@ -19,6 +19,7 @@ from gfp_core.metrics.distances import DescriptorDistance, FeatureDistance, Iden
 from gfp_core.networks.face_descriptor import _BLOCKS
 from gfp_core.weights.loading import load_descriptor
 from gfp_core.weights.packages import find_package, read_member
+from tests import needs
 
 HERE = Path(__file__).parent
 
@@ -154,6 +155,7 @@ def test_identity_distance_is_the_angle_and_has_a_gradient(made_up):
     assert a.grad.isfinite().all()
 
 
+@needs.newer_torch
 def test_feature_distance_is_the_formula(tmp_path):
     from torchvision.models import mobilenet_v2
 

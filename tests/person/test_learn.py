@@ -10,6 +10,7 @@ from gfp_core.networks.registry import build
 from gfp_core.person import learn as learning_module
 from gfp_core.person.learn import Learning, augmented, learn, needed_bytes
 from gfp_core.person.others import other_faces
+from tests import needs
 
 LEARNING = Learning(steps=6, seed=1, rate=2e-3, window=48)
 
@@ -60,6 +61,7 @@ def test_the_same_call_gives_the_same_bits_and_another_seed_others(base_state, p
     )
 
 
+@needs.newer_torch
 def test_a_stopped_learning_goes_on_to_the_same_bits(base_state, portraits, tmp_path) -> None:
     checkpoint = tmp_path / "learning"
     whole = learn(base_state, portraits, LEARNING)
@@ -79,6 +81,7 @@ def test_a_stopped_learning_goes_on_to_the_same_bits(base_state, portraits, tmp_
     assert all(torch.equal(whole.tensors[name], resumed.tensors[name]) for name in whole.tensors)
 
 
+@needs.newer_torch
 def test_a_killed_learning_goes_on_from_its_last_checkpoint(
     base_state, portraits, tmp_path
 ) -> None:
@@ -101,6 +104,7 @@ def test_a_killed_learning_goes_on_from_its_last_checkpoint(
     assert all(torch.equal(whole.tensors[name], resumed.tensors[name]) for name in whole.tensors)
 
 
+@needs.newer_torch
 def test_a_checkpoint_of_other_settings_is_refused(base_state, portraits, tmp_path) -> None:
     checkpoint = tmp_path / "learning"
     with pytest.raises(StopLearningError):

@@ -16,6 +16,7 @@ from gfp_core.training.pack import INDEX, PICTURES, FacePack, PackWriter
 from gfp_core.training.prepare import person_of, prepare
 from gfp_core.training.recipes import Data
 from gfp_core.training.regions import regions_of
+from tests import needs
 
 from .conftest import SIZE
 
@@ -25,7 +26,7 @@ ALL = Data(size=SIZE, turn=6, zoom=0.08, move=0.025, tint=True)
 
 @pytest.fixture(scope="module")
 def detector():
-    pytest.importorskip("retinaface")
+    needs.default_detector()
     return load_detector()
 
 

@@ -16,6 +16,7 @@ from gfp_core.training.recipes import Schedule, names
 from gfp_core.training.trainer import Trainer, rate_factor
 from gfp_core.weights.inspection import inspect
 from gfp_core.weights.loading import load_network
+from tests import needs
 
 from .conftest import MODELS, SIZE, tiny_objective, tiny_recipe
 
@@ -41,6 +42,7 @@ def tensors(value, where=""):
 
 
 @pytest.mark.parametrize("name", RECIPES)
+@needs.newer_torch
 def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(name, pack, alone, tmp_path):
     recipe = tiny_recipe(name, steps=3)
     assert trainer(recipe, pack, tmp_path / "whole", alone).train()
@@ -82,6 +84,7 @@ def test_every_recipe_learns(name, pack, alone, tmp_path):
     assert np.mean(l1[-8:]) < 0.9 * np.mean(l1[:8])
 
 
+@needs.newer_torch
 def test_export_is_what_the_loader_takes(pack, alone, tmp_path):
     for name, architecture in [
         ("lite", "GFPGANLite"),
@@ -101,6 +104,7 @@ def test_export_is_what_the_loader_takes(pack, alone, tmp_path):
     assert not list(tmp_path.glob("*.tmp"))
 
 
+@needs.newer_torch
 def test_bilinear_form_is_exported_as_the_clean_one(pack, alone, tmp_path):
     recipe = tiny_recipe("gfpgan", "model.name=GFPGANBilinear", steps=1)
     runs = trainer(recipe, pack, tmp_path, alone)
@@ -113,6 +117,7 @@ def test_bilinear_form_is_exported_as_the_clean_one(pack, alone, tmp_path):
     assert torch.allclose(net(x), runs.average(x), atol=1e-4)
 
 
+@needs.newer_torch
 def test_dictionary_starts_the_restorer_and_stays_as_it_is(pack, alone, tmp_path):
     trainer(tiny_recipe("restoreformer-dictionary", steps=1), pack, tmp_path / "d", alone).train()
     file = tmp_path / "dictionary.safetensors"
@@ -157,6 +162,7 @@ def test_gradients_that_are_not_finite_stop_the_run(pack, alone, tmp_path):
     assert checkpoints.latest(tmp_path) is None
 
 
+@needs.newer_torch
 def test_bfloat16_and_degrading_on_the_device_train_too(pack, alone, tmp_path):
     recipe = tiny_recipe(
         "lite", "run.precision=bfloat16", "data.degrade_on=device", "run.channels_last=true"
@@ -207,6 +213,7 @@ def test_only_the_newest_checkpoints_are_kept_and_a_damaged_one_is_named(pack, a
         trainer(recipe, pack, tmp_path, alone)
 
 
+@needs.newer_torch
 def test_run_of_another_network_is_refused(pack, alone, tmp_path):
     trainer(tiny_recipe("lite", steps=1), pack, tmp_path, alone).train()
     with pytest.raises(ValueError, match="another folder"):

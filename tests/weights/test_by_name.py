@@ -15,6 +15,7 @@ from gfp_core.weights.store import Weights
 
 pytest.importorskip("gfp_core.color")  # a step of the pipeline
 from gfp_core.pipeline import find_detector, find_model
+from tests import needs
 
 Make = Callable[..., Weights]
 SMALL = {"out_size": 8, "num_style_feat": 4, "narrow": 0.015625, "num_mlp": 1}
@@ -34,6 +35,7 @@ def published(state: dict[str, torch.Tensor], hub: Any, tmp_path: Path) -> dict[
     }
 
 
+@needs.newer_torch
 def test_a_model_by_name_is_fetched(weights: Make, hub: Any, folder: Path, tmp_path: Path) -> None:
     row = published(GFPGANBilinear(**SMALL).state_dict(), hub, tmp_path)
     ours = weights(**row, role="restorer", architecture="GFPGANBilinear")
@@ -65,6 +67,7 @@ def test_what_is_no_model(name: str, message: str, weights: Make) -> None:
         find_model(name, ours)
 
 
+@needs.newer_torch
 def test_a_detector_by_name_is_fetched(weights: Make, hub: Any, tmp_path: Path) -> None:
     net = retinaface.build("retinaface_mobile025")
     row = published(net.state_dict(), hub, tmp_path)
@@ -81,6 +84,7 @@ def test_a_detector_by_name_is_fetched(weights: Make, hub: Any, tmp_path: Path) 
         find_detector("retinaface_resnet50", weights=hidden)
 
 
+@needs.newer_torch
 def test_without_the_package_the_official_detector_is_fetched(
     weights: Make, hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

@@ -28,6 +28,7 @@ from gfp_core.weights.catalogue import BUILT_IN, Entry, read_catalogue
 from gfp_core.weights.convert import convert, write_safetensors
 from gfp_core.weights.loading import load_network, load_state_dict
 from gfp_core.weights.store import STAGING, Weights, read_metadata
+from tests import needs
 
 Make = Callable[..., Weights]
 SMALL = {"out_size": 8, "num_style_feat": 4, "narrow": 0.015625, "num_mlp": 1}
@@ -54,6 +55,7 @@ def state() -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
+@needs.newer_torch
 def test_tensors_and_metadata(legacy: bool, state: dict[str, Tensor], tmp_path: Path) -> None:
     source, target = tmp_path / "net.pth", tmp_path / "net.safetensors"
     wrapped = {"params_ema": {f"module.{key}": tensor for key, tensor in state.items()}}
@@ -77,6 +79,7 @@ def test_tensors_and_metadata(legacy: bool, state: dict[str, Tensor], tmp_path: 
     }
 
 
+@needs.newer_torch
 def test_the_bytes_do_not_depend_on_order_or_container(
     state: dict[str, Tensor], tmp_path: Path
 ) -> None:
@@ -140,6 +143,7 @@ def test_the_official_reader_gives_back_what_was_written(
                 assert torch.equal(file.get_tensor(key), value)
 
 
+@needs.newer_torch
 def test_the_form_that_keys_cannot_tell_is_kept(tmp_path: Path) -> None:
     torch.manual_seed(0)
     torch.save(GFPGANv1(**SMALL).state_dict(), tmp_path / "net.pth")
@@ -177,6 +181,7 @@ def converts(name: str, content: Any, state: dict[str, Tensor], folder: Path) ->
 
 
 @pytest.mark.parametrize("name", CODECS)
+@needs.newer_torch
 def test_networks_of_a_codebook_as_they_are_published(name: str, tmp_path: Path) -> None:
     state = dict(codec(name, **CODECS[name]).state_dict())
     converts(name, {"params_ema": state}, state, tmp_path)
@@ -209,6 +214,7 @@ def test_in_full_size(name: str, wrapper: str, prefix: str, tmp_path: Path) -> N
     converts(name, content, state, tmp_path)
 
 
+@needs.newer_torch
 def test_another_architecture_is_refused(state: dict[str, Tensor], tmp_path: Path) -> None:
     source, target = tmp_path / "net.pth", tmp_path / "net.safetensors"
     torch.save(state, source)
@@ -221,6 +227,7 @@ def test_another_architecture_is_refused(state: dict[str, Tensor], tmp_path: Pat
     assert not target.exists()
 
 
+@needs.newer_torch
 def test_a_detector(tmp_path: Path) -> None:
     torch.save(retinaface.build("retinaface_mobile025").state_dict(), tmp_path / "net.pth")
     assert convert(tmp_path / "net.pth", tmp_path / "w") == "retinaface_mobile025"
@@ -229,6 +236,7 @@ def test_a_detector(tmp_path: Path) -> None:
         convert(tmp_path / "net.pth", tmp_path / "x", entry(architecture="retinaface_resnet50"))
 
 
+@needs.newer_torch
 def test_what_cannot_be_checked_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "net.pth")
     convert(tmp_path / "net.pth", tmp_path / "w", entry(architecture="NotYetThere"))
@@ -260,6 +268,7 @@ def pth_row(path: Path, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
+@needs.newer_torch
 def test_code_in_a_pickle_is_not_run(
     legacy: bool, weights: Make, hub: Any, folder: Path, tmp_path: Path
 ) -> None:
@@ -286,6 +295,7 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
         load_state_dict(path)
 
 
+@needs.newer_torch
 def test_a_tensor_that_claims_a_terabyte_is_not_made(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1).expand(2**38)}, tmp_path / "w.pth")
     assert (tmp_path / "w.pth").stat().st_size < 10_000
@@ -303,6 +313,7 @@ def test_a_tensor_that_claims_a_terabyte_is_not_made(tmp_path: Path) -> None:
         [1, 2],
     ],
 )
+@needs.newer_torch
 def test_a_safetensors_header_that_lies(
     header: Any, weights: Make, hub: Any, folder: Path, state: dict[str, Tensor], tmp_path: Path
 ) -> None:
@@ -329,6 +340,7 @@ def test_a_header_longer_than_the_file(tmp_path: Path) -> None:
             load_state_dict(tmp_path / "w")
 
 
+@needs.newer_torch
 def test_downloaded_and_converted_once(
     weights: Make, hub: Any, folder: Path, state: dict[str, Tensor], tmp_path: Path
 ) -> None:
@@ -363,6 +375,7 @@ def test_downloaded_and_converted_once(
     assert hub.transfers() == []
 
 
+@needs.newer_torch
 def test_the_commands_from_download_to_verification(
     hub: Any,
     folder: Path,
@@ -387,6 +400,7 @@ def test_the_commands_from_download_to_verification(
     assert main(["weights", "verify", "net"]) == 1
 
 
+@needs.newer_torch
 def test_a_changed_byte_is_noticed(
     weights: Make, hub: Any, state: dict[str, Tensor], tmp_path: Path
 ) -> None:

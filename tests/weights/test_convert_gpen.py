@@ -16,6 +16,7 @@ from gfp_core.weights.store import Weights, read_metadata
 
 pytest.importorskip("gfp_core.color")  # a step of the pipeline
 from gfp_core.pipeline import find_model
+from tests import needs
 
 Make = Callable[..., Weights]
 SMALL = {"out_size": 16, "num_style_feat": 8, "narrow": 0.015625, "num_mlp": 2}
@@ -56,6 +57,7 @@ def same(net: object, state: dict[str, Tensor]) -> bool:
         ),
     ],
 )
+@needs.newer_torch
 def test_converted(
     arguments: dict[str, Any],
     legacy: bool,
@@ -73,6 +75,7 @@ def test_converted(
     assert same(load_network(source), net.state_dict())
 
 
+@needs.newer_torch
 def test_found_by_name_in_the_users_folder(weights: Make, folder: Path) -> None:
     folder.mkdir()
     net = made(**SMALL)

@@ -17,6 +17,7 @@ from gfp_core.networks import parsing, registry, retinaface
 from gfp_core.parse import load_parser
 from gfp_core.weights import WeightsError, loading
 from gfp_core.weights.loading import load_network, read_checkpoint
+from tests import needs
 
 State = dict[str, Tensor]
 TWINS = {"GFPGANBilinear": "GFPGANv1", "HQDictionary": "RestoreFormer"}
@@ -102,6 +103,7 @@ FORMS: dict[str, Callable[[State], Any]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
+@needs.newer_torch
 def test_every_network_is_found_in_every_form(
     form: str, families: dict[str, State], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,12 +140,14 @@ def test_every_network_is_found_in_half_precision(
     "content",
     [OPTIMIZER, {"optimizer_state_dict": OPTIMIZER, "epoch": 3}, {"g_optim": OPTIMIZER}],
 )
+@needs.newer_torch
 def test_an_optimizer_alone_is_named(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"w\.pth: what an optimizer needs .* take the file of"):
         load_network(tmp_path / "w.pth")
 
 
+@needs.newer_torch
 def test_averages_without_names_are_left_out_aloud(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

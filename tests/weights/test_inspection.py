@@ -12,6 +12,7 @@ from gfp_core.weights.convert import convert
 from gfp_core.weights.inspection import inspect
 from gfp_core.weights.settings import Settings
 from gfp_core.weights.store import Weights
+from tests import needs
 
 SMALL = {"out_size": 8, "num_style_feat": 4, "narrow": 0.015625, "num_mlp": 1}
 
@@ -36,6 +37,7 @@ def known(
     return Weights(Settings(folders=(), catalogue_file=rows))
 
 
+@needs.newer_torch
 def test_how_a_file_is_packed(tmp_path: Path) -> None:
     file = tmp_path / "net.pth"
     state = {f"module.{key}": t.half() for key, t in GFPGANClean(**SMALL).state_dict().items()}
@@ -52,6 +54,7 @@ def test_how_a_file_is_packed(tmp_path: Path) -> None:
     assert found.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+@needs.newer_torch
 def test_a_legacy_file_with_other_tensors_beside(tmp_path: Path) -> None:
     file = tmp_path / "net.ckpt"
     state = {f"vqvae.{key}": t for key, t in GFPGANClean(**SMALL).state_dict().items()}
@@ -62,6 +65,7 @@ def test_a_legacy_file_with_other_tensors_beside(tmp_path: Path) -> None:
     assert found.architecture == "GFPGANClean"
 
 
+@needs.newer_torch
 def test_the_catalogue_knows_a_file_by_its_hash(tmp_path: Path) -> None:
     file = tmp_path / "net.pth"
     torch.save(GFPGANBilinear(**SMALL).state_dict(), file)
@@ -71,12 +75,14 @@ def test_the_catalogue_knows_a_file_by_its_hash(tmp_path: Path) -> None:
     assert found.architecture == "GFPGANBilinear"  # which the tensors leave open
 
 
+@needs.newer_torch
 def test_a_false_catalogue_is_not_believed(tmp_path: Path) -> None:
     file = tmp_path / "net.pth"
     torch.save(GFPGANClean(**SMALL).state_dict(), file)
     assert inspect(file, known(file, "GFPGANv1")).architecture == "GFPGANClean"
 
 
+@needs.newer_torch
 def test_a_converted_file_tells_of_itself(tmp_path: Path) -> None:
     source, file = tmp_path / "net.pth", tmp_path / "net.safetensors"
     torch.save(GFPGANBilinear(**SMALL).state_dict(), source)
@@ -100,6 +106,7 @@ def test_the_bundled_model_and_an_onnx_file(tmp_path: Path) -> None:
         inspect(tmp_path / "nix.onnx")
 
 
+@needs.newer_torch
 def test_a_damaged_file_is_not_taken_for_spandrels(tmp_path: Path) -> None:
     file = tmp_path / "net.pth"
     torch.save({**GFPGANClean(**SMALL).state_dict(), "stray": torch.zeros(1)}, file)
@@ -108,6 +115,7 @@ def test_a_damaged_file_is_not_taken_for_spandrels(tmp_path: Path) -> None:
     assert found.reason.endswith("1 tensors too many: 'stray'")
 
 
+@needs.newer_torch
 def test_a_parser_and_what_is_unknown(tmp_path: Path) -> None:
     file = tmp_path / "net.pth"
     state = parsing.build("BiSeNet").state_dict()

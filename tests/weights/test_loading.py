@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gfp_core.networks.gfpgan import GFPGANBilinear, GFPGANClean, GFPGANv1
 from gfp_core.weights.loading import WeightsError, load_network, load_state_dict
+from tests import needs
 
 FUZZ = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -53,6 +54,7 @@ WRITERS = [write_safetensors, write_zip, write_legacy]
 
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth", "weights"])
+@needs.newer_torch
 def test_found_by_content_whatever_the_name(
     write: Callable[[object, Path], None],
     name: str,
@@ -81,6 +83,7 @@ def test_metadata_is_returned(state: dict[str, Tensor], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("write", [write_zip, write_legacy])
 @pytest.mark.parametrize("wrapper", ["params_ema", "params", "g_ema", "state_dict"])
+@needs.newer_torch
 def test_official_wrappers(
     write: Callable[[object, Path], None],
     wrapper: str,
@@ -91,12 +94,14 @@ def test_official_wrappers(
     assert set(load_state_dict(tmp_path / "w.pth")[0]) == set(state)
 
 
+@needs.newer_torch
 def test_averaged_weights_are_preferred(tmp_path: Path) -> None:
     content = {"params": {"a": torch.zeros(1)}, "params_ema": {"a": torch.ones(1)}}
     write_zip(content, tmp_path / "w.pth")
     assert load_state_dict(tmp_path / "w.pth")[0]["a"].item() == 1
 
 
+@needs.newer_torch
 def test_prefixes(tmp_path: Path) -> None:
     one = torch.ones(1)
     write_zip({"params": {"module.a": one, "module.b": one}}, tmp_path / "parallel.pth")
@@ -119,11 +124,13 @@ def test_every_precision_becomes_float32(
     assert {tensor.dtype for tensor in made.state_dict().values()} == {torch.float32}
 
 
+@needs.newer_torch
 def test_integers_stay_integers(tmp_path: Path) -> None:
     write_zip({"bn.num_batches_tracked": torch.tensor(7)}, tmp_path / "w.pth")
     assert load_state_dict(tmp_path / "w.pth")[0]["bn.num_batches_tracked"].dtype == torch.int64
 
 
+@needs.newer_torch
 def test_the_form_of_training_when_asked_for(tmp_path: Path) -> None:
     made = GFPGANBilinear(out_size=8, num_style_feat=4, narrow=0.015625, num_mlp=1)
     write_zip(made.state_dict(), tmp_path / "w.pth")
@@ -211,6 +218,7 @@ def test_no_checkpoint(content: bytes, reason: str, tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("write", [write_zip, write_legacy])
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor")
+@needs.newer_torch
 def test_no_state_dict(
     content: object, reason: str, write: Callable[[object, Path], None], tmp_path: Path
 ) -> None:
@@ -219,6 +227,7 @@ def test_no_state_dict(
         load_network(tmp_path / "w.pth")
 
 
+@needs.newer_torch
 def test_a_dict_that_contains_itself(tmp_path: Path) -> None:
     content: dict[str, object] = {}
     content["params"] = content
@@ -242,6 +251,7 @@ def test_weights_that_are_not_finite(
 
 
 @pytest.mark.parametrize("write", WRITERS)
+@needs.newer_torch
 def test_missing_extra_and_wrongly_shaped_tensors(
     write: Callable[[object, Path], None], state: dict[str, Tensor], tmp_path: Path
 ) -> None:
@@ -260,6 +270,7 @@ def test_missing_extra_and_wrongly_shaped_tensors(
         load_network(path)
 
 
+@needs.newer_torch
 def test_unknown_architecture(state: dict[str, Tensor], tmp_path: Path) -> None:
     write_zip(state, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"w\.pth: unknown architecture 'x'"):
@@ -439,6 +450,7 @@ def test_an_old_pytorch_reads_safetensors_only(
     ],
 )
 @pytest.mark.parametrize("write", [write_zip, write_legacy])
+@needs.newer_torch
 def test_wrappers_prefixes_and_harmless_objects_beside_are_read(
     wrap: Callable[[dict[str, Tensor]], object],
     write: Callable[[object, Path], None],
@@ -461,6 +473,7 @@ def test_half_precision_with_prefixes_in_safetensors(
     assert isinstance(load_network(tmp_path / "w.safetensors"), GFPGANClean)
 
 
+@needs.newer_torch
 def test_of_several_unnamed_state_dicts_none_is_guessed(tmp_path: Path) -> None:
     one = {"a": torch.ones(1)}
     write_zip({"first": one, "second": one}, tmp_path / "w.pth")
@@ -468,6 +481,7 @@ def test_of_several_unnamed_state_dicts_none_is_guessed(tmp_path: Path) -> None:
         load_network(tmp_path / "w.pth")
 
 
+@needs.newer_torch
 def test_the_stand_ins_are_gone_after_reading(state: dict[str, Tensor], tmp_path: Path) -> None:
     write_zip({"params_ema": state, "log": collections.defaultdict(list)}, tmp_path / "w.pth")
     before = set(torch.serialization.get_safe_globals())

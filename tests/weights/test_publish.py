@@ -14,6 +14,7 @@ from gfp_core.weights import WeightsError
 from gfp_core.weights.catalogue import read_catalogue
 from gfp_core.weights.store import Weights
 from scripts.publish_weights import card, catalogue_rows, main, prepare, publish
+from tests import needs
 
 
 @pytest.fixture
@@ -37,6 +38,7 @@ def ours(weights: Callable[..., Weights], folder: Path) -> Weights:
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning"
 )  # of the HTTP client below huggingface_hub
+@needs.newer_torch
 def test_published_to_the_local_hub_and_downloaded_from_there(
     ours: Weights, hub: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,6 +69,7 @@ def test_published_to_the_local_hub_and_downloaded_from_there(
     assert (entry.converted_sha256, entry.converted_size) == (file.sha256, file.size)
 
 
+@needs.newer_torch
 def test_the_card_states_the_terms(ours: Weights) -> None:
     text = card(prepare(ours, ["net"]))
     assert text.startswith("---\nlicense: other\n")
@@ -75,6 +78,7 @@ def test_the_card_states_the_terms(ours: Weights) -> None:
     assert "https://example.org" in text
 
 
+@needs.newer_torch
 def test_what_is_refused(ours: Weights, hub: Any) -> None:
     files = prepare(ours, ["net"])
     with pytest.raises(WeightsError, match="must be a repository OWNER/NAME"):
@@ -88,6 +92,7 @@ def test_what_is_refused(ours: Weights, hub: Any) -> None:
         prepare(ours, ["gfpgan-1"])
 
 
+@needs.newer_torch
 def test_the_script_shows_first_what_it_would_do(
     ours: Weights,
     hub: Any,

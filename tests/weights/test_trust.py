@@ -18,6 +18,7 @@ from gfp_core.weights.convert import write_safetensors
 from gfp_core.weights.hashing import HashMemory
 from gfp_core.weights.settings import Settings
 from gfp_core.weights.store import STAGING, Weights
+from tests import needs
 
 Make = Callable[..., Weights]
 SMALL = {"out_size": 8, "num_style_feat": 4, "narrow": 0.015625, "num_mlp": 1}
@@ -55,6 +56,7 @@ def forged(state: dict[str, Tensor], row: dict[str, Any], path: Path) -> None:
     write_safetensors({key: tensor + 1 for key, tensor in state.items()}, metadata, path)
 
 
+@needs.newer_torch
 def test_a_file_that_claims_the_hash_of_its_source_is_not_believed(
     weights: Make,
     row: dict[str, Any],
@@ -84,6 +86,7 @@ def test_a_user_may_vouch_for_a_converted_file_by_its_hash(
     assert weights(**row, converted_sha256=digest).locate("net") == path
 
 
+@needs.newer_torch
 def test_what_was_converted_here_is_known_to_the_next_run(
     weights: Make, row: dict[str, Any], hub: Any, folder: Path
 ) -> None:
@@ -113,6 +116,7 @@ def test_other_content_of_the_same_size_and_time_is_seen(tmp_path: Path) -> None
 @links
 @pytest.mark.parametrize("kind", ["symbolic", "hard"])
 @pytest.mark.parametrize("name", ["net.part", "net.lock", "net.safetensors"])
+@needs.newer_torch
 def test_nothing_is_written_through_a_link(
     kind: str, name: str, weights: Make, row: dict[str, Any], folder: Path, tmp_path: Path
 ) -> None:
@@ -224,6 +228,7 @@ def test_without_a_home_bundled_weights_work(
     assert "~/models: passed over" in caplog.text
 
 
+@needs.newer_torch
 def test_hashes_are_remembered_in_memory_where_no_file_can_be_written(
     weights: Make, row: dict[str, Any], caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
