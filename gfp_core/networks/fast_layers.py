@@ -1,4 +1,4 @@
-"""What the fast forms of the networks are made of: convolutions after an upsampling, and bands.
+"""What the fast forms of the networks are made of: quicker convolutions, and bands.
 
 Everything here gives what the published form gives, up to rounding, with fewer multiplications or
 less memory traffic. Nothing here is differentiated: the published form is the one to train.
@@ -9,7 +9,11 @@ Shapes in comments: B batch, I/O input/output channels, H W pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,11 +30,197 @@ memory back to the system at once, whose pages then have to be mapped again: for
 that takes as long as a convolution with few channels.
 """
 
+QUICK_CHANNELS = 96
+"""Width of input and output from which `Conv3x3` saves more by multiplying less than it adds."""
+QUICK_BYTES = 2 * 2**20
+"""Size of one of the twelve maps that `Conv3x3` works on at a time, in the cache."""
+# Toom and Cook's algorithm for four outputs of three taps, at the points 0, 1, -1, 2, -2 and
+# infinity (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016, F(4, 3)):
+# what becomes of the taps. What becomes of the input, and of the products, is in `_conv_rows`.
+_TAPS = (
+    (1 / 4, 0, 0),
+    (-1 / 6, -1 / 6, -1 / 6),
+    (-1 / 6, 1 / 6, -1 / 6),
+    (1 / 24, 1 / 12, 1 / 6),
+    (1 / 24, -1 / 12, 1 / 6),
+    (0, 0, 1),
+)
+_lent = threading.local()
+
 
 def frozen(tensor: Tensor) -> nn.Parameter:
     """A copy that is not trained; with four dimensions its channels lie last in memory."""
     layout = NHWC if tensor.ndim == 4 else torch.contiguous_format
     return nn.Parameter(tensor.detach().clone(memory_format=layout), requires_grad=False)
+
+
+def reuse_memory(net: nn.Module) -> None:
+    """Let `borrowed` use the same memory again and again while ``net`` runs, in its thread.
+
+    Large maps come from the system, page by page, each time: a quarter of RestoreFormer's time.
+    """
+    net.register_forward_pre_hook(_begin_lending)
+    net.register_forward_hook(_end_lending, always_call=True)
+
+
+def _begin_lending(*_: object) -> None:
+    _lent.buffer = torch.empty(0)
+
+
+def _end_lending(*_: object) -> None:
+    _lent.buffer = None
+
+
+@contextmanager
+def borrowed(like: Tensor, channels: int) -> Iterator[Tensor]:
+    """Lend an uninitialized map of the sides of ``like`` (B, C, H, W), channels last."""
+    batch, _, height, width = like.shape
+    buffer: Tensor | None = getattr(_lent, "buffer", None)
+    _lent.buffer = None  # lent to one at a time
+    count = batch * channels * height * width
+    space = buffer
+    if space is None or space.numel() < count or space.dtype != like.dtype:
+        space = torch.empty(count, dtype=like.dtype, device=like.device)
+    try:
+        yield space[:count].view(batch, height, width, channels).permute(0, 3, 1, 2)
+    finally:
+        _lent.buffer = None if buffer is None else space
+
+
+class Conv3x3(nn.Module):
+    """A 3x3 convolution with zeros around that a CPU does with half of the multiplications.
+
+    Four rows of output at a time come from six products instead of twelve: along the height it is
+    Toom and Cook's, along the width the library's. Sums and differences of rows are cheap beside
+    the products where there are many channels; the error is about three times as large.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Take weights (O, I, 3, 3) and a bias (O,), as they are."""
+        super().__init__()
+        self.register_parameter("weight", cast(nn.Parameter, weight))
+        self.register_parameter("bias", cast("nn.Parameter | None", bias))
+        self._taps: list[Tensor] | None = None
+
+    def _apply(self, *arguments: Any, **options: Any) -> Any:
+        self._taps = None
+        return super()._apply(*arguments, **options)
+
+    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
+        self._taps = None
+        super()._load_from_state_dict(*arguments, **options)
+
+    def is_quick(self, x: Tensor) -> bool:
+        """Tell whether ``x`` (B, I, H, W) is convolved with fewer multiplications."""
+        return (
+            min(self.weight.shape[:2]) >= QUICK_CHANNELS
+            and x.shape[2] % 4 == 0
+            and x.shape[2] * x.shape[3] >= 1024
+            and is_plain_cpu(x)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, I, H, W) -> (B, O, H, W), a new tensor."""
+        if not self.is_quick(x):
+            return F.conv2d(x, self.weight, self.bias, padding=1)
+        size = (x.shape[0], len(self.weight), *x.shape[2:])
+        result = torch.empty(size, memory_format=NHWC)
+        self.convolve_bands(
+            x, lambda low, high, out: out.copy_(x[:, :, low:high]), partial(store, result)
+        )
+        return result
+
+    def convolve_bands(
+        self,
+        x: Tensor,
+        fill: Callable[[int, int, Tensor], object],
+        keep: Callable[[int, int, Tensor], object],
+    ) -> None:
+        """Convolve what ``fill`` makes of some rows after the other, if `is_quick`.
+
+        Args:
+            x: (B, I, H, W); its sides count.
+            fill: gets the first row, the one after the last, and where to write these rows of the
+                convolution's input, (B, I, rows, W).
+            keep: gets the same of the result (B, O, rows, W), which it may change and must copy.
+        """
+        batch, _, rows, width = x.shape
+        outputs, inputs = self.weight.shape[:2]
+        taps = self.taps()
+        step = QUICK_BYTES // (4 * batch * width * max(outputs, inputs))
+        step = 4 * max(1, min(step, rows // 4))
+        bands = torch.empty((batch, inputs, step + 2, width), memory_format=NHWC)
+        outs = torch.empty((batch, outputs, step, width), memory_format=NHWC)
+        for start in range(0, rows, step):
+            stop = min(start + step, rows)
+            low, high = max(start - 1, 0), min(stop + 1, rows)
+            band, out = bands[:, :, : stop - start + 2], outs[:, :, : stop - start]
+            if start == 0:
+                band[:, :, 0] = 0
+            if stop == rows:
+                band[:, :, -1] = 0
+            fill(low, high, band[:, :, low - start + 1 : high - start + 1])
+            _conv_rows(band, taps, self.bias, out)
+            keep(start, stop, out)
+
+    def taps(self) -> list[Tensor]:
+        """Weights (O, I, 1, 3) of the six products, made when first needed."""
+        taps = self._taps
+        if taps is None:
+            with torch.inference_mode(False):
+                taps = self._taps = row_taps(self.weight)
+        return taps
+
+
+def store(result: Tensor, low: int, high: int, rows: Tensor) -> None:
+    """Copy some rows (B, C, high - low, W) to where they belong in (B, C, H, W)."""
+    result[:, :, low:high] = rows
+
+
+def row_taps(weight: Tensor) -> list[Tensor]:
+    """Weights (O, I, 3, 3) as `Conv3x3` multiplies by them: six times (O, I, 1, 3)."""
+    matrix = torch.tensor(_TAPS, dtype=torch.float64)
+    taps = torch.einsum("jy,oiyx->joix", matrix, weight.detach().double())
+    return [tap.float()[:, :, None].contiguous(memory_format=NHWC) for tap in taps]
+
+
+def _conv_rows(x: Tensor, taps: Sequence[Tensor], bias: Tensor | None, out: Tensor) -> None:
+    """Convolve (B, I, 4 N + 2, W) with `row_taps` into (B, O, 4 N, W)."""
+    d0, d1, d2, d3, d4, d5 = (x[:, :, row : x.shape[2] - 5 + row : 4] for row in range(6))
+    sums, differences = torch.sub(d4, d2, alpha=4), torch.sub(d3, d1, alpha=4)
+    even, odd = d4 - d2, d3 - d1
+    inputs = (
+        (d0 - d2).mul_(4).add_(even),
+        sums + differences,
+        sums.sub_(differences),
+        torch.add(even, odd, alpha=2),
+        torch.sub(even, odd, alpha=2),
+        (d5 - d3).sub_(odd, alpha=4),
+    )
+    # The second product is in all four outputs, and so brings the bias to each.
+    m0, m1, m2, m3, m4, m5 = (
+        F.conv2d(each, tap, bias if i == 1 else None, padding=(0, 1))
+        for i, (each, tap) in enumerate(zip(inputs, taps, strict=True))
+    )
+    difference, total = m1 - m2, m1.add_(m2)
+    far_difference, far_total = m3 - m4, m3.add_(m4)
+    y0, y1, y2, y3 = (out[:, :, row::4] for row in range(4))
+    torch.add(difference, far_difference, alpha=2, out=y1)
+    torch.add(total, far_total, alpha=4, out=y2)
+    torch.add(difference.add_(m5), far_difference, alpha=8, out=y3)
+    torch.add(total.add_(m0), far_total, out=y0)
+
+
+def is_plain_cpu(x: Tensor) -> bool:
+    """Tell whether ``x`` is computed with by PyTorch on a CPU, in float32."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not is_tracing()
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 def transposed(weight: Tensor) -> Tensor:

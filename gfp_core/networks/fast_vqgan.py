@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar, cast
 
 import torch
@@ -24,7 +25,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .codeformer import SelfAttention
-from .fast_layers import NHWC, band_of, frozen, in_bands, is_tracing, nearest_weight
+from .fast_layers import (
+    NHWC,
+    Conv3x3,
+    band_of,
+    borrowed,
+    frozen,
+    in_bands,
+    is_tracing,
+    nearest_weight,
+    reuse_memory,
+    store,
+)
 from .restoreformer import CrossAttention
 from .vqgan import Downsample, GroupNorm, ResBlock, Upsample, is_channels_last_on_cpu
 
@@ -39,35 +51,46 @@ class NormalizedConv(nn.Module):
 
     def __init__(self, layer: GroupNorm, conv: nn.Conv2d) -> None:
         super().__init__()
-        self.norm, self.conv = layer, conv
+        self.norm, self.conv = layer, Conv3x3(conv.weight, conv.bias)
 
-    def forward(self, x: Tensor, finish: Callable[[Tensor, int, int], Tensor]) -> Tensor:
-        """Normalize, activate and convolve.
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, I, H, W) -> (B, O, H, W), a new tensor."""
+        if not is_channels_last_on_cpu(x):
+            result: Tensor = self.conv(F.silu(self.norm(x), inplace=True))
+            return result
+        size = (x.shape[0], len(self.conv.weight), *x.shape[2:])
+        result = torch.empty(size, memory_format=NHWC)
+        self.in_bands(x, partial(store, result))
+        return result
+
+    def in_bands(self, x: Tensor, keep: Callable[[int, int, Tensor], object]) -> None:
+        """Normalize, activate and convolve some rows after the other.
 
         Args:
-            x: (B, I, H, W).
-            finish: gets the result (B, O, h, W) of some rows, which it may change, and which rows
-                these are: the first and the one after the last; returns what they become.
-
-        Returns:
-            (B, O, H, W), a new tensor.
+            x: (B, I, H, W), channels last, on a CPU.
+            keep: gets the first row, the one after the last, and the result of these (B, O, h, W),
+                which it may change and must copy.
         """
-        rows = x.shape[2]
-        if not is_channels_last_on_cpu(x):
-            return finish(self.conv(F.silu(self.norm(x), inplace=True)), 0, rows)
         scale, shift = self.norm.affine_of(x)
 
-        def run(low: int, high: int) -> list[Tensor]:
-            band = F.silu(torch.addcmul(shift, x[:, :, low:high], scale), inplace=True)
-            return [finish(self.conv(band), low, high)]
+        def fill(low: int, high: int, out: Tensor) -> None:
+            F.silu(torch.addcmul(shift, x[:, :, low:high], scale, out=out), inplace=True)
 
-        width = max(self.conv.in_channels, self.conv.out_channels)
+        if self.conv.is_quick(x):
+            self.conv.convolve_bands(x, fill, keep)
+            return
+        rows, width = x.shape[2], max(self.conv.weight.shape[:2])
         band = band_of(rows, 4 * len(x) * width * x.shape[3], x.device)
-        return in_bands(run, rows, band, margin=1, scale=1)[0]
+        for start in range(0, rows, band):
+            stop = min(start + band, rows)
+            low, high = max(start - 1, 0), min(stop + 1, rows)
+            inputs = torch.empty_like(x[:, :, low:high], memory_format=NHWC)
+            fill(low, high, inputs)
+            keep(start, stop, self.conv(inputs)[:, :, start - low : stop - low])
 
 
 class Residual(nn.Module):
-    """`vqgan.ResBlock`."""
+    """`vqgan.ResBlock`, which on a CPU writes over its input where the width stays the same."""
 
     def __init__(self, block: ResBlock) -> None:
         super().__init__()
@@ -76,16 +99,26 @@ class Residual(nn.Module):
         self.skip = None if block.skip is None else block.get_submodule(block.skip)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, I, H, W) -> (B, O, H, W), a new tensor."""
+        """(B, I, H, W) -> (B, O, H, W)."""
+        if not is_channels_last_on_cpu(x) or torch.is_grad_enabled():
+            y: Tensor = self.second(self.first(x))
+            return y.add_(x if self.skip is None else self.skip(x))
+        channels = len(self.first.conv.weight)
+        result = x
+        if self.skip is not None:
+            size = (x.shape[0], channels, *x.shape[2:])
+            result = torch.empty(size, memory_format=NHWC)
 
-        def add_skip(y: Tensor, low: int, high: int) -> Tensor:
+        def add_skip(low: int, high: int, rows: Tensor) -> None:
             band = x[:, :, low:high]
-            result: Tensor = y.add_(band if self.skip is None else self.skip(band))
-            return result
+            torch.add(
+                rows, band if self.skip is None else self.skip(band), out=result[:, :, low:high]
+            )
 
-        inner = self.first(x, lambda y, low, high: y)
-        outcome: Tensor = self.second(inner, add_skip)
-        return outcome
+        with borrowed(x, channels) as inner:
+            self.first.in_bands(x, partial(store, inner))
+            self.second.in_bands(inner, add_skip)
+        return result
 
 
 class Halve(nn.Module):
@@ -188,7 +221,9 @@ def _pixels(x: Tensor) -> Tensor:
 
 def with_fast_blocks(net: Net) -> Net:
     """A copy of a network with its blocks exchanged, for inference."""
-    return _exchange(copy.deepcopy(net)).to(memory_format=NHWC).eval().requires_grad_(False)
+    fast = _exchange(copy.deepcopy(net)).to(memory_format=NHWC).eval().requires_grad_(False)
+    reuse_memory(fast)
+    return fast
 
 
 def _exchange(module: Net) -> Net:

@@ -10,10 +10,13 @@ from gfp_core.networks.codeformer import CodeFormer
 from gfp_core.networks.fast import fast_form
 from gfp_core.networks.fast_gfpgan import FastGFPGAN
 from gfp_core.networks.fast_layers import (
+    Conv3x3,
     bilinear_conv,
+    borrowed,
     fir_kernel,
     in_bands,
     nearest_weight,
+    reuse_memory,
     transposed,
 )
 from gfp_core.networks.gfpgan import GFPGANBilinear, GFPGANClean, GFPGANv1
@@ -104,6 +107,54 @@ def test_phases_of_doubled_pixels() -> None:
     for i, (row, column) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
         found = F.conv2d(padded[:, :, row : row + 6, column : column + 5], phases[i])
         torch.testing.assert_close(found, expected[:, :, row::2, column::2], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("band", [1, 2**17, 2**40])
+def test_a_wide_convolution_with_fewer_multiplications(batch: int, band: int, monkeypatch) -> None:
+    monkeypatch.setattr(fast_layers, "QUICK_BYTES", band)
+    torch.manual_seed(0)
+    published = nn.Conv2d(96, 128, 3, padding=1)
+    conv = Conv3x3(published.weight, published.bias)
+    x = torch.randn(batch, 96, 36, 31).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        assert conv.is_quick(x)
+        assert not conv.is_quick(x[:, :, :35])  # not in fours
+        assert not conv.is_quick(x.double())
+        expected = copy.deepcopy(published).double()(x.double())
+        for _ in range(2):
+            found = conv(x)
+            assert (found - expected).abs().max() < 2e-5
+            assert found.is_contiguous(memory_format=torch.channels_last)
+        conv.load_state_dict({name: 2 * value for name, value in conv.state_dict().items()})
+        assert (conv(x) - 2 * expected).abs().max() < 4e-5
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not conv.is_quick(x)
+    assert not conv.is_quick(x)  # it is not differentiated
+    assert conv(x).requires_grad
+    assert sorted(conv.state_dict()) == ["bias", "weight"]
+
+
+def test_memory_is_lent_to_one_at_a_time_and_given_back() -> None:
+    seen = []
+
+    class Borrower(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(2):
+                with borrowed(x, 3) as first, borrowed(x, 3) as second:
+                    assert first.shape == second.shape == (2, 3, 4, 5)
+                    assert first.data_ptr() != second.data_ptr()
+                    seen.append(first.data_ptr())
+            raise ValueError
+
+    net = Borrower()
+    reuse_memory(net)
+    for _ in range(2):
+        with pytest.raises(ValueError):  # noqa: PT011
+            net(torch.zeros(2, 7, 4, 5))
+        assert fast_layers._lent.buffer is None
+    assert seen[0] == seen[1]
+    assert seen[2] == seen[3]
 
 
 # --------------------------------------------------------------------------------------- GFP-GAN
@@ -221,7 +272,9 @@ def test_small_weights_keep_their_demodulation_in_half_precision() -> None:
 
 @pytest.mark.parametrize("network", [RestoreFormer, RestoreFormerPlusPlus])
 @pytest.mark.parametrize("shape", [(1, 32, 32), (2, 64, 32)])
-def test_restoreformer(network, shape: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("quick", [32, 2**20])
+def test_restoreformer(network, shape: tuple[int, int, int], quick: int, monkeypatch) -> None:
+    monkeypatch.setattr(fast_layers, "QUICK_CHANNELS", quick)
     torch.manual_seed(0)
     net = network(
         ch=32, ch_mult=(1, 2, 4), num_res_blocks=1, z_channels=32, embed_dim=32, n_embed=64
@@ -234,7 +287,9 @@ def test_restoreformer(network, shape: tuple[int, int, int]) -> None:
         assert torch.isfinite(fast(x)).all()
 
 
-def test_codeformer_keeps_its_fidelity() -> None:
+@pytest.mark.parametrize("quick", [32, 2**20])
+def test_codeformer_keeps_its_fidelity(quick: int, monkeypatch) -> None:
+    monkeypatch.setattr(fast_layers, "QUICK_CHANNELS", quick)
     torch.manual_seed(0)
     net = CodeFormer(
         ch=32,
