@@ -7,6 +7,7 @@ What is different, none of it but by rounding:
 - on a CPU one face goes at a time, and its styles are multiplied into the weights of the larger
   layers (Karras et al. 2020, eq. 1 and 3) instead of the features; elsewhere the features of a
   whole batch are scaled;
+- on a CPU wide 3x3 convolutions take half of the multiplications (`fast_layers.Conv3x3`);
 - all styles come from one batched matrix product, from the latent codes in float32;
 - scale and shift of CS-SFT share a first convolution, for they have the same input;
 - U-Net and generator climb together, the larger resolutions in bands of rows, so that no more than
@@ -28,11 +29,14 @@ from torch import Tensor, nn
 from .equalized import SLOPE, SQRT2, CleanConv2d, ResBlock
 from .fast_layers import (
     NHWC,
+    Conv3x3,
     band_of,
     bilinear_conv,
+    conv1x1,
     fir_kernel,
     frozen,
     in_bands,
+    is_plain_cpu,
     is_tracing,
     transposed,
 )
@@ -55,7 +59,7 @@ def leaky_(x: Tensor) -> Tensor:
     return F.leaky_relu_(x, SLOPE)
 
 
-class Conv(nn.Module):
+class Conv(Conv3x3):
     """A 3x3 or 1x1 convolution, after a bilinear upsampling where asked for."""
 
     def __init__(
@@ -66,12 +70,19 @@ class Conv(nn.Module):
         up: int = 0,  # side of the output, if the input is to be upsampled to it
         groups: int = 1,  # of channels, each convolved by itself
     ) -> None:
-        super().__init__()
-        self.up, self.groups, self.padding = up, groups, weight.shape[2] // 2
-        self.quick = up > DIRECT
-        self.weight = frozen(transposed(weight) if self.quick else weight)
-        self.bias = None if bias is None else frozen(bias)
-        self.kernel = frozen(fir_kernel(len(weight)).to(weight)) if self.quick else None
+        self.after_fir = up > DIRECT
+        super().__init__(
+            frozen(transposed(weight) if self.after_fir else weight),
+            None if bias is None else frozen(bias),
+            groups,
+        )
+        self.up, self.padding = up, weight.shape[2] // 2
+        self.kernel = frozen(fir_kernel(len(weight)).to(weight)) if self.after_fir else None
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether large maps are convolved with fewer multiplications on a CPU."""
+        return self.kernel is None and not self.up and super().is_wide
 
     @classmethod
     def of(cls, layer: nn.Module, up: int = 0) -> Conv:
@@ -89,7 +100,11 @@ class Conv(nn.Module):
             return bilinear_conv(x, weight, self.kernel, bias)
         if self.up:
             x = upsample(x, "bilinear")
-        return F.conv2d(x, weight, bias, padding=self.padding, groups=self.groups)
+        if self.padding == 0:
+            return conv1x1(x, weight, bias)
+        if weight is self.weight and self.is_quick(x):
+            return self.quick(x, bias)
+        return F.conv2d(x, weight, bias, padding=1, groups=self.groups)
 
 
 class Styling(NamedTuple):
@@ -126,7 +141,7 @@ class Modulated(nn.Module):
             return Styling(
                 weight, style[..., None, None], None if after is None else after[..., None]
             )
-        factors = factors[0].T if self.conv.quick else factors[0]
+        factors = factors[0].T if self.conv.after_fir else factors[0]
         return Styling(weight * factors[..., None, None])
 
     def forward(self, x: Tensor, styling: Styling) -> Tensor:
@@ -134,9 +149,10 @@ class Modulated(nn.Module):
         if styling.before is None:
             return self.conv.convolve(x, styling.weight, self.conv.bias)
         x = self.conv.convolve(x * styling.before.to(x.dtype), styling.weight, None)
-        if styling.after is not None:
-            x.mul_(styling.after)
-        return x.add_(cast(Tensor, self.conv.bias).view(-1, 1, 1))
+        bias = cast(Tensor, self.conv.bias).view(-1, 1, 1)
+        if styling.after is None:
+            return x.add_(bias)
+        return x.mul_(styling.after).add_(bias)
 
 
 class Styled(Modulated):
@@ -222,9 +238,13 @@ class Level(nn.Module):
         Returns:
             The same three, each (B, C', 2H, 2W); of the last level the image alone.
         """
+        plain = is_plain_cpu(inputs[2])
         with full_precision(styles[0].device):
             layers = (self.style1, self.style2, self.to_rgb)
-            stylings = [layer.prepare(s, modulate) for layer, s in zip(layers, styles, strict=True)]
+            stylings = [
+                layer.prepare(style, modulate and not (plain and layer.conv.is_wide))
+                for layer, style in zip(layers, styles, strict=True)
+            ]
 
         def run(low: int, high: int) -> Sequence[Tensor]:
             image, u, x = (feature[:, :, low:high] for feature in inputs)

@@ -32,6 +32,8 @@ that takes as long as a convolution with few channels.
 
 QUICK_CHANNELS = 96
 """Width of input and output from which `Conv3x3` saves more by multiplying less than it adds."""
+QUICK_PIXELS = 1024
+"""Pixels of a map from which it does."""
 QUICK_BYTES = 2 * 2**20
 """Size of one of the twelve maps that `Conv3x3` works on at a time, in the cache."""
 # Toom and Cook's algorithm for four outputs of three taps, at the points 0, 1, -1, 2, -2 and
@@ -45,6 +47,7 @@ _TAPS = (
     (1 / 24, -1 / 12, 1 / 6),
     (0, 0, 1),
 )
+_ONEDNN: Callable[..., Tensor] | None = getattr(torch, "mkldnn_convolution", None)
 _lent = threading.local()
 
 
@@ -95,9 +98,10 @@ class Conv3x3(nn.Module):
     the products where there are many channels; the error is about three times as large.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Take weights (O, I, 3, 3) and a bias (O,), as they are."""
+    def __init__(self, weight: Tensor, bias: Tensor | None, groups: int = 1) -> None:
+        """Take weights (O, I / groups, 3, 3) and a bias (O,), as they are."""
         super().__init__()
+        self.groups = groups
         self.register_parameter("weight", cast(nn.Parameter, weight))
         self.register_parameter("bias", cast("nn.Parameter | None", bias))
         self._taps: list[Tensor] | None = None
@@ -110,24 +114,36 @@ class Conv3x3(nn.Module):
         self._taps = None
         super()._load_from_state_dict(*arguments, **options)
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether its channels are so many that it is worth while."""
+        outputs, inputs, height, _ = self.weight.shape
+        return height == 3 and min(outputs // self.groups, inputs) >= QUICK_CHANNELS
+
     def is_quick(self, x: Tensor) -> bool:
         """Tell whether ``x`` (B, I, H, W) is convolved with fewer multiplications."""
-        return (
-            min(self.weight.shape[:2]) >= QUICK_CHANNELS
-            and x.shape[2] % 4 == 0
-            and x.shape[2] * x.shape[3] >= 1024
-            and is_plain_cpu(x)
-        )
+        return self.is_wide and x.shape[2] * x.shape[3] >= QUICK_PIXELS and is_plain_cpu(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, I, H, W) -> (B, O, H, W), a new tensor."""
         if not self.is_quick(x):
-            return F.conv2d(x, self.weight, self.bias, padding=1)
+            return F.conv2d(x, self.weight, self.bias, padding=1, groups=self.groups)
+        return self.quick(x, self.bias)
+
+    def quick(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """As `forward`, if `is_quick`, with another bias."""
         size = (x.shape[0], len(self.weight), *x.shape[2:])
         result = torch.empty(size, memory_format=NHWC)
-        self.convolve_bands(
-            x, lambda low, high, out: out.copy_(x[:, :, low:high]), partial(store, result)
+        parts = zip(
+            x.chunk(self.groups, dim=1),
+            result.chunk(self.groups, dim=1),
+            [None] * self.groups if bias is None else bias.chunk(self.groups),
+            strict=True,
         )
+        for group, (part, target, terms) in enumerate(parts):
+            self.convolve_bands(
+                part, partial(_copy_rows, part), partial(store, target), terms, group
+            )
         return result
 
     def convolve_bands(
@@ -135,33 +151,38 @@ class Conv3x3(nn.Module):
         x: Tensor,
         fill: Callable[[int, int, Tensor], object],
         keep: Callable[[int, int, Tensor], object],
+        bias: Tensor | None,
+        group: int = 0,
     ) -> None:
         """Convolve what ``fill`` makes of some rows after the other, if `is_quick`.
 
         Args:
-            x: (B, I, H, W); its sides count.
+            x: (B, I, H, W), the channels of one group; its sides count.
             fill: gets the first row, the one after the last, and where to write these rows of the
                 convolution's input, (B, I, rows, W).
             keep: gets the same of the result (B, O, rows, W), which it may change and must copy.
+            bias: (O,), of the group.
+            group: which of the groups.
         """
-        batch, _, rows, width = x.shape
-        outputs, inputs = self.weight.shape[:2]
-        taps = self.taps()
+        batch, inputs, rows, width = x.shape
+        outputs = len(self.weight) // self.groups
+        taps = [tap[outputs * group :][:outputs] for tap in self.taps()]
         step = QUICK_BYTES // (4 * batch * width * max(outputs, inputs))
-        step = 4 * max(1, min(step, rows // 4))
+        step = 4 * max(1, min(step, -(-rows // 4)))
         bands = torch.empty((batch, inputs, step + 2, width), memory_format=NHWC)
         outs = torch.empty((batch, outputs, step, width), memory_format=NHWC)
         for start in range(0, rows, step):
             stop = min(start + step, rows)
             low, high = max(start - 1, 0), min(stop + 1, rows)
-            band, out = bands[:, :, : stop - start + 2], outs[:, :, : stop - start]
+            count = 4 * -(-(stop - start) // 4)
+            band, out = bands[:, :, : count + 2], outs[:, :, :count]
             if start == 0:
                 band[:, :, 0] = 0
             if stop == rows:
-                band[:, :, -1] = 0
+                band[:, :, rows - start + 1 :] = 0
             fill(low, high, band[:, :, low - start + 1 : high - start + 1])
-            _conv_rows(band, taps, self.bias, out)
-            keep(start, stop, out)
+            _conv_rows(band, taps, bias, out)
+            keep(start, stop, out[:, :, : stop - start])
 
     def taps(self) -> list[Tensor]:
         """Weights (O, I, 1, 3) of the six products, made when first needed."""
@@ -170,6 +191,22 @@ class Conv3x3(nn.Module):
             with torch.inference_mode(False):
                 taps = self._taps = row_taps(self.weight)
         return taps
+
+
+def conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Convolve (B, I, H, W) with (O, I, 1, 1).
+
+    PyTorch leaves this to its BLAS, which on AMD's processors runs at less than half of oneDNN's
+    rate.
+    """
+    if is_plain_cpu(x) and _ONEDNN is not None and torch.backends.mkldnn.is_available():
+        result: Tensor = _ONEDNN(x, weight, bias, (0, 0), (1, 1), (1, 1), 1)
+        return result
+    return F.conv2d(x, weight, bias)
+
+
+def _copy_rows(x: Tensor, low: int, high: int, out: Tensor) -> None:
+    out.copy_(x[:, :, low:high])
 
 
 def store(result: Tensor, low: int, high: int, rows: Tensor) -> None:

@@ -30,6 +30,7 @@ from .fast_layers import (
     Conv3x3,
     band_of,
     borrowed,
+    conv1x1,
     frozen,
     in_bands,
     is_tracing,
@@ -77,7 +78,7 @@ class NormalizedConv(nn.Module):
             F.silu(torch.addcmul(shift, x[:, :, low:high], scale, out=out), inplace=True)
 
         if self.conv.is_quick(x):
-            self.conv.convolve_bands(x, fill, keep)
+            self.conv.convolve_bands(x, fill, keep, self.conv.bias)
             return
         rows, width = x.shape[2], max(self.conv.weight.shape[:2])
         band = band_of(rows, 4 * len(x) * width * x.shape[3], x.device)
@@ -96,13 +97,18 @@ class Residual(nn.Module):
         super().__init__()
         self.first = NormalizedConv(block.norm1, block.conv1)
         self.second = NormalizedConv(block.norm2, block.conv2)
-        self.skip = None if block.skip is None else block.get_submodule(block.skip)
+        self.skip: nn.Conv2d | None = None
+        if block.skip is not None:
+            self.skip = cast(nn.Conv2d, block.get_submodule(block.skip))
+
+    def _skip(self, x: Tensor) -> Tensor:
+        return x if self.skip is None else conv1x1(x, self.skip.weight, self.skip.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, I, H, W) -> (B, O, H, W)."""
         if not is_channels_last_on_cpu(x) or torch.is_grad_enabled():
             y: Tensor = self.second(self.first(x))
-            return y.add_(x if self.skip is None else self.skip(x))
+            return y.add_(self._skip(x))
         channels = len(self.first.conv.weight)
         result = x
         if self.skip is not None:
@@ -110,10 +116,7 @@ class Residual(nn.Module):
             result = torch.empty(size, memory_format=NHWC)
 
         def add_skip(low: int, high: int, rows: Tensor) -> None:
-            band = x[:, :, low:high]
-            torch.add(
-                rows, band if self.skip is None else self.skip(band), out=result[:, :, low:high]
-            )
+            torch.add(rows, self._skip(x[:, :, low:high]), out=result[:, :, low:high])
 
         with borrowed(x, channels) as inner:
             self.first.in_bands(x, partial(store, inner))
@@ -210,8 +213,7 @@ class Attend(nn.Module):
         q, k, v = (x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         y = y.transpose(1, 2).unflatten(2, prior.shape[2:])
-        result: Tensor = self.proj_out(y).add_(prior)
-        return result
+        return conv1x1(y, self.proj_out.weight, self.proj_out.bias).add_(prior)
 
 
 def _pixels(x: Tensor) -> Tensor:

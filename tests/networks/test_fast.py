@@ -13,6 +13,7 @@ from gfp_core.networks.fast_layers import (
     Conv3x3,
     bilinear_conv,
     borrowed,
+    conv1x1,
     fir_kernel,
     in_bands,
     nearest_weight,
@@ -109,17 +110,20 @@ def test_phases_of_doubled_pixels() -> None:
         torch.testing.assert_close(found, expected[:, :, row::2, column::2], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(("batch", "rows"), [(1, 36), (2, 36), (1, 35), (1, 33)])
 @pytest.mark.parametrize("band", [1, 2**17, 2**40])
-def test_a_wide_convolution_with_fewer_multiplications(batch: int, band: int, monkeypatch) -> None:
+def test_a_wide_convolution_with_fewer_multiplications(
+    batch: int, rows: int, band: int, groups: int, monkeypatch
+) -> None:
     monkeypatch.setattr(fast_layers, "QUICK_BYTES", band)
     torch.manual_seed(0)
-    published = nn.Conv2d(96, 128, 3, padding=1)
-    conv = Conv3x3(published.weight, published.bias)
-    x = torch.randn(batch, 96, 36, 31).contiguous(memory_format=torch.channels_last)
+    published = nn.Conv2d(96 * groups, 128 * groups, 3, padding=1, groups=groups)
+    conv = Conv3x3(published.weight, published.bias, groups)
+    x = torch.randn(batch, 96 * groups, rows, 32).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         assert conv.is_quick(x)
-        assert not conv.is_quick(x[:, :, :35])  # not in fours
+        assert not conv.is_quick(x[:, :, :31])  # too small
         assert not conv.is_quick(x.double())
         expected = copy.deepcopy(published).double()(x.double())
         for _ in range(2):
@@ -133,6 +137,19 @@ def test_a_wide_convolution_with_fewer_multiplications(batch: int, band: int, mo
     assert not conv.is_quick(x)  # it is not differentiated
     assert conv(x).requires_grad
     assert sorted(conv.state_dict()) == ["bias", "weight"]
+
+
+def test_a_1x1_convolution_is_the_librarys() -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(40, 24, 1)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(2, 40, 17, 9).contiguous(memory_format=layout)
+        with torch.inference_mode():
+            for bias in (conv.bias, None):
+                expected = F.conv2d(x, conv.weight, bias)
+                found = conv1x1(x, conv.weight, bias)
+                torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert conv1x1(x, conv.weight).requires_grad
 
 
 def test_memory_is_lent_to_one_at_a_time_and_given_back() -> None:
@@ -165,6 +182,8 @@ def test_memory_is_lent_to_one_at_a_time_and_given_back() -> None:
 @pytest.mark.parametrize("size", [8, 16, 32, 64, 128])
 def test_equal_over_sizes_batches_and_modulations(size, modulation, bands, monkeypatch) -> None:
     monkeypatch.setattr(fast_layers, "BAND_BYTES", BANDS[bands])
+    if bands == "bands":
+        monkeypatch.setattr(fast_layers, "QUICK_CHANNELS", 1)
     net = small(size)
     fast = fast_form(net)
     assert isinstance(fast, FastGFPGAN)
