@@ -719,15 +719,15 @@ class Runtime(Options):
         "auto",
         "What runs the restorer. auto: its fast form; plain: the published form; openvino: faster "
         "on a CPU, after an export of a minute at its first use; onnxruntime: for cards that "
-        "PyTorch does not know, runs the detector too.",
-        absent={"node": "ComfyUI manages the memory of the network itself"},
+        "PyTorch does not know.",
+        absent={"node": "an input of Load Face Restorer"},
         changes_result=False,
     )
     provider: Provider = option(
         "auto",
         "What the engine onnxruntime runs on; auto: the first that works of those in the installed "
         "build of onnxruntime.",
-        absent={"node": "goes with engine"},
+        absent={"node": "an input of Load Face Restorer"},
         changes_result=False,
     )
     batch_size: int | None = option(

@@ -19,6 +19,7 @@ COUNT, MAX_COUNT = 6, 24
 """Sockets for restorers: where they are fixed, and at most where they grow."""
 NAMES = [f"restorer_{number}" for number in range(1, (MAX_COUNT if GROWS else COUNT) + 1)]
 GROUP = "restorers"
+RESTORER_TOOLTIP = "From Load Face Restorer (GFP); or name models."
 NEEDS_RESTORER = "Compare Face Restorers (GFP) needs a restorer: connect one, or name models."
 NEEDS_FACES = "Compare Face Restorers (GFP) needs faces or an image: connect one."
 
@@ -107,7 +108,7 @@ class GFPCompareRestorers(Node):
 
 def _restorers() -> list[Any]:
     """Make the sockets of the restorers."""
-    tooltip = "From Load Face Restorer (GFP); or name models."
+    tooltip = RESTORER_TOOLTIP
     if not GROWS:
         return [sockets.Restorer.Input(name, optional=True, tooltip=tooltip) for name in NAMES]
     socket = sockets.Restorer.Input("restorer", optional=True, tooltip=tooltip)

@@ -17,7 +17,6 @@ from ..gfp_core.options import (
     EXTRAS,
     Option,
     Part,
-    Precision,
     RestoreOptions,
     find_option,
     options_of,
@@ -189,8 +188,14 @@ def model_choice(role: Role, default: str, id: str = "model") -> Any:
         tooltip=f"From {where}: {own}names of the catalogue are found there or downloaded and "
         f"checked.\n{folders.describe(role)}",
     )
-    choice.extra_dict = {"gfp_labels": folders.labels(role)}  # for the page
+    choice.extra_dict = {  # for the page
+        "gfp_labels": folders.labels(role),
+        "gfp_names": folders.names_elsewhere(role) if role in ("restorer", "detector") else {},
+    }
     return choice
+
+
+PARTS_TOOLTIP = f"{find_option('parts').help} A change here comes before the switches."
 
 
 def parts() -> list[Any]:
@@ -204,19 +209,20 @@ def parts() -> list[Any]:
             options=list(PARTS),
             default=list(declared.default),
             optional=True,
-            tooltip=f"{declared.help} A change here comes before the switches.",
+            tooltip=PARTS_TOOLTIP,
         )
     ]
 
 
-def precision() -> Any:
-    """Make the choice of the restorer's precision."""
+def runtime(name: str) -> Any:
+    """Make the choice of how the restorer runs: its precision, engine or provider."""
+    declared = find_option(name)
     return advanced(
         Choice(
-            "precision",
-            options=list(get_args(Precision)),
-            default="auto",
-            tooltip=find_option("precision").help,
+            name,
+            options=list(declared.choices),
+            default=declared.default,
+            tooltip=declared.help,
         )
     )
 

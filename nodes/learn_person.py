@@ -119,7 +119,7 @@ class GFPLearnPerson(Node):
                     tooltip="From Load Face Embedder (GFP): leaves out pictures of other people, "
                     "and finds the person in a group.",
                 ),
-                inputs.precision(),
+                inputs.runtime("precision"),
                 inputs.device(),
             ],
             outputs=[

@@ -27,8 +27,10 @@ class GFPLoadRestorer(Node):
             search_aliases=["gfpgan", "codeformer", "restoreformer", "gpen", "face restore model"],
             inputs=[
                 *inputs.widgets("model", required=["model"]),
-                inputs.precision(),
+                inputs.runtime("precision"),
                 inputs.device(),
+                inputs.runtime("engine"),
+                inputs.runtime("provider"),
             ],
             outputs=[
                 sockets.Restorer.Output(
@@ -39,9 +41,9 @@ class GFPLoadRestorer(Node):
         )
 
     @classmethod
-    def run(cls, *, model: str, precision: Any, device: Any) -> io.NodeOutput:
+    def run(cls, *, model: str, device: Any, **runtime: Any) -> io.NodeOutput:
         """Load the restorer."""
-        return io.NodeOutput(models.load_restorer(model, precision, device))
+        return io.NodeOutput(models.load_restorer(model, policy=device, **runtime))
 
 
 class GFPLoadDetector(Node):

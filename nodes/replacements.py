@@ -47,23 +47,33 @@ class Replacement:
     """Its inputs that a prompt may leave out."""
     more: Callable[[Inputs], Inputs] = _no_more
     """Makes further inputs of ours from theirs, in prompts alone."""
+    page: tuple[tuple[str, str], ...] = ()
+    """Further pairs, in graphs alone: the page hands values on one by one."""
+
+
+_ORDERS = {
+    ("area", False): "smallest",
+    ("area", True): "largest",
+    ("x_position", False): "left to right",
+    ("y_position", False): "top to bottom",
+    ("detection_confidence", True): "score",
+}
+"""Our orders, by what ReActor sorts by and whether it reverses that."""
 
 
 def _chosen_faces(inputs: Inputs) -> Inputs:
-    """Return which faces ReActorRestoreFaceAdvanced restores."""
-    orders = {"x_position": "left to right", "y_position": "top to bottom"}
-    order = orders.get(str(inputs.get("sort_by")), "largest")
-    if inputs.get("sort_by") == "detection_confidence":
-        order = "score"
-    if inputs.get("face_selection") == "largest":
-        return {"order": "largest", "which": "first 1"}
-    if inputs.get("face_selection") != "filter":
-        return {"order": order, "which": "all"}
-    if order == "largest" and not inputs.get("reverse_order"):
-        order = "smallest"
+    """Return which faces ReActorRestoreFaceAdvanced restores, by what its inputs say.
+
+    What cannot be said with ours stays as it is, so that ComfyUI refuses it.
+    """
+    selection = inputs.get("face_selection", "all")
+    if selection not in ("filter", "largest"):
+        return {"which": selection}
+    key = str(inputs.get("sort_by", "area")), bool(inputs.get("reverse_order"))
+    order = "largest" if selection == "largest" else _ORDERS.get(key)
     start, count = inputs.get("take_start", 0), inputs.get("take_count", 1)
-    if not isinstance(start, int) or not isinstance(count, int):  # another node brings them
-        return {"order": order, "which": "all"}
+    if order is None or not isinstance(start, int) or not isinstance(count, int):
+        return {"which": selection}  # sorted in a way that we do not have, or by another node
     numbers = range(max(start, 0), max(start, 0) + max(count, 0))
     return {"order": order, "which": ", ".join(map(str, numbers)) or "none"}
 
@@ -131,6 +141,7 @@ REPLACEMENTS = (
         detector="facedetection",
         defaults=_RESTORE_FACE_DEFAULTS,
         more=_chosen_faces,
+        page=(("which", "face_selection"),),  # "largest" by the page's script; "filter" is refused
     ),
 )
 
@@ -149,11 +160,15 @@ async def register() -> None:
                 old_node_id=each.old,
                 old_widget_ids=list(each.widgets),
                 input_mapping=[
-                    *({"new_id": ours, "old_id": theirs} for ours, theirs in each.inputs),
+                    *(
+                        {"new_id": ours, "old_id": theirs}
+                        for ours, theirs in (*each.inputs, *each.page)
+                    ),
                     *({"new_id": ours, "set_value": value} for ours, value in each.values),
                 ],
-                # No output mapping: the first output stays the first, and ComfyUI 0.33 fails where
-                # a node and the one that it leads to are both replaced with one.
+                # For the page. In a prompt ComfyUI 0.33 fails with one where a node and the one
+                # that it leads to are both replaced; `prepare_prompt` has replaced them by then.
+                output_mapping=[{"new_idx": 0, "old_idx": 0}],
             )
         )
 

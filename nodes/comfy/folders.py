@@ -154,15 +154,23 @@ def translate(role: Role, name: Any) -> Any:
     """Return the choice that a name stands for, in other packs' workflows too; else the name."""
     if not isinstance(name, str) or name in choices(role):
         return name
-    try:
-        entry = find(role, name).entry
-    except WeightsError:  # ComfyUI says that this is no choice
+    entry = _named(role, name)
+    if entry is None:  # ComfyUI says that this is no choice
         return name
-    if entry is None:
-        return name
-    if role == "detector":
-        return nearest_detector(name)
-    return entry.name
+    return nearest_detector(name) if role == "detector" else entry.name
+
+
+def names_elsewhere(role: Role) -> dict[str, str]:
+    """Return the choices that other packs' names of files stand for, by these in small letters."""
+    table = SAME_DETECTOR if role == "detector" else SAME
+    files = {file for entry in offered(role) for file in (entry.usable_file, *entry.file_names)}
+    offers = choices(role)
+    entries = {name: _named(role, name) for name in sorted({*table, *files} - set(offers))}
+    return {
+        name.casefold(): _nearest(entry) if role == "detector" else entry.name
+        for name, entry in entries.items()
+        if entry is not None and entry.name in offers
+    }
 
 
 def nearest_detector(name: str) -> str:
@@ -173,11 +181,29 @@ def nearest_detector(name: str) -> str:
     entry = find("detector", name).entry
     if entry is None:
         return name
-    usual = default("detector", BUNDLED_DETECTOR)  # another where commercial_only hides that
-    ours = entry.name if is_here("detector", entry) else usual
+    ours = _nearest(entry)
     if name not in (ours, BUNDLED_DETECTOR):
         logger.info("The detector %s is another pack's: %s in its place.", name, ours)
     return ours
+
+
+def _nearest(entry: Entry) -> str:
+    usual = default("detector", BUNDLED_DETECTOR)  # another where commercial_only hides that
+    return entry.name if is_here("detector", entry) else usual
+
+
+def _named(role: Role, name: str) -> Entry | None:
+    """Return the row of the catalogue that a name means, if it means one.
+
+    A row's file that is here is offered under the row's name alone, see `choices`.
+    """
+    for entry in offered(role):
+        if _is_row(name, [entry]):
+            return entry
+    try:
+        return find(role, name).entry
+    except WeightsError:  # hidden, or a file that is no weights
+        return None
 
 
 def _same(role: Role, name: str) -> str:

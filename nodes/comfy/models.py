@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -13,7 +15,7 @@ import torch
 
 from ...gfp_core.detect import FaceDetector
 from ...gfp_core.embed import FaceEmbedder, load_embedder
-from ...gfp_core.options import Precision
+from ...gfp_core.options import Engine, Precision, Provider
 from ...gfp_core.parse import FaceParser
 from ...gfp_core.pipeline import find_detector, find_parser, find_restorer, restorer_of
 from ...gfp_core.restore import DEFAULT_CHUNK, Restorer
@@ -25,6 +27,11 @@ from .memory import is_stateless
 from .progress import Bar
 
 DevicePolicy = Literal["auto", "cpu"]
+ENGINE_PACKAGES: dict[Engine, tuple[str, ...]] = {
+    "openvino": ("openvino",),
+    "onnxruntime": ("onnxruntime", "onnx"),
+}
+"""What has to be installed for engines that are not PyTorch."""
 Runner = TypeVar("Runner")
 
 
@@ -50,16 +57,34 @@ class Managed(Generic[Runner]):
         return self.runner
 
 
-def load_restorer(name: str, precision: Precision, policy: DevicePolicy) -> Managed[Restorer]:
+def load_restorer(
+    name: str,
+    precision: Precision = "auto",
+    policy: DevicePolicy = "auto",
+    engine: Engine = "auto",
+    provider: Provider = "auto",
+) -> Managed[Restorer]:
     """Read a restorer; it is downloaded first if need be.
 
     Raises:
-        ValueError: the weights are not available or not readable; says why and what to do.
+        ValueError: the weights are not available or not readable, or the engine's packages are not
+            installed; says why and what to do.
     """
+    packages = ENGINE_PACKAGES.get(engine, ())
+    if missing := [package for package in packages if find_spec(package) is None]:
+        raise ValueError(
+            f"engine: {engine} needs {' and '.join(missing)}: install what is missing for "
+            f"{sys.executable} (of onnxruntime the build for your card), or choose auto."
+        )
     restorer = find_restorer(
-        fetched("restorer", name), precision=precision, weights=folders.weights("restorer")
+        fetched("restorer", name),
+        precision=precision,
+        engine=engine,
+        provider=provider,
+        weights=folders.weights("restorer"),
     )
-    return _manage(name, restorer, policy)
+    # Another engine has memory of its own; PyTorch's network stays where it is exported from.
+    return _manage(name, restorer, "cpu" if packages else policy)
 
 
 def manage_person(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import os
 import sys
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, os.environ["GFP_COMFYUI"])
@@ -84,6 +86,32 @@ def test_null_in_a_prompt_is_the_default() -> None:
     assert handle(others)["prompt"]["1"]["inputs"] == {"image": None}
 
 
+def test_a_restorer_runs_on_another_engine_by_one_option(
+    photo: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in PyTorch; what is not installed is one sentence, said where it is loaded."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    network = importlib.import_module("gfp_pack.gfp_core.networks.lite").GFPGANLite
+    net = network(out_size=64, num_style_feat=8, narrow=0.0625, channel_multiplier=1)
+    save_file({name: part.clone() for name, part in net.state_dict().items()}, tmp_path / "tiny.safetensors")
+    MODELS.last_used("detector", INPUTS.DETECTOR)
+    monkeypatch.setattr(MODELS, "fetched", lambda role, name: tmp_path / "tiny.safetensors")
+    load = NODES.GFPLoadRestorer.execute
+    with torch.inference_mode():
+        usual, other = load(model="lite"), load(model="lite", engine="onnxruntime", provider="cpu")
+        pictures = [
+            NODES.GFPRestorePhoto.execute(image=photo, model="lite", restorer=each.args[0]).args[0]
+            for each in (usual, other)
+        ]
+    assert (other.args[0].runner.engine, other.args[0].runner.provider) == ("onnxruntime", "cpu")
+    assert list(tmp_path.rglob("*.onnx")), "exported, and used without a fallback"
+    assert not torch.equal(photo, pictures[1])
+    assert (pictures[0] - pictures[1]).abs().max() < 0.01
+    monkeypatch.setattr(MODELS, "find_spec", lambda name: None if name == "onnx" else name)
+    with pytest.raises(ValueError, match=r"^engine: onnxruntime needs onnx: install [^\n]*\.$"):
+        load(model="lite", engine="onnxruntime")
+
+
 def test_file_names_of_other_packs_are_the_catalogues_weights() -> None:
     inputs = {"model": "GFPGANv1.4.pth", "detector_model": "nothing.pth"}
     request = {"prompt": {"2": {"class_type": "GFPRestorePhoto", "inputs": inputs}}}
@@ -113,6 +141,26 @@ def test_names_of_other_packs_are_translated(file: Any, name: Any, tmp_path: Pat
     assert FOLDERS.translate("restorer", file) == name
 
 
+@pytest.mark.parametrize("is_here", [False, True])
+def test_every_name_that_is_not_offered_means_one_that_is(is_here: bool, tmp_path: Path) -> None:
+    """Also where the other pack's file is in the folder, as it is for who has used that pack."""
+    if is_here:
+        (tmp_path / "GFPGANv1.4.pth").touch()
+    folder_paths.add_model_folder_path("facerestore_models", str(tmp_path))
+    try:
+        names = FOLDERS.names_elsewhere("restorer")
+        assert FOLDERS.translate("restorer", "GFPGANv1.4.pth") == "gfpgan-1.4"
+        offers = FOLDERS.choices("restorer")
+    finally:
+        folder_paths.folder_names_and_paths["facerestore_models"][0].remove(str(tmp_path))
+    assert "GFPGANv1.4.pth" not in offers
+    assert names["gfpganv1.4.pth"] == "gfpgan-1.4"
+    assert names["codeformer-v0.1.0.pth"] == "codeformer"
+    assert set(names.values()) <= set(offers)
+    assert not set(names) & set(offers)
+    assert FOLDERS.names_elsewhere("detector")["yolov5l"] == "retinaface_mobile025"
+
+
 def test_onnx_files_of_other_packs_are_not_offered(tmp_path: Path) -> None:
     (tmp_path / "GPEN-BFR-512.onnx").touch()
     folder_paths.add_model_folder_path("facerestore_models", str(tmp_path))
@@ -128,10 +176,11 @@ def test_nodes_of_other_packs_fit_ours(known: Any) -> None:
     """The table that the page replaces by names inputs of ours, and all that are required."""
     (node,) = (node for node in NODES.NODES if node.__name__ == known.new)
     ours = {each.id: each for each in node.define_schema().inputs}
-    filled = {new for new, _ in (*known.inputs, *known.values)}
+    filled = {new for new, _ in (*known.inputs, *known.page, *known.values)}
     assert {id for id, each in ours.items() if not each.optional} <= filled <= set(ours)
     assert {name for name, _ in known.defaults} <= set(known.widgets)
     assert {known.model, known.detector} - {""} <= set(known.widgets)
+    assert {old for _, old in known.page} <= set(known.widgets)
 
 
 @pytest.mark.parametrize(
@@ -161,20 +210,39 @@ def test_nodes_of_other_packs_fit_ours(known: Any) -> None:
                 "detector_model": "retinaface_mobile025",
             },
         ),
-        (
-            "ReActorRestoreFaceAdvanced",
-            {"face_selection": "all", "sort_by": "area"},
-            {"which": "all", "order": "largest"},
-        ),
-        (
-            "ReActorRestoreFaceAdvanced",
-            {"face_selection": "filter", "sort_by": "x_position", "take_start": 1, "take_count": 2},
-            {"which": "1, 2", "order": "left to right"},
-        ),
-        (
-            "ReActorRestoreFaceAdvanced",
-            {"face_selection": "largest", "sort_by": "area"},
-            {"which": "first 1", "order": "largest"},
+        *(
+            ("ReActorRestoreFaceAdvanced", theirs, ours)
+            for theirs, ours in (
+                ({"face_selection": "all", "sort_by": "x_position"}, {"which": "all"}),
+                ({"face_selection": "filter"}, {"which": "0", "order": "smallest"}),
+                (
+                    {"face_selection": "filter", "reverse_order": True, "take_count": 3},
+                    {"which": "0, 1, 2", "order": "largest"},
+                ),
+                (
+                    {"face_selection": "filter", "sort_by": "x_position", "take_start": 1},
+                    {"which": "1", "order": "left to right"},
+                ),
+                (
+                    {"face_selection": "largest", "take_start": 1, "take_count": 2},
+                    {"which": "1, 2", "order": "largest"},
+                ),
+                # Ours cannot say these: ComfyUI refuses them by the name of the input.
+                (
+                    {
+                        "face_selection": "filter",
+                        "sort_by": "x_position",
+                        "reverse_order": True,
+                    },
+                    {"which": "filter"},
+                ),
+                (
+                    {"face_selection": "filter", "sort_by": "detection_confidence"},
+                    {"which": "filter"},
+                ),
+                ({"face_selection": "filter", "take_start": ["7", 0]}, {"which": "filter"}),
+                ({"face_selection": ["7", 0]}, {"which": ["7", 0]}),
+            )
         ),
     ],
 )
@@ -768,6 +836,22 @@ def test_landmarks_of_the_core_are_faces(
     assert detect(two, landmarks=landmarks, min_size=1000)[4] == 0
     with pytest.raises(ValueError, match="landmarks are of 1 pictures, the image has 2"):
         detect(torch.cat([two, two]), landmarks=landmarks)
+
+
+@pytest.mark.parametrize("language", ["en", "de", "zh", "ja", "ko", "fr", "es", "ru"])
+def test_inputs_of_newer_cores_are_known_in_every_language(language: str) -> None:
+    """The schema of an older ComfyUI does not have them."""
+    compare = importlib.import_module("gfp_pack.nodes.compare_restorers")
+    texts = {
+        ("GFPFaceMasks", "parts"): INPUTS.PARTS_TOOLTIP,
+        ("GFPCompareRestorers", compare.GROUP): compare.RESTORER_TOOLTIP,
+    }
+    file = REPOSITORY / "locales" / language / "nodeDefs.json"
+    nodes = json.loads(file.read_text(encoding="utf-8"))
+    for (node, id), english in texts.items():
+        entry = nodes[node]["inputs"][id]
+        assert entry["name"]
+        assert (entry["tooltip"] == english) == (language == "en")
 
 
 # --- Inputs that grow, and lists ------------------------------------------------------------------

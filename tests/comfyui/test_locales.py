@@ -25,6 +25,11 @@ AGAIN = "write it anew: GFP_UPDATE_DOCS=1 pytest tests/comfyui/test_locales.py"
 WEIGHTS = "Weights by name: hover over the input for what there is, and under which terms."
 PARTS = find_option("parts").help
 INPUT, OUTPUT = "input", "output"
+NEWER = {
+    "GFPFaceMasks": {"parts": f"{PARTS} A change here comes before the switches."},
+    "GFPCompareRestorers": {"restorers": "From Load Face Restorer (GFP); or name models."},
+}
+"""Tooltips of inputs that nodes have in newer versions of ComfyUI alone."""
 
 
 def english(object_info: dict[str, Any]) -> dict[str, Any]:
@@ -43,6 +48,8 @@ def english(object_info: dict[str, Any]) -> dict[str, Any]:
             inputs[id] = {"name": options.get("display_name") or id}
             if "commercial use:" not in options["tooltip"]:
                 inputs[id]["tooltip"] = options["tooltip"]
+        for id, tooltip in NEWER.get(name, {}).items():
+            inputs.setdefault(id, {"name": id, "tooltip": tooltip})
         names = zip(info["output_name"], info["output_tooltips"], strict=True)
         nodes[name] = {
             "display_name": info["display_name"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -784,6 +785,68 @@ def test_weights_that_are_not_here_say_so_in_the_list(page: Page) -> None:
         " widget.options.getOptionLabel('lite')]"
     )
     assert page.js(script) == ["gfpgan-1.4", "gfpgan-1.4 · 349 MB · download", "lite"]
+
+
+AS_THE_PAGE_REPLACES = """
+const [names, done] = arguments;
+const old = app.graph.getNodeById(2);
+const node = LiteGraph.createNode("GFPRestorePhoto");
+Object.assign(node, {id: old.id, pos: [...old.pos], size: [315, 100], graph: app.graph});
+app.graph._nodes[app.graph._nodes.indexOf(old)] = app.graph._nodes_by_id[2] = node;
+for (const [name, value] of names) {
+  const widget = node.widgets.find((one) => one.name === name);
+  widget.value = value;
+  widget.callback?.(value);
+}
+done(names.map(([name]) => node.widgets.find((one) => one.name === name).value));
+"""
+"""What the page does where a node takes the place of another pack's, see its replaceWithMapping."""
+
+
+def test_what_a_replaced_node_is_given_is_called_as_here(page: Page) -> None:
+    page.load(one_node(), {PHOTO: PLACES[PHOTO], "2": (300, 40, 420, 200)})
+    theirs = [("model", "GFPGANv1.4.pth"), ("which", "largest"), ("detector_model", "YOLOv5l")]
+    ours = page.driver.execute_async_script(AS_THE_PAGE_REPLACES, [*theirs, ("strength", 0.5)])
+    assert ours == ["gfpgan-1.4", "first 1", "retinaface_mobile025", 0.5]
+    height = "const node = app.graph.getNodeById(2); return node.size[1] - node.computeSize()[1]"
+    assert page.js(height) >= 0, "a node of another pack may be lower"
+    assert page.one("2", ".gfp-panel, p").is_displayed()
+
+
+OTHER_PACKS = Path(__file__).with_name("other_packs")
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("facerestore_cf", {"fidelity": 0.7, "detector_model": "retinaface_mobile025"}),
+        ("reactor", {"model": "gfpgan-1.4", "strength": 0.8, "which": "all"}),
+        ("reactor_advanced", {"model": "restoreformer-plus-plus", "which": "first 1"}),
+    ],
+)
+def test_graphs_of_other_packs_become_ours_and_run(
+    name: str, wanted: dict[str, Any], page: Page, comfyui: Any
+) -> None:
+    """As saved by the page, from the schemas of their nodes; run with the bundled model."""
+    if "node_replacements" not in str(comfyui.get("/features")):
+        pytest.skip("this ComfyUI replaces no nodes in graphs")
+    graph = json.loads((OTHER_PACKS / f"{name}.graph.json").read_text(encoding="utf-8"))
+    page.driver.execute_async_script(
+        "const [graph, done] = arguments; app.loadGraphData(graph).then(() => done())", graph
+    )
+    page.click("//*[@data-testid='error-overlay-see-errors']")
+    page.click("//button[contains(., 'Replace All')]")
+    page.wait(lambda: page.js("return app.graph.getNodeById(3).type") == "GFPRestorePhoto", "ours")
+    made = page.js("return (await app.graphToPrompt()).output")
+    assert wanted.items() <= made["3"]["inputs"].items()
+    assert made["9"]["inputs"]["images"] == ["3", 0]
+    page.js(
+        "for (const {widgets} of app.graph.nodes) for (const widget of widgets ?? [])"
+        " if (widget.name === 'model') widget.value = 'lite'"
+    )
+    assert page.queue(150)["outputs"]["9"]["images"]
+    page.one("3", ".gfp-stage")
+    page.shot(f"18_{name}")
 
 
 def test_every_language_says_everything(page: Page) -> None:

@@ -158,3 +158,11 @@ def test_options_that_need_an_order_are_refused() -> None:
         FaceRestorerBatch(suffix=".xyz")
     with pytest.raises(OptionError):
         FaceRestorerBatch(options=RestoreOptions.of(strength=7))
+
+
+def test_engine_and_provider_are_options_like_the_others(loads) -> None:
+    options = RestoreOptions.of(engine="onnxruntime", provider="cpu")
+    batch = pickle.loads(pickle.dumps(FaceRestorerBatch(options=options)))
+    batch(batch_of({"a.png": picture_bytes(1)}))
+    ((*_, how),) = loads
+    assert (how["engine"], how["provider"]) == ("onnxruntime", "cpu")

@@ -1,10 +1,12 @@
 // @ts-check
 // Widgets of the pack's nodes on the classic page: advanced inputs wait behind a button, as they do in
-// "Nodes 2.0", and weights that are not here say how large their download is.
+// "Nodes 2.0", weights that are not here say how large their download is, and what other packs call
+// otherwise is called as here where the page puts our nodes in place of theirs.
 import { app } from "../../../scripts/app.js";
 import { say } from "./strings.js";
 
 const specs = {}; // of each node: its inputs by name
+const NAMES = { which: { largest: "first 1" } }; // of ReActor's face_selection; ours begins with the largest
 
 /**
  * Hide advanced inputs until they are asked for, or one of them has another value than its own. What
@@ -89,6 +91,30 @@ function labelWeights(node) {
   }
 }
 
+/** Take what the page hands on from another pack's node, for which it has made room only. */
+function translateNames(node) {
+  let isAdded = false;
+  const added = node.onAdded;
+  node.onAdded = function () {
+    isAdded = true;
+    return added?.apply(this, arguments);
+  };
+  for (const widget of node.widgets) {
+    const names = specs[node.comfyClass][widget.name]?.[1]?.gfp_names ?? NAMES[widget.name];
+    if (!names) continue;
+    const ours = new Map(Object.entries(names));
+    const called = widget.callback;
+    widget.callback = function (value, ...more) {
+      const name = ours.get(String(value).toLowerCase());
+      if (name) widget.value = value = name;
+      if (node.graph && !isAdded) node.onAdded(node.graph); // else its panel would not be shown
+      const [width, height] = node.computeSize();
+      if (node.graph && node.size[1] < height) node.setSize([Math.max(width, node.size[0]), height]);
+      return called?.call(this, value, ...more);
+    };
+  }
+}
+
 app.registerExtension({
   name: "gfp.widgets",
   beforeRegisterNodeDef(_, { name, input }) {
@@ -97,6 +123,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (!specs[node.comfyClass] || !node.widgets) return;
     labelWeights(node);
+    translateNames(node);
     foldAdvanced(node);
   },
 });
