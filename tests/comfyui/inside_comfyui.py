@@ -93,9 +93,10 @@ def test_a_restorer_runs_on_another_engine_by_one_option(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     network = importlib.import_module("gfp_pack.gfp_core.networks.lite").GFPGANLite
     net = network(out_size=64, num_style_feat=8, narrow=0.0625, channel_multiplier=1)
-    save_file({name: part.clone() for name, part in net.state_dict().items()}, tmp_path / "tiny.safetensors")
+    file = tmp_path / "tiny.safetensors"
+    save_file({name: part.clone() for name, part in net.state_dict().items()}, file)
     MODELS.last_used("detector", INPUTS.DETECTOR)
-    monkeypatch.setattr(MODELS, "fetched", lambda role, name: tmp_path / "tiny.safetensors")
+    monkeypatch.setattr(MODELS, "fetched", lambda role, name: file)
     load = NODES.GFPLoadRestorer.execute
     with torch.inference_mode():
         usual, other = load(model="lite"), load(model="lite", engine="onnxruntime", provider="cpu")
