@@ -77,9 +77,11 @@ class GFPPasteBack(Node):
         options = inputs.to_options(values)
         frames, restored = pictures.to_frames(image), faces.faces
         background = None if upscaled is None else pictures.to_frames(upscaled)
+        face_masks = pictures.from_mask(face_masks)
         if face_masks is not None:
-            # One empty mask stands for no face.
-            face_masks = resize_masks(face_masks[: len(restored)], restored)
+            if len(face_masks) == 1:  # one serves all; of no face there is one, too
+                face_masks = face_masks.expand(len(restored), -1, -1)
+            face_masks = resize_masks(face_masks, restored)
         extra = Extra(
             background=background,
             frame_mask=pictures.from_mask(frame_mask, *pictures.sizes(frames, background)),

@@ -47,6 +47,8 @@ def to_mask(mask: Tensor) -> Tensor:
 def from_mask(mask: Tensor | None, *sizes: tuple[int, int]) -> Tensor | None:
     """Return ComfyUI's MASK (B, H, W) or (H, W), resized to the first size if it has none of them.
 
+    Without sizes it keeps its own.
+
     Load Image gives a black mask of 64 by 64 pixels for a picture in which nothing is painted:
     this is no mask, and None.
     """
@@ -57,7 +59,7 @@ def from_mask(mask: Tensor | None, *sizes: tuple[int, int]) -> Tensor | None:
     if size == _STAND_IN and not mask.any():
         logger.info("The mask is Load Image's for a picture in which nothing is painted: no mask.")
         return None
-    if size in sizes:
+    if not sizes or size in sizes:
         return mask
     return F.interpolate(mask[:, None].float(), sizes[0], mode="bilinear", antialias=True)[:, 0]
 

@@ -381,6 +381,51 @@ def test_load_images_mask_of_an_unpainted_picture_is_no_mask() -> None:
     assert PICTURES.from_mask(None, (100, 200)) is None
 
 
+UNPAINTED = torch.zeros(1, 64, 64)
+MASKS = {
+    "unpainted": (UNPAINTED, UNPAINTED),
+    "unpainted, without a batch": (UNPAINTED[0], UNPAINTED),
+    "another size": (torch.ones(1, 30, 50), torch.ones(1, 30, 50)),
+    "one for all": (torch.ones(1, 256, 256), torch.ones(1, 128, 128)),
+    "one, without a batch": (torch.ones(256, 256), torch.ones(512, 512)),
+    "integers": (torch.ones(2, 256, 256, dtype=torch.uint8), torch.ones(2, 512, 512)),
+    "half precision": (torch.ones(2, 256, 256).half(), torch.ones(2, 512, 512).half()),
+}
+"""Forms of a mask that allows all, of two frames of 256 x 256, and of two faces."""
+
+
+@pytest.mark.parametrize("form", MASKS)
+def test_every_mask_that_allows_all_changes_nothing(form: str, photo: torch.Tensor) -> None:
+    """In each input for masks, whatever its form; a face's mask of ones is its whole crop."""
+    of_frames, of_faces = MASKS[form]
+    image = torch.cat([photo, photo])
+
+    def photo_with(**masks: torch.Tensor) -> torch.Tensor:
+        options = NODES.GFPRestoreOptions.execute(**masks).args[0]
+        return NODES.GFPRestorePhoto.execute(image=image, model="lite", options=options).args[0]
+
+    with torch.inference_mode():
+        usual = photo_with()
+        for name in ("region", "frame_mask"):
+            assert torch.equal(photo_with(**{name: of_frames}), usual), name
+        faces, *_ = detect(image)
+        assert len(faces.faces) == 2
+        assert detect(image, region=of_frames)[4] == 2
+        restorer = MODELS.last_used("restorer", "lite")
+        faces = NODES.GFPRestoreFaces.execute(faces=faces, restorer=restorer).args[0]
+
+        def pasted(**masks: torch.Tensor) -> torch.Tensor:
+            paste = NODES.GFPPasteBack.execute
+            return paste(image=image, faces=faces, strength=1.0, **masks).args[0]
+
+        assert torch.equal(pasted(frame_mask=of_frames), pasted())
+        if form.startswith("unpainted"):
+            assert torch.equal(pasted(face_masks=of_faces), pasted())
+        else:
+            whole = torch.ones(2, 512, 512)
+            assert torch.equal(pasted(face_masks=of_faces), pasted(face_masks=whole))
+
+
 def test_no_node_changes_what_it_is_given() -> None:
     """Images, crops and faces, through every node, by their bytes."""
     from skimage import data
