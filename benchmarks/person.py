@@ -78,6 +78,7 @@ def learned_file(
             [(photo.name, to_frames(read_image(photo)))],
             detector,
             Learning(steps=steps, rate=options.rate),
+            embedder=load_embedder(options.embedder) if options.embedder else None,
         )
         lesson.difference.save(path)
         print(f"{path.name}: {time.process_time() - begun:.0f} s of CPU", flush=True)
@@ -156,8 +157,11 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--learn", default="neutral", help="which picture is learned from")
     parser.add_argument("--test", default="smiling", help="which picture is restored")
     parser.add_argument("--model", default="lite")
-    parser.add_argument("--steps", type=lambda text: [*map(int, text.split(","))], default=[100])
+    parser.add_argument(
+        "--steps", type=lambda text: [*map(int, text.split(","))], default=[Learning.steps]
+    )
     parser.add_argument("--rate", type=float, default=Learning.rate)
+    parser.add_argument("--embedder", help="judges likeness while learning")
     parser.add_argument("--judge", default="face-descriptor", help="what measures likeness")
     parser.add_argument("--features", type=Path, help="weights of MobileNetV2")
     return parser.parse_args()

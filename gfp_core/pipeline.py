@@ -607,11 +607,13 @@ class FaceRestorer:
         if numbers != AUTO:
             chosen = parse_selection(numbers)
             return [number in chosen for number in rank(faces)]
-        if restorer.embedding is not None and self.embedder is not None:
+        embedder, embedding = self.embedder, restorer.embedding
+        # Learned with an embedder of another kind, a person cannot be told by this one.
+        if embedding is not None and embedder and embedder.dimensions == len(embedding):
             assert faces.crops is not None
             if faces.embeddings is None:
-                faces = replace(faces, embeddings=self.embedder.embed(faces.crops))
-            person, limit = restorer.embedding[None], options.identity.people_limit
+                faces = replace(faces, embeddings=embedder.embed(faces.crops))
+            person, limit = embedding[None], options.identity.people_limit
             own = {id(face) for face in like(faces, person, limit=limit).faces}
             return [id(face) in own for face in faces.faces]
         counts = Counter(face.frame for face in faces.faces)

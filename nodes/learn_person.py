@@ -37,7 +37,7 @@ def _learning() -> list[Any]:
     return [
         io.Int.Input(
             "steps",
-            default=100,
+            default=160,
             min=1,
             max=5000,
             optional=True,

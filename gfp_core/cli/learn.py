@@ -52,7 +52,7 @@ def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="file for what is learned, .safetensors",
     )
-    parser.add_argument("--steps", type=int, default=100, help="at most (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=160, help="at most (default: %(default)s)")
     parser.add_argument(
         "--minutes", type=float, help="at most; the result then depends on the machine"
     )

@@ -26,9 +26,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..embed import FaceEmbedder
 from ..faces import Preview, Progress
 from ..io.atomic import open_atomic
 from ..networks import registry
+from ..networks.face_descriptor import FaceDescriptor
 from ..networks.patch_discriminator import PatchDiscriminator
 from ..weights import WeightsError
 from ..weights.difference import MAX_BYTES, compressed, hash_of
@@ -61,9 +63,11 @@ WARM_UP, FALL_FROM = 10, 0.2
 """Steps in which the rate rises, and the share of them from which it falls along a cosine."""
 AVERAGE = 0.97
 """Decay of the average of the weights, which is what counts: single steps are noisy."""
-KEPT = 0.6
+KEPT = 0.9
 """Share of the way to the tuned weights that is kept: between them and the base faces are more like
 the person than at either end (weights averaged as in Wortsman et al. 2022, WiSE-FT)."""
+_JUDGES_BYTES = 100_000_000
+"""Memory of what judges and of their gradients, measured with the face descriptor."""
 TURN, ZOOM, MOVE = 6.0, 0.07, 0.02
 """How far faces are turned (degrees), zoomed and moved (shares)."""
 
@@ -72,13 +76,13 @@ TURN, ZOOM, MOVE = 6.0, 0.07, 0.02
 class Learning:
     """Say how a person is learned."""
 
-    steps: int = 100
+    steps: int = 160
     """At most."""
     minutes: float | None = None
     """At most; the number of steps, and so the result, then depends on the machine."""
     seed: int = 0
-    batch: int = 2
-    """Faces a step."""
+    batch: int = 1
+    """Faces a step, beside another's in some."""
     rate: float = 2e-4
     """Learning rate of Adam."""
     max_bytes: int = MAX_BYTES
@@ -120,8 +124,9 @@ def needed_bytes(net: nn.Module, size: int, batch: int = Learning.batch) -> int:
 
     Weights, gradients, the two averages of Adam, that of the weights, the base, and the best state:
     28 bytes a number; and what a forward pass keeps for the backward one, counted on tensors
-    without storage.
+    without storage. Some steps have another's face beside the person's.
     """
+    faces = max(batch, 2)
     numbers = sum(tensor.numel() for tensor in net.parameters())
     counted: set[int] = set()
     alive: list[Tensor] = []  # kept, so that no two have one number
@@ -139,8 +144,8 @@ def needed_bytes(net: nn.Module, size: int, batch: int = Learning.batch) -> int:
     with _training():
         ghost = copy.deepcopy(net).to("meta").requires_grad_(True)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            ghost(torch.zeros(batch, 3, size, size, device="meta"))
-    return 28 * numbers + total
+            ghost(torch.zeros(faces, 3, size, size, device="meta"))
+    return 28 * numbers + total + _JUDGES_BYTES
 
 
 def learn(
@@ -150,6 +155,7 @@ def learn(
     *,
     architecture: str | None = None,
     device: torch.device | str = "cpu",
+    embedder: FaceEmbedder | None = None,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
     preview: Preview | None = None,
@@ -165,6 +171,7 @@ def learn(
         learning: how; by default as `Learning` says.
         architecture: of the base, see `networks.registry.build`.
         device: where to tune.
+        embedder: judges likeness besides, if it is the face descriptor; others are not asked.
         checkpoint: file to go on from if it is there, and to keep what was learned so far in, every
             `JUDGE_EVERY` steps and when learning is stopped; it is removed at the end. None keeps
             nothing.
@@ -180,7 +187,7 @@ def learn(
     if not len(portraits):
         raise ValueError("no portrait to learn from")
     with _training():
-        student = _Student(state, portraits, learning, architecture, device)
+        student = _Student(state, portraits, learning, architecture, device, embedder)
         if checkpoint is not None and checkpoint.is_file():
             student.resume(checkpoint)
         try:
@@ -205,6 +212,7 @@ class _Student:
         learning: Learning,
         architecture: str | None,
         device: torch.device | str,
+        embedder: FaceEmbedder | None = None,
     ) -> None:
         self.device, self.learning = torch.device(device), learning
         self.base = {name: tensor.detach().clone().cpu() for name, tensor in state.items()}
@@ -213,6 +221,9 @@ class _Student:
         self.parameters = [each for each in self.net.parameters() if each.is_floating_point()]
         _order_channels_last(self.parameters)
         self.first_layers = self._first_layers()
+        self.likeness: losses.Likeness | None = None
+        if embedder is not None and isinstance(embedder.net, FaceDescriptor):
+            self.likeness = losses.Likeness(embedder.net).to(self.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(learning.seed)
             self.discriminator = PatchDiscriminator(ndf=24, n_layers=3, plain=True).to(self.device)
@@ -335,6 +346,8 @@ class _Student:
         restored = restored.float()
         loss = self._plain(restored, clean).mean()
         loss = loss + self._of_windows(restored[:own], clean[:own], rng)
+        if self.likeness is not None:
+            loss = loss + self._likeness(self.likeness, restored[:own], clean[:own])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -372,6 +385,14 @@ class _Student:
                     expected = self.first_layers(real)
             loss = loss + weights.features * losses.features(judged, expected)
         return loss + weights.adversarial * self._discriminate(fake, real)
+
+    def _likeness(self, judge: losses.Likeness, restored: Tensor, clean: Tensor) -> Tensor:
+        """Let the face descriptor judge whole faces, scalar."""
+        weights = self.learning.weights
+        with self._autocast():
+            features = judge.features(restored, clean)
+        identity = judge.identity(restored, clean)
+        return weights.identity * identity + weights.descriptor * features
 
     def _discriminate(self, fake: Tensor, real: Tensor) -> Tensor:
         """Train the discriminator, and let it judge, once it has learned something."""
@@ -490,6 +511,8 @@ class _Student:
         for portrait in portraits.portraits:
             digest.update(portrait.face.tobytes() + f"{portrait.weight}".encode())
         settings = (self.learning.steps, self.learning.seed, self.learning.batch)
+        if self.likeness is not None:
+            digest.update(hash_of(self.likeness.state_dict()).encode())
         digest.update(repr((settings, self.learning.rate)).encode())
         return digest.hexdigest()
 

@@ -1,4 +1,4 @@
-"""What a person's restorer is tuned by: terms that need no download.
+"""What a person's restorer is tuned by: terms that need no download, but for likeness.
 
 Plain differences alone smooth, and a smooth face is less like the person, not more. So the strength
 of fine detail is compared place by place, and in windows of the pictures the base judges itself, by
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..networks.face_descriptor import FaceDescriptor, inner_face
 from ..networks.gfpgan import GFPGAN
 from ..networks.lite import PHASES, GFPGANLite
 
@@ -28,6 +29,10 @@ class Weights:
     detail: float = 3.0
     features: float = 0.3
     adversarial: float = 0.03
+    identity: float = 2.0
+    """Of the angle to the photograph, where there is an embedder that gradients pass through."""
+    descriptor: float = 0.3
+    """Of that embedder's features of the inner face."""
 
 
 def absolute(restored: Tensor, clean: Tensor) -> Tensor:
@@ -105,6 +110,37 @@ class FirstLayers(nn.Module):
             x = layer(x)
             stages.append(x)
         return stages
+
+
+class Likeness(nn.Module):
+    """How far faces are from being the same person's, by the face descriptor."""
+
+    def __init__(self, net: FaceDescriptor) -> None:
+        """Copy the descriptor: one that was loaded in inference mode lets no gradient through."""
+        super().__init__()
+        self.net = FaceDescriptor()
+        self.net.load_state_dict(net.state_dict())
+        self.net.eval().requires_grad_(False)
+
+    def identity(self, restored: Tensor, clean: Tensor) -> Tensor:
+        """Compute 1 - the cosine between descriptors (GFP-GAN eq. 8 takes their L1), scalar.
+
+        Args:
+            restored: (B, 3, S, S) RGB in [-1, 1], aligned.
+            clean: of the same shape; no gradient goes to it.
+        """
+        with torch.no_grad():
+            target = self.net(inner_face(clean / 2 + 0.5))
+        described = self.net(inner_face(restored / 2 + 0.5))
+        return (1 - F.cosine_similarity(described, target, dim=1)).mean()
+
+    def features(self, restored: Tensor, clean: Tensor) -> Tensor:
+        """Compare the descriptor's features of the inner face, at its own size if that will do."""
+        is_small = clean.shape[-1] < 256
+        with torch.no_grad():
+            target = self.net.activations(inner_face(clean / 2 + 0.5, resize=is_small))
+        described = self.net.activations(inner_face(restored / 2 + 0.5, resize=is_small))
+        return features(described, target)
 
 
 def _high(x: Tensor) -> Tensor:

@@ -126,7 +126,7 @@ def learn_person(
         photographs: name and (1, 3 or 4, H, W) in [0, 1] of each.
         detector: finds the faces.
         learning: how.
-        embedder: tells people apart.
+        embedder: tells people apart, and judges likeness, see `learn.learn`.
         faces: which face of a photograph is the person's, see `photographs.gather`.
         order: in which faces are numbered.
         device: where to tune.
@@ -151,6 +151,7 @@ def learn_person(
         learning,
         architecture=base.architecture,
         device=device,
+        embedder=embedder,
         checkpoint=checkpoint,
         progress=progress,
         preview=preview,

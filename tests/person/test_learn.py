@@ -5,8 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from gfp_core.networks.gfpgan import GFPGANClean
+from gfp_core.embed import FaceEmbedder
+from gfp_core.networks.face_descriptor import FaceDescriptor
+from gfp_core.networks.gfpgan import GFPGANClean, GFPGANv1
+from gfp_core.networks.gpen import GPEN
 from gfp_core.networks.registry import build
+from gfp_core.networks.restoreformer import RestoreFormer
 from gfp_core.person import learn as learning_module
 from gfp_core.person.learn import Learning, augmented, learn, needed_bytes
 from gfp_core.person.others import other_faces
@@ -125,6 +129,26 @@ def test_learning_works_inside_a_hosts_inference_mode(base_state, portraits) -> 
     assert learned.after < learned.before
 
 
+def test_the_face_descriptor_judges_likeness_and_is_not_changed(base_state, portraits) -> None:
+    with torch.inference_mode(), torch.random.fork_rng():  # as in a host
+        torch.manual_seed(0)
+        embedder = FaceEmbedder(FaceDescriptor())
+        before = {name: tensor.clone() for name, tensor in embedder.net.state_dict().items()}
+        learned = learn(base_state, portraits, LEARNING, embedder=embedder)
+    without = learn(base_state, portraits, LEARNING)
+    assert any(
+        name not in without.tensors or not torch.equal(tensor, without.tensors[name])
+        for name, tensor in learned.tensors.items()
+    )
+    assert all(torch.equal(before[name], each) for name, each in embedder.net.state_dict().items())
+
+
+def test_an_embedder_without_gradients_judges_nothing(base_state, portraits) -> None:
+    embedder = FaceEmbedder(torch.nn.Identity())
+    first, second = (learn(base_state, portraits, LEARNING, embedder=e) for e in (embedder, None))
+    assert all(torch.equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
+
+
 def test_learning_ends_early_without_a_gain(base_state, portraits, monkeypatch, caplog) -> None:
     monkeypatch.setattr(learning_module, "PATIENCE", 1)
     steps = []
@@ -159,9 +183,34 @@ def test_the_third_photograph_is_held_back(base_state, portraits) -> None:
     assert all(bool((clean == -1).all()) for _, clean in student.held)
 
 
+SMALL = {"out_size": 64, "num_style_feat": 16, "narrow": 0.0625, "num_mlp": 1}
+CODEC = {"ch": 32, "ch_mult": (1, 1, 2), "num_res_blocks": 1, "z_channels": 16, "embed_dim": 16}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: GFPGANClean(**SMALL),
+        lambda: GFPGANv1(**SMALL),
+        lambda: GPEN(**SMALL),
+        lambda: RestoreFormer(**CODEC, n_embed=64, heads=2),
+    ],
+    ids=["GFPGANClean", "GFPGANv1", "GPEN", "RestoreFormer"],
+)
+def test_restorers_of_other_classes_learn_too(make, portraits, monkeypatch) -> None:
+    monkeypatch.setattr(RestoreFormer, "out_size", 64)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = make()
+    learned = learn(net.state_dict(), portraits, LEARNING, architecture=type(net).__name__)
+    assert learned.after < learned.before
+    assert learned.tensors
+
+
 def test_memory_is_counted_without_taking_it(base_state) -> None:
-    small = needed_bytes(build(base_state), 64, 1)
-    assert needed_bytes(build(base_state), 64, 2) > small
+    small = needed_bytes(build(base_state), 64, 2)
+    assert needed_bytes(build(base_state), 64, 3) > small
+    assert needed_bytes(build(base_state), 64, 1) == small  # another's face beside the person's
     with torch.device("meta"):
         large = GFPGANClean()
     assert 3e9 < needed_bytes(large, 512, 2) < 3e10

@@ -103,6 +103,14 @@ def test_with_an_embedder_the_face_alike_is_the_person() -> None:
     assert gains(together.restore_faces(faces(0, 0), options)) == [0.0, 0.2]
 
 
+def test_another_embedder_than_the_persons_tells_nobody_apart(caplog) -> None:
+    options = RestoreOptions.of(color="restorer")
+    who = torch.tensor([0.6, 0.8, 0.0])  # of three numbers; the embedder gives two
+    restored = FaceRestorer(person(who), embedder=Embedder()).restore_faces(faces(0, 0), options)
+    assert gains(restored) == [0.0, 0.0]
+    assert "get an embedder" in caplog.text
+
+
 def test_a_persons_file_loads_as_a_persons_restorer(base_state, base_file, tmp_path) -> None:
     name = "core.final_conv.bias"
     learned = {**base_state, name: base_state[name] + 0.1}
