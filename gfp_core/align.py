@@ -21,7 +21,7 @@ from . import geometry, tensors
 from .faces import Faces
 from .geometry import fit_similarity, invert, similarity_scale, transform, warp
 from .options import Padding
-from .tensors import check_frames, clamp01, to_numpy
+from .tensors import check_frames, clamp01, to_float, to_numpy
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,8 @@ def align(
 
     Args:
         frames: (B, C, H, W) float RGB in [0, 1], C 3 or 4 (alpha, which the crops leave out).
-            Values outside [0, 1] and NaN are clamped in the crops; the frames are not changed.
+            Values outside [0, 1] and NaN are clamped in the crops; the frames are not changed. They
+            may be of whole numbers, see `tensors.LEVELS`.
         faces: faces of these frames.
         size: side of the crops in pixels; the network's input size.
         padding: what the crop shows beyond the frame's edge.
@@ -58,7 +59,7 @@ def align(
         ValueError: frames of another shape, another number of frames, an unknown padding, or
             landmarks that are no face.
     """
-    check_frames(frames, faces)
+    check_frames(frames, faces, levels=True)
     if border is not None:
         logger.warning("align(border=...) is deprecated: the name is padding")
         padding = border
@@ -93,7 +94,7 @@ def _cut(frame: Tensor, matrix: NDArray[np.float64], size: int, padding: Padding
     columns, rows = _mirrored(xs, width), _mirrored(ys, height)
     x0, y0 = columns.min(), rows.min()
     # Clamped before sampling and after: one pixel of 1000 would ring over its neighbours.
-    box = to_numpy(clamp01(frame[:3, y0 : rows.max() + 1, x0 : columns.max() + 1]))
+    box = to_numpy(clamp01(to_float(frame[:3, y0 : rows.max() + 1, x0 : columns.max() + 1])))
     if padding == "reflect":
         box = box[rows - y0][:, columns - x0]
     moved = np.column_stack([back[:, :2], back[:, 2] - (xs[0], ys[0])])

@@ -29,7 +29,7 @@ from .networks.blazeface import USUAL_LIMIT, BlazeFace
 from .networks.yunet import YuNet
 from .onnx_engine import Session, detector_form
 from .options import Engine, Provider
-from .tensors import check_frames, to_uint8
+from .tensors import check_frames, to_float, to_uint8
 from .tta import Detections
 from .weights import WeightsError
 from .weights.forms import check_graph
@@ -145,7 +145,8 @@ class FaceDetector:
 
         Args:
             frames: (B, 3 or 4, H, W) floating point RGB or RGBA, nominally in [0, 1], of any size.
-                Alpha is ignored; values outside [0, 1] count as clipped, NaN as black.
+                Alpha is ignored; values outside [0, 1] count as clipped, NaN as black. Or of whole
+                numbers, see `tensors.LEVELS`.
             score: confidence in [0, 1] above which a detection counts.
             min_size: drop faces the longer side of whose box is shorter, in pixels of the frame.
             max_size: drop faces the longer side of whose box is longer; None for no limit.
@@ -326,15 +327,18 @@ class FaceDetector:
                     on_cpu = self.device.type == "cpu"
                     net = self.net if on_cpu else copy.deepcopy(self.net).cpu()
                     self._sessions[finest] = detector_form(net, finest, self.provider)
-                return self._sessions[finest](retinaface.preprocess(images.cpu()))
+                return self._sessions[finest](_preprocess(images.cpu()))
             except (ImportError, EngineError) as error:
                 logger.warning("onnxruntime does not run the detector: %s", error)
                 self.engine = "auto"  # once is enough
         with deterministic(self.device, allow_tf32=False):
-            result: Sequence[Tensor] = self.net(
-                images, finest=finest, prepare=retinaface.preprocess
-            )
+            result: Sequence[Tensor] = self.net(images, finest=finest, prepare=_preprocess)
         return result
+
+
+def _preprocess(images: Tensor) -> Tensor:
+    """Prepare images, or rows of them, for RetinaFace; see `retinaface.preprocess`."""
+    return retinaface.preprocess(to_float(images))
 
 
 class YuNetDetector(FaceDetector):
@@ -353,7 +357,7 @@ class YuNetDetector(FaceDetector):
 
     def _look(self, images: Tensor, score: float, close: bool) -> list[Detections]:
         """Run the network on each image once."""
-        pixels = to_uint8(images.flip(1)).permute(0, 2, 3, 1).contiguous()
+        pixels = to_uint8(to_float(images).flip(1)).permute(0, 2, 3, 1).contiguous()
         result = []
         for image in pixels.numpy():
             self.before_look()
@@ -522,7 +526,7 @@ def _check(
     Raises:
         ValueError: with the argument's name and what is wanted.
     """
-    check_frames(frames)
+    check_frames(frames, levels=True)
     if not 0 <= score <= 1:
         raise ValueError(f"score must be in [0, 1], not {score}")
     if not (min_size >= 0 and (max_size is None or max_size >= min_size)):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
@@ -13,6 +15,7 @@ import torch
 
 logger = logging.getLogger(__name__)
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _ALIASES = {"rocm": "cuda", "hip": "cuda", "gpu": None, "auto": None, "directml": "privateuseone"}
@@ -112,6 +115,26 @@ def in_chunks(
             release_memory(device)
             chunk = count // 2
             logger.warning("Out of memory on %s: going on with %d at a time.", device, chunk)
+
+
+def in_threads(run: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Run over items in as many threads as PyTorch has; the results come in order.
+
+    Few of them wait to be taken, so that not all are in memory at once. An exception of ``run``, or
+    of who takes the results, ends it: what has begun is waited for.
+    """
+    workers = min(torch.get_num_threads(), len(items))
+    if workers < 2:
+        yield from map(run, items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Result]] = deque()
+        for item in items:
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(run, item))
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

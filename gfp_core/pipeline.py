@@ -59,6 +59,8 @@ logger = logging.getLogger(__name__)
 
 Network = TypeVar("Network")
 
+_LARGE = 4_000_000
+"""Pixels of a frame from which on what detection has freed is worth giving back to the system."""
 _STAGES = 3  # that report progress: detection, restoration, pasting; a fourth is enlarging
 
 
@@ -274,6 +276,8 @@ class FaceRestorer:
         stages, enlarges = _STAGES, self.upscaler is not None and extra.background is None
         stages += enlarges
         faces = self.find(frames, options, extra=extra, progress=_stage(progress, 0, batch, stages))
+        if frames.shape[-2:].numel() > _LARGE:
+            trim_memory()
         faces = self.restore_faces(
             faces,
             options,

@@ -62,7 +62,7 @@ def face_sharpness(frames: Tensor, faces: Faces, *, crops: Tensor | None = None)
     Raises:
         ValueError: the frames are not those of the faces, or landmarks are no face.
     """
-    check_frames(frames, faces)
+    check_frames(frames, faces, levels=True)
     measured = torch.zeros(len(faces))
     if crops is not None and crops.shape[-1] != _SIZE:
         crops = None

@@ -1,6 +1,8 @@
 """Checks and conversions of image tensors that all steps share.
 
-Images are floating point RGB or RGBA, (B, 3 or 4, H, W), nominally in [0, 1].
+Images are floating point RGB or RGBA, (B, 3 or 4, H, W), nominally in [0, 1]. Detection, alignment
+and pasting also take frames as files store them, in whole numbers of 8 or 16 bits (uint8, uint16):
+a picture of which little is faces need not become floats, four times as large.
 """
 
 from __future__ import annotations
@@ -20,21 +22,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def check_frames(frames: Tensor, faces: Faces | None = None, *, name: str = "frames") -> None:
+LEVELS = {torch.uint8: 255, torch.uint16: 65535}
+"""The types of frames of whole numbers, and their largest number, which stands for 1."""
+
+
+def check_frames(
+    frames: Tensor, faces: Faces | None = None, *, name: str = "frames", levels: bool = False
+) -> None:
     """Refuse frames that are no images, or not those in which faces were detected.
 
     Args:
         frames: should be (B, 3 or 4, H, W) of a floating point type; B may be 0.
         faces: faces that should belong to these frames; None for frames alone.
         name: what messages call the frames.
+        levels: whether they may be of whole numbers, see `LEVELS`.
 
     Raises:
         ValueError: says what is wrong with which.
     """
     if frames.ndim != 4 or frames.shape[1] not in (3, 4) or 0 in frames.shape[2:]:
         raise ValueError(f"{name} must be (B, 3 or 4, H, W), not {tuple(frames.shape)}")
-    if not frames.is_floating_point():
-        raise ValueError(f"{name} must be floating point in 0..1, not {frames.dtype}")
+    if not (frames.is_floating_point() or (levels and frames.dtype in LEVELS)):
+        also = " (or uint8 or uint16)" if levels else ""
+        raise ValueError(f"{name} must be floating point in 0..1{also}, not {frames.dtype}")
     if faces is None:
         return
     sizes = ((frames.shape[2], frames.shape[3]),) * frames.shape[0]
@@ -77,6 +87,18 @@ def check_crops(crops: Tensor, name: str = "crops") -> None:
             f"{name} must be floating point in 0..1 with at least a pixel, not {crops.dtype} of "
             f"{tuple(crops.shape)}"
         )
+
+
+def to_float(image: Tensor) -> Tensor:
+    """Convert whole numbers (see `LEVELS`) to float32 in [0, 1]; floats stay as they are."""
+    if image.dtype not in LEVELS:
+        return image
+    return image.float().div_(LEVELS[image.dtype])
+
+
+def to_levels(image: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round an image in [0, 1], without NaN, to whole numbers of a type of `LEVELS`."""
+    return image.float().clamp(0.0, 1.0).mul_(LEVELS[dtype]).round_().to(dtype)
 
 
 def clamp01(image: Tensor) -> Tensor:

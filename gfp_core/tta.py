@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .geometry import box_iou, compose, scaling
-from .tensors import clamp01
+from .tensors import clamp01, to_float
 
 OVERLAP = 0.4
 """Intersection over union above which two detections are the same face (as in the reference)."""
+
+_PIXELS_AT_ONCE = 1 << 20
+"""Larger images are resized in bands: whole, as floats, they would take four times their memory."""
 
 _FLIPPED_LANDMARKS = [1, 0, 2, 4, 3]
 
@@ -56,8 +59,30 @@ def resize(images: Tensor, height: int, width: int) -> tuple[Tensor, NDArray[np.
 
     A reduced pixel averages the area it covers (a triangle filter as wide as the reduction).
     """
-    result = F.interpolate(images.float(), (height, width), mode="bilinear", antialias=True)
+    if images.shape[2] * images.shape[3] > _PIXELS_AT_ONCE and images.device.type == "cpu":
+        result = _resize_by_rows(images, height, width)
+    else:
+        result = _interpolate(to_float(images).float(), height, width)
     return result, scaling((height, width), images.shape[2:])
+
+
+def _interpolate(images: Tensor, height: int, width: int) -> Tensor:
+    return F.interpolate(images, (height, width), mode="bilinear", antialias=True)
+
+
+def _resize_by_rows(images: Tensor, height: int, width: int) -> Tensor:
+    """Resize as `_interpolate` does, to the last bit: it filters rows first and columns then."""
+    rows = images.shape[2]
+    band = max(1, _PIXELS_AT_ONCE // images.shape[3])
+    result = torch.empty(*images.shape[:2], height, width)
+    narrow = torch.empty(1, 1, rows, width)
+    for image, resized in zip(images, result, strict=True):
+        for channel, resized_channel in zip(image, resized, strict=True):
+            for start in range(0, rows, band):
+                part = to_float(channel[None, None, start : start + band]).float()
+                narrow[:, :, start : start + band] = _interpolate(part, part.shape[2], width)
+            resized_channel.copy_(_interpolate(narrow, height, width)[0, 0])
+    return result
 
 
 def cut_square(
@@ -89,7 +114,7 @@ def cut_square(
         spans.append(slice(start, stop))
         offsets.append(round((start - center + half) * scale))
     height, width = (max(1, round((span.stop - span.start) * scale)) for span in spans)
-    visible = clamp01(image[None, :, spans[0], spans[1]].to(outside.device))
+    visible = clamp01(to_float(image[None, :, spans[0], spans[1]].to(outside.device)))
     pixels, to_visible = resize(visible, height, width)
     top, left = offsets
     color = outside[:, None, None]
@@ -109,7 +134,9 @@ def rotate(frames: Tensor, rotation: int) -> tuple[Tensor, NDArray[np.float64]]:
         180: [[-1.0, 0.0, right], [0.0, -1.0, bottom]],
         270: [[0.0, 1.0, 0.0], [-1.0, 0.0, bottom]],
     }[rotation]
-    return torch.rot90(frames, rotation // 90, (2, 3)), np.array(matrix)
+    if rotation:  # by 0 it would be copied
+        frames = torch.rot90(frames, rotation // 90, (2, 3))
+    return frames, np.array(matrix)
 
 
 def flip(frames: Tensor) -> tuple[Tensor, NDArray[np.float64]]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gfp_core.faces import Face, Faces, Progress
 from gfp_core.geometry import TEMPLATE
+from gfp_core.tensors import to_float
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes: no more threads than cores
     torch.set_num_threads(1)
@@ -53,7 +54,7 @@ class FakeDetector:
         batch, _, height, width = frames.shape
         faces = []
         for index in range(batch):
-            if frames[index, 0, 0, 0] > 0.5:
+            if to_float(frames[index, 0, 0, 0]) > 0.5:
                 side = min(height, width, 1200) / 2
                 centre = np.array([width, height], np.float32) / 2
                 box = (*(centre - side / 2).tolist(), *(centre + side / 2).tolist())

@@ -343,13 +343,22 @@ def test_frame_is_never_changed(detector, astronaut):
     assert torch.equal(astronaut, before)
 
 
+@pytest.mark.parametrize(("dtype", "largest"), [(torch.uint8, 255), (torch.uint16, 65535)])
+def test_whole_numbers_give_the_faces_of_the_same_floats(detector, astronaut, dtype, largest):
+    levels = (astronaut * largest).round().to(dtype)
+    expected = detector.detect(levels.float() / largest)
+    faces = detector.detect(levels)
+    np.testing.assert_array_equal(landmarks_of(faces), landmarks_of(expected))
+    assert [face.box for face in faces.faces] == [face.box for face in expected.faces]
+
+
 @pytest.mark.parametrize(
     ("frames", "options", "message"),
     [
         (torch.zeros(3, 8, 8), {}, "frames"),
         (torch.zeros(1, 1, 8, 8), {}, "3 or 4"),
         (torch.zeros(1, 3, 0, 8), {}, "frames"),
-        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), {}, "uint8"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.int32), {}, "int32"),
         (torch.zeros(1, 3, 8, 8), {"score": 97}, "score"),
         (torch.zeros(1, 3, 8, 8), {"score": float("nan")}, "score"),
         (torch.zeros(1, 3, 8, 8), {"min_size": -1}, "min_size"),

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gfp_core.devices import in_chunks, is_out_of_memory, keep_freed_memory, pick
+from gfp_core.devices import in_chunks, in_threads, is_out_of_memory, keep_freed_memory, pick
 
 CPU = torch.device("cpu")
 
@@ -115,3 +115,24 @@ def test_devices_go_by_any_of_their_names(monkeypatch):
     assert pick("CPU") == pick(CPU) == CPU
     monkeypatch.setattr(torch, "zeros", lambda *_, device: torch.empty(1))
     assert pick("rocm:1") == torch.device("cuda:1")
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_give_results_in_order(monkeypatch, threads):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert list(in_threads(lambda item: item * item, range(20))) == [i * i for i in range(20)]
+
+
+def test_an_exception_in_a_thread_is_the_callers(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    begun = []
+
+    def run(item: int) -> int:
+        begun.append(item)
+        if item == 3:
+            raise KeyboardInterrupt
+        return item
+
+    with pytest.raises(KeyboardInterrupt):
+        list(in_threads(run, range(100)))
+    assert len(begun) < 10

@@ -433,3 +433,35 @@ def test_a_small_face_is_pasted_to_the_edges_of_its_crop(scale: float) -> None:
     for own, wanted in ((own_rows, rows), (own_columns, columns)):
         assert wanted.min() - 4 < own.min() < wanted.min()
         assert wanted.max() < own.max() < wanted.max() + 4
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [(torch.uint8, 255), (torch.uint16, 65535)])
+def test_whole_numbers_are_the_rounded_result_of_the_same_floats(
+    dtype: torch.dtype, largest: int
+) -> None:
+    levels = (noise(1, 4, 300, 320) * largest).round().to(dtype)
+    before = levels.clone()
+    frame = levels.float() / largest
+    overlapping = placed(0.4, 0.3, (120, 150)), placed(0.5, 0.0, (200, 160))
+    faces = painted(make_faces(frame, *overlapping, placed(0.1, 0.0, (30, 30))), 0.9)
+    image, mask = paste(levels, faces)
+    expected, expected_mask = paste(frame, faces)
+    assert torch.equal(levels, before)
+    assert image.dtype == dtype
+    assert torch.equal(image, (expected * largest).round().to(dtype))
+    assert torch.equal(mask, expected_mask)
+    untouched = (mask == 0)[:, None].expand_as(image)
+    assert torch.equal(image[untouched].int(), levels[untouched].int())
+    in_place, _ = paste(levels, faces, in_place=True)
+    assert in_place.data_ptr() == levels.data_ptr()
+    assert torch.equal(in_place, image)
+
+
+def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = noise(1, 3, 300, 320)
+    marks = [placed(0.2, 0.1, (60 + 70 * (i % 4), 60 + 80 * (i // 4))) for i in range(12)]
+    faces = painted(make_faces(frame, *marks), 0.9)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    expected, _ = paste(frame, faces)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert torch.equal(paste(frame, faces)[0], expected)

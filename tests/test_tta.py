@@ -104,3 +104,18 @@ def test_a_face_of_both_views_is_averaged_and_others_stay() -> None:
     joint = tta.average_flipped(plain, other)
     assert joint.boxes[:, 0].tolist() == [1, 50, 80]
     assert joint.scores.tolist() == pytest.approx([0.7, 0.5, 0.4])
+
+
+@pytest.mark.parametrize("size", [(50, 40), (71, 33)])
+def test_bands_resize_to_the_same_bits(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.rand(2, 3, 101, 83, generator=torch.Generator().manual_seed(0))
+    levels = (images * 255).round().to(torch.uint8)
+    expected, matrix = tta.resize(images, *size)
+    expected_of_levels, _ = tta.resize(levels.float() / 255, *size)
+    monkeypatch.setattr(tta, "_PIXELS_AT_ONCE", 1000)
+    resized, matrix_of_bands = tta.resize(images, *size)
+    assert torch.equal(resized, expected)
+    assert torch.equal(tta.resize(levels, *size)[0], expected_of_levels)
+    np.testing.assert_array_equal(matrix, matrix_of_bands)

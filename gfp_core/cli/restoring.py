@@ -176,9 +176,15 @@ class Restoring:
         if "restorer" not in vars(self):  # not loaded yet
             needed += memory.NETWORK_BYTES
         check_memory(job.source, needed, "restored")
-        picture = read_image(job.source)
+        picture = read_image(job.source, levels=self._takes_levels(background))
         _check_output(job, picture, self._upscale)
         return Item(picture, todo, read_image(background) if background else None)
+
+    def _takes_levels(self, background: Path | None) -> bool:
+        """Whether pictures stay in whole numbers: where nothing is enlarged or steadied."""
+        options = self.options
+        plain = options.upscale == 1 and options.networks.background_model is None
+        return plain and background is None and not options.video.video
 
     @property
     def _upscale(self) -> float:
@@ -204,7 +210,9 @@ class Restoring:
         if item.background is not None:
             extras["background"] = to_frames(item.background)
         restorer = self.restorer  # which describes the people
-        extra = Extra(**self.extras, **extras, in_place=True)
+        # Frames of whole numbers share the picture's memory, which the comparison shows as it was.
+        in_place = not (item.picture.has_levels and COMPARE in item.todo.kinds)
+        extra = Extra(**self.extras, **extras, in_place=in_place)
         result = restorer.restore(
             to_frames(item.picture), self.options, extra=extra, progress=progress
         )

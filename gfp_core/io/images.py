@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from . import atomic, png, xmp
 from .formats import READABLE_SUFFIXES, SUFFIXES
 from .memory import (
@@ -62,13 +64,18 @@ MAX_PIXELS = 1_000_000_000
 """Larger pictures are refused before they are decoded."""
 
 
-def read_image(path: str | os.PathLike[str]) -> Picture:
+def read_image(path: str | os.PathLike[str], *, levels: bool = False) -> Picture:
     """Read a picture from a PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF or HEIC file.
 
     Of an animated or many-paged file the first picture is read, with a warning in the log.
     CMYK is converted to sRGB through the embedded profile, where there is one. AVIF needs
     Pillow 11.3, HEIC the extra ``heif``, and unusual kinds of TIFF (channels in planes, half
     floats, deep gray with alpha, more than four channels) the extra ``tiff``.
+
+    Args:
+        path: the file.
+        levels: leave whole numbers of 8 or 16 bits as they are in the file, in place of floats: a
+            quarter or half of the memory.
 
     Raises:
         NotEnoughMemoryError: decoding would take more memory than is free.
@@ -78,7 +85,7 @@ def read_image(path: str | os.PathLike[str]) -> Picture:
     header = read_header(path)
     _check_size(header, path)
     check_memory(path, header.read_bytes)
-    return _decode(_read_bytes(path), header.format, path)
+    return _decode(_read_bytes(path), header.format, path, levels=levels)
 
 
 def decode_image(data: bytes, name: str, *, upscale: float | None = None) -> Picture:
@@ -126,9 +133,14 @@ def encode_image(
         raise ImageError(f"{name} cannot be written as {kind}: {error}") from error
 
 
-def _decode(data: bytes, kind: str, path: str | os.PathLike[str]) -> Picture:
+def _decode(
+    data: bytes, kind: str, path: str | os.PathLike[str], *, levels: bool = False
+) -> Picture:
     try:
-        return decode(data, kind, path)
+        picture = decode(data, kind, path)
+        if levels and picture.has_levels:
+            return replace(picture, pixels=np.require(picture.pixels, requirements=("C", "W")))
+        return picture.with_floats()
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # the decoders raise nearly everything on damaged files
@@ -206,9 +218,15 @@ def copy_image(source: str | os.PathLike[str], target: str | os.PathLike[str]) -
 
 
 def to_frames(picture: Picture) -> Tensor:
-    """Copy a picture into a batch of one: (1, C, H, W) float32, RGB or RGBA in [0, 1]."""
+    """Copy a picture into a batch of one: (1, C, H, W) float32, RGB or RGBA in [0, 1].
+
+    A picture of whole numbers is not copied: it becomes uint8 or uint16 frames, see
+    `tensors.LEVELS`, which share its memory.
+    """
     import torch
 
+    if picture.has_levels:
+        return torch.from_numpy(picture.pixels).permute(2, 0, 1)[None]
     return torch.from_numpy(picture.pixels.transpose(2, 0, 1)[None].copy())
 
 
@@ -216,7 +234,7 @@ def from_frames(frames: Tensor, like: Picture | None = None) -> Picture:
     """Make a picture of a batch of one; the picture may share the frame's memory.
 
     Args:
-        frames: (1, 3 or 4, H, W) floating point RGB(A).
+        frames: (1, 3 or 4, H, W) floating point RGB(A), or of whole numbers.
         like: gives depth, format and metadata; without, 8 bits and no metadata.
 
     Raises:
@@ -224,7 +242,8 @@ def from_frames(frames: Tensor, like: Picture | None = None) -> Picture:
     """
     if frames.ndim != 4 or frames.shape[0] != 1 or frames.shape[1] not in (3, 4):
         raise ValueError(f"one frame (1, 3 or 4, H, W) is needed, not {tuple(frames.shape)}")
-    pixels = frames[0].permute(1, 2, 0).detach().float().cpu().numpy()
+    pixels = frames[0].permute(1, 2, 0).detach()
+    pixels = (pixels.float() if pixels.is_floating_point() else pixels).cpu().numpy()
     return Picture(pixels) if like is None else replace(like, pixels=pixels)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +28,10 @@ class DiskFullError(ImageError):
 class Picture:
     """A picture in memory, and what is needed to write it back as it was."""
 
-    pixels: NDArray[np.float32]
+    pixels: NDArray[Any]
     """(H, W, 3) RGB or (H, W, 4) RGBA float32 in [0, 1], upright, alpha straight (never
-    premultiplied). Float files may hold other values, NaN and infinity among them."""
+    premultiplied). Float files may hold other values, NaN and infinity among them. Or, where they
+    are asked for (`images.read_image`), the whole numbers of the file: uint8 or uint16."""
     bit_depth: int = 8
     """8 or 16 bits of whole numbers, or 32 for float numbers."""
     gray: bool = False
@@ -56,6 +58,19 @@ class Picture:
     def width(self) -> int:
         """Width in pixels."""
         return int(self.pixels.shape[1])
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether the pixels are whole numbers, as in the file."""
+        return self.pixels.dtype in (np.uint8, np.uint16)
+
+    def with_floats(self) -> Picture:
+        """Give the picture with float32 pixels; whole numbers are divided by their largest."""
+        if self.pixels.dtype.kind == "f":
+            return replace(self, pixels=np.ascontiguousarray(self.pixels, dtype=np.float32))
+        scale = np.float32(np.iinfo(self.pixels.dtype).max)
+        floats = np.divide(self.pixels, scale, dtype=np.float32, order="C")
+        return replace(self, pixels=floats)
 
     def derived(self, pixels: NDArray[np.float32]) -> Picture:
         """Make a picture out of parts of this one: a crop, a comparison, a drawing.

@@ -1,4 +1,4 @@
-"""Decode picture files: upright float pixels, at the depth and in the colors of the file."""
+"""Decode picture files: upright pixels, at the depth and in the colors of the file."""
 
 from __future__ import annotations
 
@@ -73,6 +73,9 @@ def decode(data: bytes, kind: str, path: str | os.PathLike[str]) -> Picture:
         data: the whole file.
         kind: its format, one of the values of `formats.READABLE_SUFFIXES`.
         path: its name, for messages.
+
+    Returns:
+        The picture with the numbers of the file, which may be views and read-only.
 
     Raises:
         ImageError: the file is of a kind that is not read.
@@ -277,21 +280,16 @@ def _picture(
     lossless: bool = True,
 ) -> Picture:
     gray = samples.ndim == 2 or samples.shape[2] <= 2
-    return Picture(_floats(samples, orientation), depth, gray, lossless, kind, metadata)
+    return Picture(_upright(samples, orientation), depth, gray, lossless, kind, metadata)
 
 
-def _floats(samples: NDArray[Any], orientation: int) -> NDArray[np.float32]:
-    """Samples as upright RGB(A) float32: whole numbers are divided by their largest value."""
+def _upright(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Samples as upright RGB(A)."""
     if samples.ndim == 2:
         samples = samples[..., None]
     if samples.shape[2] < 3:  # gray, gray and alpha
         samples = np.take(samples, [0, 0, 0, 1][: 2 + samples.shape[2]], axis=2)
-    samples = _turn(samples, orientation)
-    if samples.dtype.kind == "f":
-        return np.ascontiguousarray(samples, dtype=np.float32)
-    scale = np.float32(np.iinfo(samples.dtype).max)
-    result: NDArray[np.float32] = np.divide(samples, scale, dtype=np.float32, order="C")
-    return result
+    return _turn(samples, orientation)
 
 
 def _turn(samples: NDArray[Any], orientation: int) -> NDArray[Any]:

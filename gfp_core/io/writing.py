@@ -85,22 +85,30 @@ def _levels(picture: Picture, kind: str) -> NDArray[Any]:
     """The pixels as the numbers that the format stores, without alpha where it has none."""
     pixels = picture.pixels
     if kind in ("JPEG", "BMP") and pixels.shape[2] == 4:
-        if (pixels[..., 3] < 1).any():
+        if (pixels[..., 3] < _one(pixels)).any():
             logger.warning("%s has no alpha: it is left out", kind)
-        pixels = pixels[..., :3]
+        pixels = np.ascontiguousarray(pixels[..., :3])
     if picture.bit_depth == 32 and kind == "TIFF":
         return pixels
-    if np.isnan(pixels.min()):
-        raise ValueError("it holds NaN pixels, which TIFF alone can store (--format tiff)")
     depth = np.uint16 if picture.bit_depth > 8 and kind in ("PNG", "TIFF") else np.uint8
+    if pixels.dtype == depth:
+        return pixels
+    if pixels.dtype.kind == "f" and np.isnan(pixels.min()):
+        raise ValueError("it holds NaN pixels, which TIFF alone can store (--format tiff)")
+    own = _one(pixels)
     scale = np.float32(np.iinfo(depth).max)
     samples = np.empty(pixels.shape, depth)
     for first in range(0, len(pixels), _ROWS):  # without a second copy of a large picture in floats
         rows = slice(first, first + _ROWS)
-        scaled = np.clip(pixels[rows], 0, 1)
+        scaled = np.clip(np.divide(pixels[rows], own, dtype=np.float32), 0, 1)
         scaled *= scale
         samples[rows] = np.rint(scaled, out=scaled)
     return samples
+
+
+def _one(pixels: NDArray[Any]) -> np.float32:
+    """The number that stands for 1."""
+    return np.float32(1 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max)
 
 
 def _is_gray(samples: NDArray[Any]) -> bool:

@@ -221,8 +221,11 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, H * W * PRIORS, numbers)."""
-        result: Tensor = self.conv1x1(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.numbers)
-        return result
+        return self.by_prior(self.conv1x1(x))
+
+    def by_prior(self, x: Tensor) -> Tensor:
+        """Arrange the convolution's result (B, PRIORS * numbers, H, W) by priors."""
+        return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.numbers)
 
 
 class RetinaFace(nn.Module):
@@ -256,23 +259,35 @@ class RetinaFace(nn.Module):
         fine, *coarser = self.body(x, prepare)
         middle, coarse = self.fpn(*coarser)
         levels = [self.ssh2(middle), self.ssh3(coarse)]
-        if finest:
-            levels.insert(0, self._finest(fine, middle))
+        finest_heads = self._finest(fine, middle) if finest else []
+        del fine
 
         def heads(kind: nn.ModuleList) -> Tensor:
-            pairs = zip(list(kind)[-len(levels) :], levels, strict=True)
-            return torch.cat([head(level) for head, level in pairs], dim=1)
+            pairs = zip(list(kind)[-2:], levels, strict=True)
+            parts = [head(level) for head, level in pairs]
+            if finest_heads:  # taken off, for they are large
+                parts.insert(0, cast(Head, kind[0]).by_prior(finest_heads.pop(0)))
+            return torch.cat(parts, dim=1)
 
         classes = heads(self.ClassHead).softmax(dim=-1)
         return heads(self.BboxHead), classes, heads(self.LandmarkHead)
 
-    def _finest(self, fine: Tensor, middle: Tensor) -> Tensor:
-        """The finest level, some rows at a time: of large pictures it takes most of the memory."""
+    def _finest(self, fine: Tensor, middle: Tensor) -> list[Tensor]:
+        """What the heads' convolutions make of the finest level: class, box, landmarks.
+
+        Some rows at a time: of large pictures this level takes most of the memory.
+        """
+
+        def heads(merged: Tensor) -> list[Tensor]:
+            level = self.ssh1(merged)
+            kinds = (self.ClassHead, self.BboxHead, self.LandmarkHead)
+            return [cast(Head, kind[0]).conv1x1(level) for kind in kinds]
+
         rows, columns = fine.shape[2:]
         band = _band(fine, self.body.out, self.training)
         if is_tracing() or band >= rows:
             above = F.interpolate(middle, size=fine.shape[2:])
-            return cast(Tensor, self.ssh1(self.fpn.finest(fine, above)))
+            return heads(self.fpn.finest(fine, above))
         # Which rows and columns of the level above stand for those of this one (nearest).
         grid = torch.arange(max(middle.shape[2:]), dtype=torch.float32, device=fine.device)
         above_row, above_column = (
@@ -282,7 +297,6 @@ class RetinaFace(nn.Module):
 
         def run(low: int, high: int) -> list[Tensor]:
             above = middle.index_select(2, above_row[low:high]).index_select(3, above_column)
-            return [self.ssh1(self.fpn.finest(fine[:, :, low:high], above))]
+            return heads(self.fpn.finest(fine[:, :, low:high], above))
 
-        (level,) = in_bands(run, rows, band, margin=4, scale=1)  # four convolutions of 3x3
-        return level
+        return in_bands(run, rows, band, margin=4, scale=1)  # four convolutions of 3x3

@@ -652,3 +652,28 @@ def test_images_needs_no_torch():
 
     code = "import sys, gfp_core.io.images; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("depth", "suffix"), [(8, ".png"), (16, ".png"), (16, ".tif"), (8, ".jpg")]
+)
+def test_whole_numbers_are_read_and_written_as_they_are(
+    tmp_path: Path, depth: int, suffix: str
+) -> None:
+    source = tmp_path / f"source{suffix}"
+    picture = Picture(floats(levels((20, 30, 3), depth)), bit_depth=depth)
+    write_image(source, picture)
+    as_floats, as_levels = read_image(source), read_image(source, levels=True)
+    assert as_levels.pixels.dtype == f"uint{depth}"
+    np.testing.assert_array_equal(floats(as_levels.pixels), as_floats.pixels)
+    frames = to_frames(as_levels)
+    assert np.shares_memory(frames.numpy(), as_levels.pixels)
+    for target in (suffix, ".jpg"):  # which may hold fewer bits
+        write_image(tmp_path / f"a{target}", as_floats)
+        write_image(tmp_path / f"b{target}", from_frames(frames, as_levels))
+        assert (tmp_path / f"a{target}").read_bytes() == (tmp_path / f"b{target}").read_bytes()
+
+
+def test_floats_stay_floats_where_whole_numbers_are_asked_for(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.tif", Picture(floats(levels((4, 5, 3), 8)), bit_depth=32))
+    assert read_image(tmp_path / "a.tif", levels=True).pixels.dtype == np.float32
