@@ -105,8 +105,10 @@ def _report_on_gpu(arguments: argparse.Namespace, options: RestoreOptions) -> in
 
     load(check_writable, arguments.gpu_report.parent)
     device = load(find_device, options.runtime.device)
-    path, architecture = load(find_model, options.networks.model, load_weights(arguments))
-    restorer = load(lambda: Restorer(load_network(path, architecture), device="cpu"))
+    weights = load_weights(arguments)
+    path, architecture = load(find_model, options.networks.model, weights)
+    net = load(load_network, path, architecture, weights=weights)
+    restorer = load(Restorer, net, device="cpu")
     batches = BATCHES if device.type != "cpu" else BATCHES[:2]
     report = gpu_report(restorer, device, batches=batches, repetitions=arguments.rounds)
     write_text(arguments.gpu_report, json.dumps(report, indent=1) + "\n")

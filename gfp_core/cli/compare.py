@@ -133,7 +133,8 @@ def _load_setting(
     from ..restore import Restorer
     from ..weights.loading import load_network
 
-    net = load(load_network, *load(find_model, options.networks.model, weights))
+    path, architecture = load(find_model, options.networks.model, weights)
+    net = load(load_network, path, architecture, weights=weights)
     return Setting(
         text,
         load(Restorer, net, device=device, precision=options.runtime.precision),

@@ -151,7 +151,7 @@ def _restorers(models: list[str], device: Any, weights: Weights) -> dict[str, Re
     restorers = {}
     for model in models:
         path, architecture = load(find_model, model, weights)
-        net = load(load_network, path, architecture)
+        net = load(load_network, path, architecture, weights=weights)
         restorers[Path(model).stem if Path(model).is_file() else model] = load(
             Restorer, net, device=device
         )

@@ -76,8 +76,9 @@ def _write_onnx(arguments: argparse.Namespace) -> int:
     if arguments.half or arguments.note:
         raise CannotStart("--half and --note go with -o, not with --onnx")
     load(check_writable, arguments.onnx.parent)
-    file, architecture = load(find_model, str(arguments.source), load_weights(arguments))
-    restorer = load(lambda: Restorer(load_network(file, architecture)))
+    weights = load_weights(arguments)
+    file, architecture = load(find_model, str(arguments.source), weights)
+    restorer = load(lambda: Restorer(load_network(file, architecture, weights=weights)))
     try:
         model = export_restorer(restorer.net, restorer.size)
     except (ImportError, EngineError) as error:

@@ -8,6 +8,7 @@ from skimage.io import imsave
 from gfp_core.cli import main
 from gfp_core.cli.exit_codes import OK, USAGE
 from gfp_core.networks.lite import GFPGANLite
+from gfp_core.weights import WeightsError
 from gfp_core.weights.convert import write_safetensors
 from gfp_core.weights.loading import load_network, read_difference
 from tests import needs
@@ -71,3 +72,22 @@ def test_nothing_is_written_where_no_photograph_serves(model, tmp_path, capsys) 
     assert main([*words, "--device", "cpu"]) == USAGE
     assert "no photograph can be learned from" in capsys.readouterr().err
     assert not person.exists()
+
+
+def test_a_base_that_is_not_here_is_not_fetched_where_that_is_forbidden(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    from gfp_core.weights.difference import Difference
+    from gfp_core.weights.store import Weights
+
+    def get(self, name, **_):
+        assert not self.settings.downloads, f"fetches {name}"
+        raise WeightsError(f"{name} is not on this machine")
+
+    state = {"bias": torch.ones(3)}
+    person = tmp_path / "person.safetensors"
+    Difference(state, "gpen-512", "0" * 64).save(person)
+    monkeypatch.setattr(Weights, "get", get)
+    words = ["export", str(person), "--onnx", str(tmp_path / "x.onnx"), "--no-download"]
+    assert main(words) == USAGE
+    assert "is not on this machine" in capsys.readouterr().err
