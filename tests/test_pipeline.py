@@ -492,3 +492,24 @@ def test_memory_is_given_back_where_it_can_be(monkeypatch, library):
     monkeypatch.setattr("ctypes.CDLL", lambda _: glibc)
     FaceRestorer.load(device="cpu")
     assert called == ([0] if library is None else [])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_large_picture_of_whole_numbers_takes_few_bytes_a_pixel():
+    pytest.importorskip("retinaface")
+    program = """
+import sys, torch
+from pathlib import Path
+from gfp_core.pipeline import FaceRestorer
+def memory(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+faces = FaceRestorer.load(device="cpu")
+faces.restore(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+frames = torch.zeros(1, 3, 3000, 3000, dtype=torch.uint8)
+before = memory("VmRSS")
+faces.restore(frames, in_place=True)
+needed = (memory("VmHWM") - before) / frames[0, 0].numel()
+sys.exit(0 if needed < 25 else f"{needed:.1f} bytes a pixel")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)

@@ -172,11 +172,12 @@ class Restoring:
                 logger.info("Restored again: %s.", todo.reason)
             elif RESULT not in todo.kinds:
                 logger.info("Finished before: %s to be added.", " and ".join(sorted(todo.kinds)))
-        needed = read_header(job.source).restore_bytes(self._upscale)
+        levels = self._takes_levels(background)
+        needed = read_header(job.source).restore_bytes(self._upscale, levels=levels)
         if "restorer" not in vars(self):  # not loaded yet
             needed += memory.NETWORK_BYTES
         check_memory(job.source, needed, "restored")
-        picture = read_image(job.source, levels=self._takes_levels(background))
+        picture = read_image(job.source, levels=levels)
         _check_output(job, picture, self._upscale)
         return Item(picture, todo, read_image(background) if background else None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -129,8 +130,9 @@ class Bench:
         faces = replace(self.faces, restored=self.crops)
         return Step(
             f"paste, faces: {len(faces)}, {size_text(self.photo)}",
-            lambda: paste(self.frames, faces, mask="box")[0],
-            note="The aligned crops are pasted back unchanged, with each one's soft square mask.",
+            lambda: paste(as_levels(self.photo), faces, mask="box")[0],
+            note="The aligned crops are pasted back unchanged, with each one's soft square mask, "
+            "into a copy of the 8-bit photo.",
         )
 
     def whole(self) -> Step:
@@ -145,9 +147,7 @@ class Bench:
 
 def restore_photo(model: FaceRestorer, photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Restore a photo by the facade, as close to the baseline as it goes: (H, W, 3) uint8 RGB."""
-    result = model.restore(
-        to_frames(photo), mask="box", color="restorer", score=SCORE, in_place=True
-    )
+    result = model.restore(as_levels(photo), mask="box", color="restorer", score=SCORE)
     return to_pixels(result.frames[0])
 
 
@@ -170,8 +170,17 @@ def to_frames(rgb: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].float().div_(255)
 
 
+def as_levels(rgb: NDArray[np.uint8]) -> Tensor:
+    """Turn (H, W, 3) uint8 RGB into frames (1, 3, H, W) that share its memory."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None]
+
+
 def to_pixels(image: Tensor) -> NDArray[np.uint8]:
-    """Turn (3, H, W) RGB in [0, 1] into (H, W, 3) uint8."""
+    """Turn (3, H, W) RGB, uint8 or floats in [0, 1], into (H, W, 3) uint8."""
+    if image.dtype == torch.uint8:
+        return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
     pixels = np.empty((*image.shape[1:], 3), np.uint8)
     for start in range(0, len(pixels), 256):  # without a second copy of a large picture in floats
         band = image[:, start : start + 256].clamp(0, 1).mul_(255).round_().to(torch.uint8)

@@ -27,6 +27,9 @@ NETWORK_BYTES = 700_000_000
 # A pixel, beside the file itself, while a file is decoded at its deepest with alpha (measured).
 _READ_BYTES = {"JPEG": 20, "PNG": 26, "BMP": 25, "GIF": 25, "WEBP": 33, "TIFF": 40, "AVIF": 33}
 _RESTORE_BYTES = 60  # a pixel while faces are found, restored and pasted (measured: 56; alpha)
+# The same where the picture stays in the whole numbers of its file (measured: JPEG 16); a TIFF may
+# hold floats.
+_LEVELS_BYTES = {"PNG": 36, "TIFF": _RESTORE_BYTES}
 _UPSCALED_BYTES = 30  # a further pixel of an enlarged result (measured: 22; alpha)
 _SEARCHED = 1 << 16  # bytes in which a HEIF or AVIF file says its size
 _JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
@@ -50,13 +53,16 @@ class Header:
         """Memory that `images.read_image` takes at its peak."""
         return self.file_bytes + self.width * self.height * _READ_BYTES.get(self.format, 40)
 
-    def restore_bytes(self, upscale: float = 1.0) -> int:
+    def restore_bytes(self, upscale: float = 1.0, *, levels: bool = False) -> int:
         """Memory that reading and restoring the picture takes at its peak, without networks.
 
         Args:
             upscale: size of the result relative to the picture.
+            levels: whether the picture stays in whole numbers, see `images.read_image`.
         """
         pixels = self.width * self.height
+        if levels:
+            return max(self.read_bytes, pixels * _LEVELS_BYTES.get(self.format, 22))
         further = pixels * max(0.0, upscale**2 - 1)
         return max(self.read_bytes, round(pixels * _RESTORE_BYTES + further * _UPSCALED_BYTES))
 

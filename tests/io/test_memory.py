@@ -57,6 +57,7 @@ def test_the_need_for_a_restoration_grows_with_the_upscaling(tmp_path):
     header = read_header(large_png(tmp_path / "a.png", 1000, 1000))
     assert header.read_bytes < header.restore_bytes() < header.restore_bytes(2.0)
     assert header.restore_bytes(0.5) == header.restore_bytes()
+    assert header.read_bytes <= header.restore_bytes(levels=True) < header.restore_bytes()
     with pytest.raises(NotEnoughMemoryError, match="to be restored"):
         check_memory("a.png", 1 << 60, "restored")
 
