@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar, cast
 
@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .codeformer import SelfAttention
+from .codeformer import Fusion, SelfAttention
 from .fast_layers import (
     NHWC,
     Conv3x3,
@@ -33,6 +33,7 @@ from .fast_layers import (
     conv1x1,
     frozen,
     in_bands,
+    is_plain_cpu,
     is_tracing,
     nearest_weight,
     reuse_memory,
@@ -216,6 +217,37 @@ class Attend(nn.Module):
         return conv1x1(y, self.proj_out.weight, self.proj_out.bias).add_(prior)
 
 
+class Fuse(nn.Module):
+    """`codeformer.Fusion`, whose scale and shift come from as many convolutions as one of them.
+
+    On a CPU it writes over the features that it leads.
+    """
+
+    def __init__(self, layer: Fusion) -> None:
+        super().__init__()
+        self.encode_enc = Residual(layer.encode_enc)
+        first, second = (
+            [cast(nn.Conv2d, head[index]) for head in (layer.scale, layer.shift)]
+            for index in (0, 2)
+        )
+        self.first = Conv3x3(_joined(first, "weight"), _joined(first, "bias"))
+        self.second = Conv3x3(_joined(second, "weight"), _joined(second, "bias"), groups=2)
+
+    def forward(self, encoded: Tensor, decoded: Tensor, fidelity: float) -> Tensor:
+        """Both (B, C, H, W): ``decoded`` + w (``decoded`` * scale + shift)."""
+        joined = self.encode_enc(torch.cat([encoded, decoded], dim=1))
+        hidden = F.leaky_relu(self.first(joined), 0.2, inplace=True)
+        scale, shift = self.second(hidden).chunk(2, dim=1)
+        if is_plain_cpu(decoded):
+            return decoded.add_(scale.mul_(decoded).add_(shift), alpha=fidelity)
+        result: Tensor = decoded + fidelity * torch.addcmul(shift, decoded, scale)
+        return result
+
+
+def _joined(layers: Sequence[nn.Conv2d], name: str) -> nn.Parameter:
+    return frozen(torch.cat([cast(Tensor, getattr(layer, name)).detach() for layer in layers]))
+
+
 def _pixels(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, H * W, C): as it is in memory."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)
@@ -234,6 +266,8 @@ def _exchange(module: Net) -> Net:
             module.add_module(name, Residual(child))
         elif isinstance(child, Downsample):
             module.add_module(name, Halve(child))
+        elif isinstance(child, Fusion):
+            module.add_module(name, Fuse(child))
         elif isinstance(child, Upsample):
             module.add_module(name, Double(child))
         elif isinstance(child, CrossAttention | SelfAttention):
