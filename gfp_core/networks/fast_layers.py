@@ -193,16 +193,24 @@ class Conv3x3(nn.Module):
         return taps
 
 
-def conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
     """Convolve (B, I, H, W) with (O, I, 1, 1).
 
     PyTorch leaves this to its BLAS, which on AMD's processors runs at less than half of oneDNN's
     rate.
     """
     if is_plain_cpu(x) and _ONEDNN is not None and torch.backends.mkldnn.is_available():
-        result: Tensor = _ONEDNN(x, weight, bias, (0, 0), (1, 1), (1, 1), 1)
+        result: Tensor = _ONEDNN(x, weight, bias, (0, 0), (stride, stride), (1, 1), 1)
         return result
-    return F.conv2d(x, weight, bias)
+    return F.conv2d(x, weight, bias, stride)
+
+
+class Conv1x1(nn.Conv2d):
+    """A 1x1 convolution by `conv1x1`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, I, H, W) -> (B, O, H / stride, W / stride)."""
+        return conv1x1(x, self.weight, self.bias, self.stride[0])
 
 
 def _copy_rows(x: Tensor, low: int, high: int, out: Tensor) -> None:

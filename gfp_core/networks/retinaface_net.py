@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fast_layers import band_of, in_bands, is_tracing
+from .fast_layers import Conv1x1, band_of, in_bands, is_tracing
 
 Prepare: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -34,7 +34,8 @@ def _conv(
     slope: float | None = None,
 ) -> list[nn.Module]:
     """Convolution, batch norm and, with a slope, leaky ReLU."""
-    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+    kind = Conv1x1 if kernel == 1 else nn.Conv2d
+    convolution = kind(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
     layers: list[nn.Module] = [convolution, nn.BatchNorm2d(outputs)]
     return layers if slope is None else [*layers, nn.LeakyReLU(slope, inplace=True)]
 
@@ -217,7 +218,7 @@ class Head(nn.Module):
     def __init__(self, channels: int, numbers: int) -> None:
         super().__init__()
         self.numbers = numbers
-        self.conv1x1 = nn.Conv2d(channels, PRIORS * numbers, 1)
+        self.conv1x1 = Conv1x1(channels, PRIORS * numbers, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, H * W * PRIORS, numbers)."""
