@@ -84,6 +84,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     output: Path = arguments.output
     if output.suffix != ".safetensors":
         raise CannotStart(f"{output}: the name of the output ends with .safetensors")
+    files = _files(arguments.photographs)
     load(_check_folder, output)
     keep_freed_memory()
     device, weights, detector = load_detector(
@@ -100,7 +101,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             lesson = load(
                 learn_person,
                 base,
-                _photographs(arguments.photographs),
+                _photographs(files),
                 detector,
                 learning,
                 embedder=embedder,
@@ -138,15 +139,32 @@ def _check_folder(output: Path) -> None:
     check_writable(output.parent)
 
 
-def _photographs(paths: list[Path]) -> Iterator[tuple[str, Tensor]]:
-    """Read photographs one at a time, those of folders in the order of their names."""
-    from ..io.images import SUFFIXES, read_image, to_frames
+def _files(paths: list[Path]) -> list[Path]:
+    """List the photographs, those of folders in the order of their names.
 
+    Raises:
+        CannotStart: there are too many.
+    """
+    from ..io.images import SUFFIXES
+    from ..person.photographs import MAX_PHOTOGRAPHS
+
+    files: list[Path] = []
     for path in paths:
         inside = sorted(path.iterdir()) if path.is_dir() else [path]
-        for file in inside:
-            if file == path or file.suffix.lower() in SUFFIXES:
-                yield str(file), to_frames(read_image(file))
+        files += [file for file in inside if file == path or file.suffix.lower() in SUFFIXES]
+    if len(files) > MAX_PHOTOGRAPHS:
+        raise CannotStart(
+            f"{len(files)} photographs, more than {MAX_PHOTOGRAPHS}: give the best of them"
+        )
+    return files
+
+
+def _photographs(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
+    """Read photographs one at a time."""
+    from ..io.images import read_image, to_frames
+
+    for file in files:
+        yield str(file), to_frames(read_image(file))
 
 
 def _embedder(name: str, weights: Weights, device: Any) -> FaceEmbedder | None:

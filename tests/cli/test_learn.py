@@ -64,6 +64,14 @@ def test_wrong_words_are_refused_before_work(flags, reason, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+def test_too_many_photographs_are_refused_before_one_is_read(tmp_path, capsys) -> None:
+    for number in range(21):
+        (tmp_path / f"{number}.jpg").touch()  # not even a picture
+    (tmp_path / "notes.txt").touch()
+    assert main(["learn", str(tmp_path), "-o", str(tmp_path / "p.safetensors")]) == USAGE
+    assert "21 photographs, more than 20" in capsys.readouterr().err
+
+
 def test_nothing_is_written_where_no_photograph_serves(model, tmp_path, capsys) -> None:
     needs.default_detector()
     imsave(tmp_path / "grey.png", astronaut()[:64, :64], check_contrast=False)
