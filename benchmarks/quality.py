@@ -295,7 +295,7 @@ def blending(bench: Bench) -> None:
         row.append((label, cut(paste(photo, faces, strength=strength)[0])))
         darker = replace(faces, restored=faces.restored * 0.8)
         for name, seam in (("darker, one fade", False), ("by bands", True)):
-            image = paste(photo, darker, mask=Mask(feather=0.03), blend=Blend(seam=seam))[0]
+            image = paste(photo, darker, mask=Mask(feather=0.03), blend=Blend(multiband=seam))[0]
             row.append((name, cut(image, 1.3)))
         rows.setdefault("strength", []).append(row)
     for name, sheet in rows.items():

@@ -44,8 +44,8 @@ def own_detail(original: Picture, low: Picture, period: float) -> Picture:
         period: side of a JPEG block in pixels, 8 times the enlargement of the result.
     """
     high = original - low
-    grey = cv2.cvtColor(high, cv2.COLOR_RGB2GRAY)
-    energy = cv2.blur(grey * grey, (_WINDOW, _WINDOW))
+    gray = cv2.cvtColor(high, cv2.COLOR_RGB2GRAY)
+    energy = cv2.blur(gray * gray, (_WINDOW, _WINDOW))
     noise = _NOISE_FACTOR * _quiet(energy, original)
     gain = np.clip(1.0 - noise / np.maximum(energy, 1e-12), 0.0, 1.0)
     start, stop = _BLOCKS
@@ -62,11 +62,11 @@ def blockiness(picture: Picture, period: float = 8.0) -> float:
     need not be known.
     """
     step = round(period)
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    if abs(period - step) > 1e-3 or min(grey.shape) < 4 * step:
+    gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    if abs(period - step) > 1e-3 or min(gray.shape) < 4 * step:
         return 0.0  # no grid of whole pixels, or too small to tell
     measures = []
-    for lines in (grey, grey.T):
+    for lines in (gray, gray.T):
         edges = np.abs(np.diff(lines, axis=1)).mean(axis=0)
         steeper = edges[1:-1] - (edges[:-2] + edges[2:]) / 2
         usable = len(steeper) // step * step
@@ -153,8 +153,8 @@ def _energy(band: NDArray[Any]) -> NDArray[Any]:
 
 def _quiet(energy: NDArray[Any], picture: Picture) -> float:
     """Measure the energy of the quietest windows, without those all black or all white."""
-    grey = picture.mean(axis=-1)
-    usable = energy[(grey > 0.02) & (grey < 0.98)]
+    gray = picture.mean(axis=-1)
+    usable = energy[(gray > 0.02) & (gray < 0.98)]
     return float(np.percentile(usable, _QUIET)) if usable.size else 0.0
 
 

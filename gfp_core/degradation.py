@@ -8,7 +8,7 @@ a clean face y is blurred with a kernel k, shrunk by r, given white Gaussian noi
 deviation delta and compressed as JPEG of quality q; then it is enlarged to its first size, because
 the restorers take and give pictures of one size. They differ in their ranges, which the recipes
 hold (`training/recipes`), and in k: Gaussian, of one width or two, or the trace of a motion. After
-that the colours may be changed, so that a network learns to correct them too.
+that the colors may be changed, so that a network learns to correct them too.
 
 A face's parameters are drawn first (`draw`), then applied, either in a worker (`apply`) or to a
 batch on the training's device (`apply_to_batch`).
@@ -34,7 +34,7 @@ Range = tuple[float, float]
 
 KERNEL_SIZE = 41
 """Taps of the blur kernel a side: the released code's and the pose-varied paper's."""
-_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601
+_GRAY = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601
 _HUE = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])  # YIQ
 
 
@@ -68,8 +68,8 @@ class DegradationRanges:
     saturation: Range = (0.0, 1.5)
     hue: Range = (-0.1, 0.1)
     """In turns."""
-    grey_chance: float = 0.0
-    """Chance that the picture loses its colours."""
+    gray_chance: float = 0.0
+    """Chance that the picture loses its colors."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -83,7 +83,7 @@ class DegradationRanges:
 
 
 PAPER = DegradationRanges()
-"""Section 4.1 of the GFP-GAN paper, without its colour jitter: the project's test sets."""
+"""Section 4.1 of the GFP-GAN paper, without its color jitter: the project's test sets."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ class Degradation:
     scale: float
     noise: float
     quality: int
-    colour: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
-    """(3, 3) and (3,): RGB in [0, 1] becomes ``colour[0] @ rgb + colour[1]``; None: unchanged."""
+    color: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+    """(3, 3) and (3,): RGB in [0, 1] becomes ``color[0] @ rgb + color[1]``; None: unchanged."""
 
 
 def draw(rng: np.random.Generator, ranges: DegradationRanges = PAPER) -> Degradation:
@@ -112,17 +112,17 @@ def draw(rng: np.random.Generator, ranges: DegradationRanges = PAPER) -> Degrada
         kernel = motion_kernel(rng.uniform(3, KERNEL_SIZE), rng.uniform(0, math.pi))
     elif _happens(rng, ranges.anisotropic):
         kernel = gaussian_kernel(sigma, rng.uniform(*ranges.sigma), rng.uniform(0, math.pi))
-    return Degradation(sigma, kernel, scale, noise, quality, _draw_colour(rng, ranges))
+    return Degradation(sigma, kernel, scale, noise, quality, _draw_color(rng, ranges))
 
 
 def _happens(rng: np.random.Generator, chance: float) -> bool:
     return chance > 0 and rng.random() < chance
 
 
-def _draw_colour(
+def _draw_color(
     rng: np.random.Generator, ranges: DegradationRanges
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    """All changes of colour as one affine map, in the order shift, grey, jitter."""
+    """All changes of color as one affine map, in the order shift, gray, jitter."""
     matrix, offset = np.eye(3), np.zeros(3)
     changed = False
 
@@ -130,18 +130,18 @@ def _draw_colour(
         nonlocal matrix, offset, changed
         matrix, offset, changed = step @ matrix, step @ offset + constant, True
 
-    to_grey = np.tile(_GREY.astype(float), (3, 1))
+    to_gray = np.tile(_GRAY.astype(float), (3, 1))
     if _happens(rng, ranges.shift_chance):
         then(np.eye(3), rng.uniform(-ranges.shift, ranges.shift, 3) / 255)
-    if _happens(rng, ranges.grey_chance):
-        then(to_grey)
+    if _happens(rng, ranges.gray_chance):
+        then(to_gray)
     if _happens(rng, ranges.jitter_chance):
         then(np.eye(3) * rng.uniform(*ranges.brightness))
         contrast = rng.uniform(*ranges.contrast)
-        # About middle grey instead of the picture's own mean, which would be no affine map.
+        # About middle gray instead of the picture's own mean, which would be no affine map.
         then(np.eye(3) * contrast, 0.5 * (1 - contrast))
         saturation = rng.uniform(*ranges.saturation)
-        then(np.eye(3) * saturation + to_grey * (1 - saturation))
+        then(np.eye(3) * saturation + to_gray * (1 - saturation))
         turn = 2 * math.pi * rng.uniform(*ranges.hue)
         rotation = np.eye(3)
         rotation[1:, 1:] = [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
@@ -239,8 +239,8 @@ def apply(
     small_8bit = np.clip(np.rint(small + noise), 0, 255).astype(np.uint8)
     decoded = _through_jpeg(small_8bit, degradation.quality)
     large = cv2.resize(decoded, (width, height), interpolation=enlarge)
-    if degradation.colour is not None:
-        matrix, offset = degradation.colour
+    if degradation.color is not None:
+        matrix, offset = degradation.color
         changed = large.astype(np.float32) @ matrix.T + offset * 255
         large = np.clip(np.rint(changed), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(large)
@@ -286,8 +286,8 @@ def apply_to_batch(
         large = F.interpolate(
             back[None].float(), (height, width), mode="bilinear", align_corners=False
         )[0]
-        if degradation.colour is not None:
-            matrix, offset = (torch.from_numpy(values).to(large) for values in degradation.colour)
+        if degradation.color is not None:
+            matrix, offset = (torch.from_numpy(values).to(large) for values in degradation.color)
             large = torch.einsum("ij,jhw->ihw", matrix, large) + offset.view(3, 1, 1) * 255
         results.append(large.round().clamp(0, 255) / 255)
     return torch.stack(results)

@@ -92,7 +92,7 @@ def make_masks(
             any shape holds the mask's parts only, and only where the crop before and after shows
             a thing of the same kind. Without it, with `occlusion` on, only where the two agree in
             tone; glasses and strong shadows of hands and hair stand out so, thin strands and what
-            is of the colour of skin do not.
+            is of the color of skin do not.
         progress: called as the parser goes on; may raise to cancel.
 
     Returns:
@@ -336,7 +336,7 @@ def _agreement(before: Tensor, after: Tensor) -> NDArray[np.float32]:
     labs = rgb_to_lab(clamp01(torch.stack([before, after.to(before)]).float()))
     size = labs.shape[-1]
     difference = cv2.GaussianBlur(to_numpy(labs[0] - labs[1]), (0, 0), _TONE_BLUR * size)
-    # A restorer may shift all colours of a face; that is no thing before it.
+    # A restorer may shift all colors of a face; that is no thing before it.
     common = np.median(difference[face_ellipse(size)], axis=0)
     start, stop = _TONES
     distance = np.linalg.norm(difference - common, axis=-1)

@@ -374,7 +374,7 @@ def _change(
     if not share.any():
         return np.zeros_like(warped)
     if (original == original[..., :1]).all() and np.ptp(warped, axis=-1).max() < _ROUNDING:
-        warped = np.repeat(warped[..., 1:2], 3, axis=-1)  # what is grey stays so, to the last bit
+        warped = np.repeat(warped[..., 1:2], 3, axis=-1)  # what is gray stays so, to the last bit
     target = warped
     up, shrink = similarity_scale(to_result), similarity_scale(patch.back)
     if blend.detail and shrink * up < 1:  # pixels of the crop for one of the frame
@@ -393,7 +393,7 @@ def _at_crop_resolution(
 ) -> NDArray[np.float32]:
     """Resample a box (h, w, 3) to a crop of a size and back.
 
-    Channel by channel: together their rounding differs, and what is grey must stay so exactly.
+    Channel by channel: together their rounding differs, and what is gray must stay so exactly.
     """
     channels = []
     for channel in np.moveaxis(original, -1, 0):

@@ -119,13 +119,13 @@ def _resolution(crop: NDArray[np.float32]) -> float:
     return _SHRUNK / math.sqrt(max(sigma**2 - _OWN**2, 1e-6))
 
 
-def blur_of(grey: NDArray[Any], region: tuple[slice, slice]) -> float:
+def blur_of(gray: NDArray[Any], region: tuple[slice, slice]) -> float:
     """Measure the blur (sigma in pixels) of the strongest edges in a region of a (H, W) picture."""
     sigma = math.inf
-    coarse = _slopes(grey, 2 * _SCALES[-1])[region]
+    coarse = _slopes(gray, 2 * _SCALES[-1])[region]
     # From coarse to fine: a finer pair is asked only if there is something for it to see.
     for first in reversed(_SCALES):
-        fine = _slopes(grey, first)[region]
+        fine = _slopes(gray, first)[region]
         estimate = _sigma(fine, coarse, first, 2 * first)
         coarse = fine  # of the next pair, for each scale is half of the one before
         sigma = min(sigma, estimate)
@@ -151,9 +151,9 @@ def _sigma(fine: NDArray[Any], coarse: NDArray[Any], first: float, second: float
     return math.sqrt(max((second**2 - ratio**2 * first**2) / (ratio**2 - 1), 1e-6))
 
 
-def _slopes(grey: NDArray[Any], sigma: float) -> NDArray[Any]:
+def _slopes(gray: NDArray[Any], sigma: float) -> NDArray[Any]:
     """Compute slopes (H, W, 2) in x and y after a blur of sigma."""
-    soft = cv2.GaussianBlur(grey, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+    soft = cv2.GaussianBlur(gray, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
     kernel = np.array([[-0.5, 0.0, 0.5]])
     return np.stack([cv2.filter2D(soft, -1, k) for k in (kernel, kernel.T)], axis=-1)
 

@@ -76,7 +76,7 @@ def degrade_as(kind: str, image: Bytes, rng: np.random.Generator) -> tuple[Bytes
 
     Returns:
         The degraded face and what it ought to become, (H, W, 3) uint8 RGB each. They are of one
-        tone: a picture in grey or sepia is to stay one, for its colors cannot be known.
+        tone: a picture in gray or sepia is to stay one, for its colors cannot be known.
     """
     if kind == WILD:
         return wild(image, rng)
@@ -178,13 +178,13 @@ HISTORIES: dict[str, tuple[float, Callable[[Picture, np.random.Generator], Pictu
 
 
 def toned(image: Bytes, rng: np.random.Generator) -> Bytes:
-    """Turn a picture grey, or brown as old prints are; (H, W, 3) uint8 RGB both."""
+    """Turn a picture gray, or brown as old prints are; (H, W, 3) uint8 RGB both."""
     x = image.astype(np.float32)
-    grey = np.repeat((x @ _LUMA)[..., None], 3, axis=2)
+    gray = np.repeat((x @ _LUMA)[..., None], 3, axis=2)
     if rng.random() < 0.5:
-        return _levels(grey)
+        return _levels(gray)
     share = rng.uniform(0.4, 1.0)
-    return _levels(grey + share * (np.minimum(grey @ _SEPIA.T, 255) - grey))
+    return _levels(gray + share * (np.minimum(gray @ _SEPIA.T, 255) - gray))
 
 
 def noisy(x: Picture, rng: np.random.Generator, most: float) -> Picture:

@@ -91,12 +91,12 @@ def test_kernels_have_sum_one_and_their_direction():
 
 def test_chances_are_kept_and_what_has_none_draws_no_number():
     rng = np.random.default_rng(0)
-    ranges = DegradationRanges(motion=0.3, anisotropic=0.5, grey_chance=0.2)
+    ranges = DegradationRanges(motion=0.3, anisotropic=0.5, gray_chance=0.2)
     drawn = [draw(rng, ranges) for _ in range(2000)]
     motion = np.mean([one.kernel is not None and (one.kernel > 0).mean() < 0.1 for one in drawn])
     assert motion == pytest.approx(0.3, abs=0.05)
     assert np.mean([one.kernel is not None for one in drawn]) == pytest.approx(0.65, abs=0.05)
-    assert np.mean([one.colour is not None for one in drawn]) == pytest.approx(0.2, abs=0.05)
+    assert np.mean([one.color is not None for one in drawn]) == pytest.approx(0.2, abs=0.05)
     first, second = np.random.default_rng(1), np.random.default_rng(1)
     draw(first)
     second.uniform(size=4)
@@ -105,7 +105,7 @@ def test_chances_are_kept_and_what_has_none_draws_no_number():
 
 def test_colours(face):
     grey = degrade(
-        face, np.random.default_rng(0), DegradationRanges(**{**vars(NOTHING), "grey_chance": 1.0})
+        face, np.random.default_rng(0), DegradationRanges(**{**vars(NOTHING), "gray_chance": 1.0})
     )
     assert (grey.max(axis=2) - grey.min(axis=2)).max() <= 1
     mild = degrade(face, np.random.default_rng(0), NOTHING).astype(float)
@@ -124,7 +124,7 @@ def test_turning_hue_keeps_grey_and_lightness():
     ranges = DegradationRanges(
         jitter_chance=1.0, brightness=(1, 1), contrast=(1, 1), saturation=(1, 1), hue=(0.1, 0.1)
     )
-    matrix, offset = draw(np.random.default_rng(0), ranges).colour
+    matrix, offset = draw(np.random.default_rng(0), ranges).color
     assert np.allclose(matrix @ np.ones(3), np.ones(3), atol=1e-3)
     assert np.allclose([0.299, 0.587, 0.114] @ matrix, [0.299, 0.587, 0.114], atol=1e-3)
     assert np.allclose(offset, 0, atol=1e-6)

@@ -209,7 +209,7 @@ def descriptor(restored: Sequence[Tensor], clean: Sequence[Tensor]) -> Tensor:
 def tone(restored: Tensor, clean: Tensor, side: int) -> Tensor:
     """L1 of lightness and hue of pictures without their detail.
 
-    Hue counts four times: a brown eye that comes out grey is as dark as before.
+    Hue counts four times: a brown eye that comes out gray is as dark as before.
 
     Args:
         restored: (B, 3, H, W) RGB.

@@ -149,19 +149,19 @@ def build_components(recipe: Recipe) -> nn.ModuleDict | None:
 
 
 def parameter_groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """The parameters that are trained, with their learning rates, for an optimiser."""
-    if not recipe.optimiser.groups:
+    """The parameters that are trained, with their learning rates, for an optimizer."""
+    if not recipe.optimizer.groups:
         parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
-        return [{"params": parameters, "lr": recipe.optimiser.lr}]
+        return [{"params": parameters, "lr": recipe.optimizer.lr}]
     if not isinstance(net, PoseVaried):
-        raise ValueError(f"optimiser.groups: {type(net).__name__} has no parameter groups")
+        raise ValueError(f"optimizer.groups: {type(net).__name__} has no parameter groups")
     groups = net.parameter_groups()
-    if set(groups) != set(recipe.optimiser.groups):
-        raise ValueError(f"optimiser.groups must name {', '.join(groups)}")
+    if set(groups) != set(recipe.optimizer.groups):
+        raise ValueError(f"optimizer.groups must name {', '.join(groups)}")
     return [
         {"params": [parameter for parameter in parameters if parameter.requires_grad], "lr": rate}
         for name, parameters in groups.items()
-        for rate in [float(recipe.optimiser.groups[name])]
+        for rate in [float(recipe.optimizer.groups[name])]
     ]
 
 

@@ -135,7 +135,7 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class Optimiser:
+class Optimizer:
     """Adam, of the network and of its discriminators."""
 
     lr: float = 2e-3
@@ -231,7 +231,7 @@ class Recipe:
     data: Data = Data()
     degradation: DegradationRanges = PAPER
     loss: Losses = Losses()
-    optimiser: Optimiser = Optimiser()
+    optimizer: Optimizer = Optimizer()
     run: Run = Run()
 
     def as_dict(self) -> dict[str, Any]:
@@ -265,7 +265,7 @@ def load_recipe(
     for change in changes:
         _change(table, change)
     try:
-        return build(Recipe, table)
+        return build(Recipe, renamed(table))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 
@@ -277,6 +277,17 @@ def choose_values(table: Any, values: Values) -> Any:
     if set(table) == set(VALUES):
         return table[values]
     return {key: choose_values(value, values) for key, value in table.items()}
+
+
+_OLD_NAMES = {"optimiser": "optimizer", "grey_chance": "gray_chance"}
+"""Keys of recipes and of checkpoints of one version before."""
+
+
+def renamed(table: Any) -> Any:
+    """A table with today's names of its keys."""
+    if not isinstance(table, Mapping):
+        return table
+    return {_OLD_NAMES.get(key, key): renamed(value) for key, value in table.items()}
 
 
 def _change(table: dict[str, Any], change: str) -> None:

@@ -27,7 +27,7 @@ from .monitor import Monitor
 from .objective import Objective
 from .pack import FacePack
 from .processes import Processes
-from .recipes import Recipe, Schedule
+from .recipes import Recipe, Schedule, renamed
 from .regions import draw_windows
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def rate_factor(step: int, schedule: Schedule) -> float:
 
 
 class Trainer:
-    """Networks, optimisers and data of a run, and where it is."""
+    """Networks, optimizers and data of a run, and where it is."""
 
     def __init__(
         self,
@@ -92,15 +92,15 @@ class Trainer:
             self._order_channels_last()
         self.average = copy.deepcopy(self.net).requires_grad_(False).eval()
 
-        self.optimisers = self._build_optimizers()
+        self.optimizers = self._build_optimizers()
         self._rates = {
-            name: [group["lr"] for group in optimiser.param_groups]
-            for name, optimiser in self.optimisers.items()
+            name: [group["lr"] for group in optimizer.param_groups]
+            for name, optimizer in self.optimizers.items()
         }
         self._trained = {
             id(parameter)
-            for optimiser in self.optimisers.values()
-            for group in optimiser.param_groups
+            for optimizer in self.optimizers.values()
+            for group in optimizer.param_groups
             for parameter in group["params"]
         }
         half = recipe.run.precision == "float16"
@@ -117,7 +117,7 @@ class Trainer:
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def _build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        settings = self.recipe.optimiser
+        settings = self.recipe.optimizer
         adam = partial(torch.optim.Adam, fused=self.device.type in ("cpu", "cuda"))
         optimizers: dict[str, torch.optim.Optimizer] = {
             "net": adam(
@@ -223,7 +223,7 @@ class Trainer:
                 self.components,
                 windows,
             )
-        self._descend("net", loss, self.net, terms, self.recipe.optimiser.clip)
+        self._descend("net", loss, self.net, terms, self.recipe.optimizer.clip)
         self._learning(self.discriminator, True)
         self._learning(self.components, True)
 
@@ -313,19 +313,19 @@ class Trainer:
 
     def _set_rates(self, step: int) -> None:
         factor = rate_factor(step, self.recipe.schedule)
-        for name, optimiser in self.optimisers.items():
-            for group, rate in zip(optimiser.param_groups, self._rates[name], strict=True):
+        for name, optimizer in self.optimizers.items():
+            for group, rate in zip(optimizer.param_groups, self._rates[name], strict=True):
                 group["lr"] = rate * factor
 
     def _descend(
         self, name: str, loss: Tensor, module: nn.Module, terms: dict[str, Tensor], clip: float = 0
     ) -> None:
-        """One step of an optimiser, if all gradients are finite."""
-        optimiser = self.optimisers[name]
-        optimiser.zero_grad(set_to_none=True)
+        """One step of an optimizer, if all gradients are finite."""
+        optimizer = self.optimizers[name]
+        optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.processes.average_gradients(module.parameters())
-        self.scaler.unscale_(optimiser)
+        self.scaler.unscale_(optimizer)
         norm = nn.utils.clip_grad_norm_(module.parameters(), clip or math.inf)
         if torch.isfinite(norm):
             self._skipped = 0
@@ -338,7 +338,7 @@ class Trainer:
                     "last checkpoint is from before: lower the learning rate or set "
                     "run.precision=float32"
                 )
-        self.scaler.step(optimiser)
+        self.scaler.step(optimizer)
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -403,8 +403,8 @@ class Trainer:
                 "samples": self.samples,
                 "networks": {name: net.state_dict() for name, net in self._networks().items()},
                 "average": self.average.state_dict(),
-                "optimisers": {
-                    name: optimizer.state_dict() for name, optimizer in self.optimisers.items()
+                "optimizers": {
+                    name: optimizer.state_dict() for name, optimizer in self.optimizers.items()
                 },
                 "scaler": self.scaler.state_dict(),
                 "random": checkpoints.random_states(),
@@ -418,7 +418,7 @@ class Trainer:
         if path is None:
             return
         state = checkpoints.load(path, self.device)
-        before = json.loads(state["recipe"])
+        before = renamed(json.loads(state["recipe"]))
         for key in _differences(before, self.recipe.as_dict()):
             logger.warning("the run goes on with another %s", key)
         networks = {**self._networks(), "average": self.average}
@@ -427,8 +427,9 @@ class Trainer:
                 net.load_state_dict(
                     state["average"] if name == "average" else state["networks"][name]
                 )
-            for name, optimiser in self.optimisers.items():
-                optimiser.load_state_dict(state["optimisers"][name])
+            optimizers = state.get("optimizers") or state["optimisers"]  # of one version before
+            for name, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(optimizers[name])
         except (KeyError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"{path} is of a run with other networks ({error}): take another folder for --run"

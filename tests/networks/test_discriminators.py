@@ -246,10 +246,10 @@ def test_frozen_layers_stay_and_still_pass_gradients() -> None:
     net = small()
     net.freeze_first()
     before = {name: p.clone() for name, p in net.named_parameters()}
-    optimiser = torch.optim.Adam(net.parameters(), lr=0.1)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.1)
     x = torch.randn(2, 3, 32, 32, requires_grad=True)
     net(x).sum().backward()
-    optimiser.step()
+    optimizer.step()
     assert x.grad is not None
     assert x.grad.any()
     changed = {name for name, p in net.named_parameters() if not torch.equal(p, before[name])}

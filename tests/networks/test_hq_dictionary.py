@@ -105,15 +105,15 @@ def test_the_picture_teaches_the_encoder_as_if_nothing_were_quantized() -> None:
 
 def test_a_few_steps_of_training_make_it_better() -> None:
     net, x = small(seed=3), faces(1)
-    optimiser = torch.optim.Adam(net.parameters(), 2e-3)
+    optimizer = torch.optim.Adam(net.parameters(), 2e-3)
     errors = []
     for _ in range(25):
         result = net.forward_with_losses(x)
         error = (result.image - x).abs().mean()
         errors.append(error.item())
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (error + result.codebook_loss + 0.25 * result.commitment_loss).backward()
-        optimiser.step()
+        optimizer.step()
     assert errors[-1] < 0.8 * errors[0]
 
 

@@ -193,13 +193,13 @@ def test_a_released_file_goes_back_to_its_form_of_training_and_learns(tmp_path: 
         released = GFPGANClean.from_state_dict(clean).eval()(x)
         torch.testing.assert_close(net.eval()(x), released, atol=1e-4, rtol=1e-4)
     net.train()
-    optimiser = torch.optim.Adam(net.parameters(), lr=2e-3, betas=(0.0, 0.99))
+    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3, betas=(0.0, 0.99))
     losses = []
     for _ in range(15):
         loss = F.l1_loss(net(x), x)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
     with pytest.raises(ValueError, match="not the clean form of this network"):

@@ -3,6 +3,7 @@
 import pytest
 
 from gfp_core.networks.registry import ARCHITECTURES
+from gfp_core.training import recipes
 from gfp_core.training.recipes import Term, load_recipe, names
 
 
@@ -96,3 +97,13 @@ def test_recipe_files(tmp_path):
 def test_a_mixture_that_cannot_be_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         load_recipe("lite", changes=[change])
+
+
+def test_the_old_names_of_keys_go_on_working(tmp_path):
+    text = (recipes.FOLDER / "gfpgan.toml").read_text()
+    old = tmp_path / "old.toml"
+    old.write_text(text.replace("[optimizer]", "[optimiser]").replace("gray_", "grey_"))
+    assert old.read_text() != text
+    changes = ["optimiser.lr=0.5", "degradation.grey_chance=0.25"]
+    recipe = load_recipe(old, "released", changes)
+    assert (recipe.optimizer.lr, recipe.degradation.gray_chance) == (0.5, 0.25)

@@ -73,7 +73,7 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(name, pack, alone, 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_learns(name, pack, alone, tmp_path):
     recipe = tiny_recipe(
-        name, "optimiser.lr=5e-3", "optimiser.groups={}", "schedule.warmup=0", "data.mirror=false",
+        name, "optimizer.lr=5e-3", "optimizer.groups={}", "schedule.warmup=0", "data.mirror=false",
         "data.turn=0.0", "data.zoom=0.0", "data.move=0.0", "data.tint=false", steps=24,
         values="released",
     )  # fmt: skip

@@ -32,11 +32,11 @@ def bare(net: GPEN) -> dict[str, Any]:
 
 
 def trained(net: GPEN) -> dict[str, Any]:
-    """As a training run saves it: other networks and optimisers beside the averaged generator."""
+    """As a training run saves it: other networks and optimizers beside the averaged generator."""
     other = {key: torch.zeros_like(tensor) for key, tensor in net.state_dict().items()}
-    optimiser = torch.optim.Adam(net.parameters())
+    optimizer = torch.optim.Adam(net.parameters())
     return {"g": other, "d": {"w": torch.zeros(1)}, "g_ema": net.state_dict(), "iter": 7} | {
-        "g_optim": optimiser.state_dict()
+        "g_optim": optimizer.state_dict()
     }
 
 
