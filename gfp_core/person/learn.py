@@ -122,9 +122,10 @@ class Learned:
 def needed_bytes(net: nn.Module, size: int, batch: int = Learning.batch) -> int:
     """Estimate the memory that tuning a network takes beside what is loaded.
 
-    Weights, gradients, the two averages of Adam, that of the weights, the base, and the best state:
-    28 bytes a number; and what a forward pass keeps for the backward one, counted on tensors
-    without storage. Some steps have another's face beside the person's.
+    Weights, gradients, the two averages of Adam, that of the weights, the base, the best state and
+    the one before, weights and gradients in half precision: 36 bytes a number; and what a forward
+    pass keeps for the backward one, counted on tensors without storage. Some steps have another's
+    face beside the person's.
     """
     faces = max(batch, 2)
     numbers = sum(tensor.numel() for tensor in net.parameters())
@@ -145,7 +146,7 @@ def needed_bytes(net: nn.Module, size: int, batch: int = Learning.batch) -> int:
         ghost = copy.deepcopy(net).to("meta").requires_grad_(True)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             ghost(torch.zeros(faces, 3, size, size, device="meta"))
-    return 28 * numbers + total + _JUDGES_BYTES
+    return 36 * numbers + total + _JUDGES_BYTES
 
 
 def learn(
