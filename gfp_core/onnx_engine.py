@@ -311,8 +311,13 @@ def export_restorer(net: nn.Module, size: int) -> bytes:
 
     Raises:
         ImportError: the package onnx is not installed; names the extra.
-        EngineError: PyTorch cannot export the network.
+        EngineError: PyTorch cannot export the network, or it goes in steps.
     """
+    if hasattr(net, "default_steps"):
+        raise EngineError(
+            f"{type(net).__name__} cannot be exported to ONNX: it goes through its network in "
+            "steps; take a restorer that does not, or run it with PyTorch"
+        )
     arguments: tuple[Tensor, ...] = (_sample(size),)
     inputs: tuple[str, ...] = (INPUT,)
     exported = net

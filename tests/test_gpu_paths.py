@@ -14,7 +14,7 @@ from gfp_core.networks import retinaface
 from gfp_core.networks.fast import fast_form
 from gfp_core.tensors import clamp01
 from tests import needs
-from tests.parity.networks import NETWORKS, network, small_restorer
+from tests.parity.networks import MORE, NETWORKS, network, small_restorer
 
 CUDA = torch.device("cuda", 0)
 
@@ -40,7 +40,7 @@ def mode() -> Iterator[FakeTensorMode]:
         yield stack.enter_context(FakeTensorMode())
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, "lite", "CodeFormer"])
+@pytest.mark.parametrize("name", [*NETWORKS, *MORE, "PMRF"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @needs.newer_torch
 def test_restorers_stay_on_the_gpu(
@@ -119,7 +119,7 @@ def test_the_form_for_gpus_is_one_graph(name: str) -> None:
         torch.testing.assert_close(exported(x), fast(x), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, "lite", "CodeFormer"])
+@pytest.mark.parametrize("name", [*NETWORKS, *MORE, "PMRF"])
 def test_shapes_need_no_numbers(name: str) -> None:
     net, size = small_restorer(name)
     fast = fast_form(net).to("meta")

@@ -10,11 +10,13 @@ from torch import nn
 from gfp_core import onnx_engine
 from gfp_core.cli import main
 from gfp_core.detect import load_detector
+from gfp_core.networks import retinaface
 from gfp_core.networks.fast import fast_form
 from gfp_core.networks.gfpgan import GFPGANClean
-from gfp_core.onnx_engine import EngineError, Session, onnx_form
+from gfp_core.networks.registry import ARCHITECTURES
+from gfp_core.onnx_engine import EngineError, Session, detector_form, export_restorer, onnx_form
 from gfp_core.restore import Restorer
-from tests.parity.networks import NETWORKS, small_restorer
+from tests.parity.networks import MORE, NETWORKS, small_restorer
 from tests.test_engines import Scaling, some_faces
 
 pytest.importorskip("onnx")
@@ -27,7 +29,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "onnx"
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, "lite", "CodeFormer"])
+@pytest.mark.parametrize("name", [*NETWORKS, *MORE])
 def test_every_restorer_is_equal_to_its_fast_form(name: str, cache: Path) -> None:
     net, size = small_restorer(name)
     fast = fast_form(net)
@@ -38,6 +40,34 @@ def test_every_restorer_is_equal_to_its_fast_form(name: str, cache: Path) -> Non
     assert expected.std() > 0.05
     extent = max(1.0, float(expected.max() - expected.min()))
     assert (result - expected).abs().max() < 1e-3 * extent
+
+
+def test_what_goes_in_steps_is_refused_before_the_export(cache: Path, caplog) -> None:
+    net, size = small_restorer("PMRF")
+    with pytest.raises(EngineError, match="PMRF cannot be exported to ONNX: it goes through its"):
+        export_restorer(net, size)
+    assert Restorer(net, engine="onnxruntime")._onnxruntime(changed=False) is None
+    assert "PMRF goes through its network in steps" in caplog.text
+    assert not cache.exists()
+
+
+def test_every_architecture_of_a_restorer_is_exported_or_refused() -> None:
+    tested = {type(small_restorer(name)[0]).__name__ for name in (*NETWORKS, *MORE, "PMRF")}
+    assert tested == {row.name for row in ARCHITECTURES} - {"HQDictionary"}  # restores nothing
+
+
+@pytest.mark.parametrize("backbone", retinaface.NAMES)
+@pytest.mark.parametrize("finest", [True, False])
+def test_both_detectors_are_equal_to_their_fast_form(
+    backbone: str, finest: bool, cache: Path
+) -> None:
+    torch.manual_seed(0)
+    net = retinaface.from_state_dict(retinaface.build(backbone).state_dict())
+    session = detector_form(net, finest, "cpu")
+    x = 100 * torch.rand(1, 3, 75, 101) - 50
+    with torch.inference_mode():
+        for result, expected in zip(session(x), net(x, finest=finest), strict=True):
+            assert (result - expected).abs().max() < 1e-3 * max(1.0, float(expected.abs().max()))
 
 
 def test_fidelity_goes_in_beside_the_face(cache: Path) -> None:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from .neighborhood import neighborhood_attention
 from .state import width_of
+from .vqgan import full_precision
 
 KERNEL_SIZE = 7
 """Side of a neighborhood in all published models; no tensor tells it."""
@@ -120,7 +121,7 @@ class FourierFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, out) of (B, in), in float32."""
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             phases = 2 * math.pi * x.float() @ self.weight.float().mT
             return torch.cat([phases.cos(), phases.sin()], dim=-1)
 

@@ -99,11 +99,11 @@ class Encoder(nn.Module):
         """(B, 3, size, size) in [-1, 1] -> (B, C, H, W) at 4, 8, ..., size / 2 px."""
         x = self.first(x)
         features = []
-        for layer in self.down:
+        sizes = [2**power for power in range(len(self.down) + 1, 1, -1)]  # numbers in an export too
+        for layer, size in zip(self.down, sizes, strict=True):
             x = layer(x)
-            side = str(x.shape[2])
-            if side in self.mmrb:
-                x = self.mmrb[side](x)
+            if str(size) in self.mmrb:
+                x = self.mmrb[str(size)](x)
             features.append(x)
         return features[::-1]
 

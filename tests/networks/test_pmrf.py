@@ -15,20 +15,9 @@ from gfp_core.networks.neighborhood import neighborhood_attention
 from gfp_core.networks.pmrf import NOISE, PMRF, infer_hyperparameters, integrate
 from gfp_core.restore import Restorer
 from gfp_core.weights.loading import load_network, read_checkpoint
+from tests.parity.networks import SMALL_FLOW, SMALL_MEAN
 
-SMALL = {
-    "flow": {
-        "widths": (16, 32, 48),
-        "depths": (2, 1, 1),
-        "head_widths": (8, 16, 16),
-        "feed_forward": (24, 40, 56),
-        "patch_size": 4,
-        "mapping_width": 12,
-        "mapping_depth": 2,
-        "mapping_feed_forward": 20,
-    },
-    "mean": {"size": 128, "channels": 12, "depths": (2, 3), "heads": 6, "mlp": 24},
-}
+SMALL = {"flow": SMALL_FLOW, "mean": SMALL_MEAN}
 
 
 @pytest.fixture(scope="module")

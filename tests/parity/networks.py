@@ -11,6 +11,8 @@ from gfp_core.networks.codeformer import CodeFormer
 from gfp_core.networks.gfpgan import GFPGANBilinear, GFPGANClean, GFPGANv1
 from gfp_core.networks.gpen import GPEN
 from gfp_core.networks.lite import GFPGANLite
+from gfp_core.networks.pmrf import PMRF
+from gfp_core.networks.pose_varied import PoseVaried
 from gfp_core.networks.restoreformer import RestoreFormer, RestoreFormerPlusPlus
 
 SMALL_GFPGAN: dict[str, Any] = {"out_size": 32, "num_style_feat": 16, "narrow": 0.0625}
@@ -30,6 +32,19 @@ NETWORKS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "RestoreFormer": (RestoreFormer, SMALL_CODEC),
     "RestoreFormerPlusPlus": (RestoreFormerPlusPlus, SMALL_CODEC),
 }
+MORE = ("lite", "CodeFormer", "PoseVaried")
+"""Further restorers that `small_restorer` makes; and ``PMRF``, which goes in steps."""
+SMALL_FLOW: dict[str, Any] = {
+    "widths": (16, 32, 48),
+    "depths": (2, 1, 1),
+    "head_widths": (8, 16, 16),
+    "feed_forward": (24, 40, 56),
+    "patch_size": 4,
+    "mapping_width": 12,
+    "mapping_depth": 2,
+    "mapping_feed_forward": 20,
+}
+SMALL_MEAN: dict[str, Any] = {"size": 128, "channels": 12, "depths": (2, 3), "heads": 6, "mlp": 24}
 FULL_SIZE: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "full-size RestoreFormer": (RestoreFormer, {}),
     "full-size RestoreFormerPlusPlus": (RestoreFormerPlusPlus, {}),
@@ -72,8 +87,18 @@ def _values(key: str, tensor: Tensor, equalized: bool) -> Tensor:
 
 
 def small_restorer(name: str) -> tuple[nn.Module, int]:
-    """Make a small network, of `NETWORKS`, ``lite`` or ``CodeFormer``; its side in pixels."""
+    """Make a small network of `NETWORKS` or `MORE`; its side in pixels."""
     torch.manual_seed(0)
+    if name == "PoseVaried":
+        varied = PoseVaried(out_size=32, num_style_feat=16, narrow=0.03125, num_mlp=2).eval()
+        with torch.no_grad():
+            for parameter in varied.parameters():  # none is as it begins, which may be zero
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        return varied, 32
+    if name == "PMRF":
+        flow = PMRF(flow=SMALL_FLOW, mean=SMALL_MEAN).eval()
+        flow.default_steps = 2
+        return flow, 128
     if name == "lite":
         return GFPGANLite(out_size=64, narrow=0.0625, num_style_feat=16).eval(), 64
     if name == "CodeFormer":
