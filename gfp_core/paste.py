@@ -396,7 +396,7 @@ def _at_crop_resolution(
     Channel by channel: together their rounding differs, and what is gray must stay so exactly.
     """
     channels = []
-    for channel in np.moveaxis(original, -1, 0):
-        crop = warp(np.ascontiguousarray(channel), invert(patch.back), (size, size))
+    for channel in cv2.split(original):
+        crop = warp(channel, invert(patch.back), (size, size))
         channels.append(warp_into(patch.box, crop, patch.back))
-    return np.stack(channels, axis=-1)
+    return np.asarray(cv2.merge(channels), np.float32)
