@@ -145,9 +145,7 @@ def color(bench: Bench) -> None:
         toned = replace(print_, restored=painted)
         guard += [("input", grey * paper), ("restorer", painted)]
         guard += [("auto", apply_color(toned).restored)]
-        guard += [
-            ("auto, --keep-monochrome off", apply_color(toned, keep_monochrome="off").restored)
-        ]
+        guard += [("auto, unguarded", apply_color(toned, keep_monochrome="off").restored)]
         if seed == 0:
             cold = shift(clean.crops, torch.tensor([0.75, 0.95, 1.15]), torch.ones(1)).clamp(0, 1)
             ellipse = torch.from_numpy(face_ellipse(cold.shape[-1])).float()[None, None]

@@ -39,12 +39,12 @@ def choosing(bench: Bench) -> None:
     person = bench.model.describe([bench.photos[2][0]])
     tries = {
         "found": None,
-        "--which first": bench.model.restore(photo, which="first"),
+        "--select first": bench.model.restore(photo, select="first"),
         "--region (right half)": bench.model.restore(photo, region=region),
         "--person (the third)": bench.model.restore(photo, people=person),
         "--max-sharpness 0.2": bench.model.restore(photo, max_sharpness=0.2),
-        "--order smallest --which first": bench.model.restore(
-            photo, order="smallest", which="first"
+        "--order smallest --select first": bench.model.restore(
+            photo, order="smallest", select="first"
         ),
     }
     found = bench.model.detector.detect(photo)
@@ -125,7 +125,7 @@ def frames(bench: Bench) -> None:
             for name, shown in (
                 ("changes: input", clip),
                 ("frame by frame", alone.frames),
-                ("--frames", ordered.frames),
+                ("--video", ordered.frames),
             ):
                 tiles.append(
                     (name, (20 * shown.std(dim=0).mean(dim=0)).clamp(0, 1).expand(1, 3, -1, -1))
