@@ -27,8 +27,8 @@ NETWORK_BYTES = 700_000_000
 # A pixel, beside the file itself, while a file is decoded at its deepest with alpha (measured).
 _READ_BYTES = {"JPEG": 20, "PNG": 26, "BMP": 25, "GIF": 25, "WEBP": 33, "TIFF": 40, "AVIF": 33}
 _RESTORE_BYTES = 60  # a pixel while faces are found, restored and pasted (measured: 56; alpha)
-# The same where the picture stays in the whole numbers of its file (measured: JPEG 16, PNG 38); a TIFF may
-# hold floats.
+# The same where the picture stays in the whole numbers of its file (measured: JPEG 16, PNG 38); a
+# TIFF may hold floats.
 _LEVELS_BYTES = {"PNG": 42, "TIFF": _RESTORE_BYTES}
 _UPSCALED_BYTES = 30  # a further pixel of an enlarged result (measured: 22; alpha)
 _SEARCHED = 1 << 16  # bytes in which a HEIF or AVIF file says its size
