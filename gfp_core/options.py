@@ -641,7 +641,13 @@ class Identity(Options):
 def _check_person_faces(value: Any) -> str:
     if isinstance(value, str) and value.strip().casefold() == AUTO:
         return AUTO
-    return _check_selection(value)
+    try:
+        return _check_selection(value)
+    except OptionError:
+        raise OptionError(
+            f"person_faces: {value!r} does not say which faces: write auto, all, none, first 2, or "
+            "the numbers of the faces, 0, 2"
+        ) from None
 
 
 @dataclass(frozen=True)

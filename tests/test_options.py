@@ -257,3 +257,8 @@ def test_options_need_the_standard_library_alone() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_wrong_faces_of_a_person_name_their_own_option() -> None:
+    with pytest.raises(OptionError, match=r"^person_faces: 'who' .* write auto, all"):
+        RestoreOptions.of(person_faces="who")

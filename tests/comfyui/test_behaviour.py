@@ -107,7 +107,10 @@ BAD = [
     (simple, SIMPLE, "order", "age"),
     (simple, SIMPLE, "rotations", "45"),
     (simple, SIMPLE, "which", "the one on the left"),
+    (simple, SIMPLE, "which", "filter"),
     (split, LOADER, "model", "../lite.pth"),
+    (split, LOADER, "engine", "tensorrt"),
+    (split, LOADER, "provider", "gpu"),
     (split, LOADER, "precision", "fp8"),
     (split, LOADER, "device", "tpu"),
     (split, DETECTOR, "model", "nothing"),
@@ -151,6 +154,47 @@ def test_null_in_headless_json_is_the_default(comfyui: Any, photos: Path) -> Non
     nulls = dict.fromkeys([*info["required"], *info["optional"]])
     outputs = comfyui.queue(simple(**{**nulls, "image": [PHOTO, 0]}))
     assert np.array_equal(comfyui.saved(outputs[SAVE]), comfyui.saved(usual[SAVE]))
+
+
+def inputs_of(comfyui: Any, kind: str) -> dict[str, Any]:
+    """A node's inputs and their schemas, as the server has them."""
+    known = comfyui.object_info()[kind]["input"]
+    return {**known.get("required", {}), **known.get("optional", {})}
+
+
+def has_default(spec: list[Any]) -> bool:
+    return isinstance(spec[0], list) or "default" in spec[1]
+
+
+def test_null_in_every_node_is_the_default(comfyui: Any, photos: Path) -> None:
+    """Nulls for all that is not connected, in each node that works without a download."""
+    plain = through_crops()
+    plain["masks"] = node("GFPFaceMasks", faces=["back", 0], shape="ellipse", feather=0.1)
+    plain[PASTE]["inputs"] |= {"face_masks": ["masks", 0]}
+    nulls = json.loads(json.dumps(plain))
+    for entry in nulls.values():
+        if entry["class_type"].startswith("GFP"):
+            for name in inputs_of(comfyui, entry["class_type"]):
+                if not isinstance(entry["inputs"].get(name), list):
+                    entry["inputs"][name] = None
+    with_nulls, usual = (comfyui.queue(prompt)[SAVE] for prompt in (nulls, plain))
+    assert np.array_equal(comfyui.saved(with_nulls), comfyui.saved(usual))
+
+
+def test_nulls_alone_are_one_error_for_each_socket_that_is_needed(comfyui: Any) -> None:
+    for kind, known in comfyui.object_info().items():
+        needed = known["input"].get("required", {})
+        sockets = {name for name, spec in needed.items() if not has_default(spec)}
+        if not kind.startswith("GFP") or not sockets:
+            continue
+        prompt = {"1": node(kind, **dict.fromkeys(inputs_of(comfyui, kind)))}
+        prompt["2"] = node("PreviewAny", source=["1", 0])
+        with pytest.raises(comfyui.RefusedError) as refused:
+            comfyui.submit(prompt)
+        errors = refused.value.answer["node_errors"]["1"]["errors"]
+        names = [error["extra_info"]["input_name"] for error in errors]
+        assert sorted(names) == sorted(sockets), kind
+        assert {error["type"] for error in errors} == {"required_input_missing"}, kind
 
 
 def test_a_saved_workflow_may_name_a_model_as_it_was_called(comfyui: Any, photos: Path) -> None:
