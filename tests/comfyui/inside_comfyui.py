@@ -95,8 +95,10 @@ def test_a_restorer_runs_on_another_engine_by_one_option(
     net = network(out_size=64, num_style_feat=8, narrow=0.0625, channel_multiplier=1)
     file = tmp_path / "tiny.safetensors"
     save_file({name: part.clone() for name, part in net.state_dict().items()}, file)
-    MODELS.last_used("detector", INPUTS.DETECTOR)
-    monkeypatch.setattr(MODELS, "fetched", lambda role, name: file)
+    fetched = MODELS.fetched
+    monkeypatch.setattr(
+        MODELS, "fetched", lambda role, name: file if role == "restorer" else fetched(role, name)
+    )
     load = NODES.GFPLoadRestorer.execute
     with torch.inference_mode():
         usual, other = load(model="lite"), load(model="lite", engine="onnxruntime", provider="cpu")

@@ -52,6 +52,7 @@ def test_page_opens_the_graph_and_sends_the_prompt(name: str, opened: Any, comfy
     if not name.startswith(WITHOUT_FILES):
         assert not opened.js(RED)
         opened.wait(lambda: opened.js(WRONG) == [], f"every choice of {name} to be there", 20)
+    check_sockets(opened.js(SOCKETS), comfyui.object_info())
     slug = name.split(" ", 1)[1].lower().replace(" ", "_")
     file = REPOSITORY / "workflows/api" / f"{slug}.json"
     if os.environ.get(UPDATE):
@@ -67,6 +68,20 @@ def test_page_opens_the_graph_and_sends_the_prompt(name: str, opened: Any, comfy
     assert made == wanted, f"{UPDATE}=1 writes it anew"
 
 
+def check_sockets(nodes: list[list[Any]], info: dict[str, Any]) -> None:
+    """Each input of our nodes is there, and once."""
+    for type, sockets in nodes:
+        labels = [label for _, label in sockets]
+        assert len(set(labels)) == len(labels), f"{type}: {labels}"
+        names = [name for name, _ in sockets]
+        for id in (id for ids in info[type]["input_order"].values() for id in ids):
+            assert any(name == id or name.startswith(f"{id}.") for name in names), f"{type}: {id}"
+
+
+SOCKETS = """
+return app.graph.nodes.filter(({type}) => type.startsWith("GFP")).map(({type, inputs}) =>
+  [type, inputs.map(({name, label, localized_name}) => [name, label ?? localized_name ?? name])]);
+"""
 RED = "return app.graph.nodes.filter((node) => node.has_errors).length"
 WRONG = """
 return app.graph.nodes.flatMap((node) => (node.widgets ?? []).filter(({options, value, type}) =>
