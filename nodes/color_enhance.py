@@ -86,7 +86,7 @@ class GFPColorEnhance(Node):
         enhanced: Any = pictures.nothing("it got no image")
         if faces is not None:
             changed = apply_color(
-                faces.faces,
+                faces.restored_faces,
                 color.mode,
                 strength=color.strength,
                 keep_monochrome=color.keep_monochrome,

@@ -120,6 +120,11 @@ def faces_of_landmarks(landmarks: Mapping[str, Any], sizes: Sequence[Size]) -> F
     Raises:
         ValueError: they are not of as many frames.
     """
+    if not isinstance(landmarks, Mapping) or not {"frames", "image_size"} <= landmarks.keys():
+        raise ValueError(
+            "landmarks must be those of Detect Face Landmarks (MediaPipe): frames and their "
+            "image_size"
+        )
     frames = landmarks["frames"]
     if len(frames) != len(sizes):
         raise ValueError(f"landmarks are of {len(frames)} pictures, the image has {len(sizes)}")
@@ -151,6 +156,10 @@ def region_of_boxes(boxes: Any, sizes: Sequence[Size]) -> Tensor:
         boxes = [boxes]
     if not boxes or isinstance(boxes[0], Mapping):
         boxes = [boxes]
+    fields = {"x", "y", "width", "height"}
+    for each in (each for frame in boxes for each in frame):
+        if not isinstance(each, Mapping) or not fields <= each.keys():
+            raise ValueError(f"boxes must be of x, y, width and height each, not {each!r:.60}")
     if len(boxes) not in (1, len(sizes)):
         raise ValueError(f"boxes are of {len(boxes)} pictures, the image has {len(sizes)}")
     rows = [
@@ -170,8 +179,12 @@ def region_of_segments(segments: tuple[Size, Sequence[Any]], sizes: Sequence[Siz
         segments: see above; of an image of another size they are brought to this one.
         sizes: (height, width) of each frame, all the same.
     """
+    if len(segments) != 2:
+        raise ValueError("SEGS must be ((height, width), segments), as the Impact Pack gives them")
     (was_height, was_width), found = segments
     height, width = sizes[0]
+    if not found:  # an empty one of the Impact Pack has no size
+        return torch.zeros(1, height, width)
     scale = np.tile([width / was_width, height / was_height], 2)
     rows = [tuple(np.asarray(each.bbox, np.float64) * scale) for each in found]
     return _filled([rows], (height, width))

@@ -53,9 +53,12 @@ class GFPFaceMasks(Node):
         cls, *, faces: sockets.FacesOfImage, parser: Managed[Any] | None, **values: Any
     ) -> io.NodeOutput:
         """Make the masks; the faces given are not changed."""
+        options = inputs.to_options(values, ids=IDS).mask
+        if options.needs_parser and parser is None:
+            raise ValueError("The shape parts needs a parser: connect Load Face Parser (GFP).")
         masks = make_masks(
-            faces.faces,
-            inputs.to_options(values, ids=IDS).mask,
+            faces.restored_faces,
+            options,
             parser=None if parser is None else parser.ready(),
             progress=Bar(),
         )

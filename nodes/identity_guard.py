@@ -51,7 +51,7 @@ class GFPIdentityGuard(Node):
         cls, *, faces: sockets.FacesOfImage, embedder: Managed[Any], limit: float
     ) -> io.NodeOutput:
         """Compare; the faces given are not changed."""
-        restored = faces.faces
+        restored = faces.restored_faces
         likeness = compare(restored, embedder.ready(), limit=limit)
         lines = [
             f"face {index}, frame {face.frame}: {angle:.1f} degrees, {share:.0%} kept"

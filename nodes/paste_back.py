@@ -75,9 +75,11 @@ class GFPPasteBack(Node):
     ) -> io.NodeOutput:
         """Paste into (B, H, W, C) float RGB(A) in [0, 1]; the image given is not changed."""
         options = inputs.to_options(values)
-        frames, restored = pictures.to_frames(image), faces.faces
+        frames, restored = pictures.to_frames(image), faces.restored_faces
         background = None if upscaled is None else pictures.to_frames(upscaled)
         face_masks = pictures.from_mask(face_masks)
+        if face_masks is None and options.mask.needs_parser:
+            raise ValueError("The mask parts needs Mask Faces (GFP): connect it to face_masks.")
         if face_masks is not None:
             if len(face_masks) == 1:  # one serves all; of no face there is one, too
                 face_masks = face_masks.expand(len(restored), -1, -1)

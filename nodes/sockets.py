@@ -72,6 +72,18 @@ class FacesOfImage(tuple[Tensor, ...]):
         """The faces with their crops."""
         return self._faces if self._make is None else self._make()
 
+    @property
+    def restored_faces(self) -> Faces:
+        """The faces with their crops before and after.
+
+        Raises:
+            ValueError: they are not restored yet.
+        """
+        faces = self.faces
+        if len(faces) and faces.restored is None:
+            raise ValueError("These faces are not restored: connect Run Face Restorer (GFP) first.")
+        return faces
+
     def with_faces(self, faces: Faces) -> FacesOfImage:
         """Return other faces of the same frames."""
         return FacesOfImage(faces, self.frames)

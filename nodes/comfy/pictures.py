@@ -29,7 +29,16 @@ _STAND_IN = (64, 64)
 
 
 def to_frames(image: Tensor) -> Tensor:
-    """Return ComfyUI's IMAGE (B, H, W, C) as frames (B, C, H, W): a view, not a copy."""
+    """Return ComfyUI's IMAGE (B, H, W, C) as frames (B, C, H, W): a view, not a copy.
+
+    Raises:
+        ValueError: it is of another form, which some nodes give.
+    """
+    if image.ndim != 4 or image.shape[-1] not in (3, 4) or not image.is_floating_point():
+        raise ValueError(
+            "An image must be (batch, height, width, 3 or 4 channels), with numbers from 0 to 1, "
+            f"not {tuple(image.shape)}, {str(image.dtype).removeprefix('torch.')}."
+        )
     return image.movedim(-1, 1)
 
 
@@ -51,10 +60,15 @@ def from_mask(mask: Tensor | None, *sizes: tuple[int, int]) -> Tensor | None:
 
     Load Image gives a black mask of 64 by 64 pixels for a picture in which nothing is painted:
     this is no mask, and None.
+
+    Raises:
+        ValueError: it is of another form, which some nodes give.
     """
     if mask is None:
         return None
     mask = mask[None] if mask.ndim == 2 else mask
+    if mask.ndim != 3:
+        raise ValueError(f"A mask must be (batch, height, width), not {tuple(mask.shape)}.")
     size = (int(mask.shape[-2]), int(mask.shape[-1]))
     if size == _STAND_IN and not mask.any():
         logger.info("The mask is Load Image's for a picture in which nothing is painted: no mask.")

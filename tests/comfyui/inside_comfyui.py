@@ -428,6 +428,16 @@ def test_every_mask_that_allows_all_changes_nothing(form: str, photo: torch.Tens
             assert torch.equal(pasted(face_masks=of_faces), pasted(face_masks=whole))
 
 
+def test_pictures_of_another_form_are_told_in_one_sentence(photo: torch.Tensor) -> None:
+    for image in (photo[0], photo[None], photo[..., :1], (255 * photo).byte()):
+        with pytest.raises(ValueError, match=r"^An image must be .*, not \(.*\), \w+\.$"):
+            NODES.GFPRestorePhoto.execute(image=image, model="lite")
+    for mask in (torch.ones(1, 256, 256, 1), torch.ones(256)):
+        options = NODES.GFPRestoreOptions.execute(frame_mask=mask).args[0]
+        with pytest.raises(ValueError, match=r"^A mask must be \(batch, height, width\), not "):
+            NODES.GFPRestorePhoto.execute(image=photo, model="lite", options=options)
+
+
 def test_no_node_changes_what_it_is_given() -> None:
     """Images, crops and faces, through every node, by their bytes."""
     from skimage import data
@@ -850,6 +860,36 @@ def test_segments_are_the_impact_packs(two: torch.Tensor) -> None:
         assert 0 < each.cropped_mask.mean() < 1
         assert (each.cropped_mask <= mask[0, y1:y2, x1:x2].numpy()).all()
     assert segments[0].bbox[2] < 256 < segments[1].bbox[0]
+
+
+def test_faces_of_nobody_and_of_another_form(two: torch.Tensor) -> None:
+    assert detect(two, segs_in=((0, 0), []))[4] == 0, "EmptySegs of the Impact Pack"
+    for name, value, words in (
+        ("segs_in", (), "SEGS must be"),
+        ("boxes_in", [[1, 2, 3, 4]], "boxes must be of x, y, width and height each, not 1$"),
+        ("boxes_in", [{"x": 1, "y": 2}], "boxes must be of x"),
+        ("landmarks", {}, "landmarks must be those of"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            detect(two, **{name: value})
+
+
+def test_what_a_step_needs_before_it_is_told_by_the_names_of_nodes(two: torch.Tensor) -> None:
+    faces = detect(two)[0]
+    for run in (
+        lambda: NODES.GFPPasteBack.execute(image=two, faces=faces, strength=1.0),
+        lambda: NODES.GFPColorEnhance.execute(faces=faces, mode="match", strength=1.0),
+        lambda: NODES.GFPFaceMasks.execute(faces=faces, shape="box", feather=0.1),
+    ):
+        with pytest.raises(ValueError, match=r"connect Run Face Restorer \(GFP\) first\.$"):
+            run()
+    restorer = MODELS.last_used("restorer", "lite")
+    with torch.inference_mode():
+        faces = NODES.GFPRestoreFaces.execute(faces=faces, restorer=restorer).args[0]
+    with pytest.raises(ValueError, match="connect Load Face Parser"):
+        NODES.GFPFaceMasks.execute(faces=faces, shape="parts", feather=0.1)
+    with pytest.raises(ValueError, match="connect it to face_masks"):
+        NODES.GFPPasteBack.execute(image=two, faces=faces, strength=1.0, mask="parts")
 
 
 def test_segments_are_of_one_image_only(two: torch.Tensor) -> None:

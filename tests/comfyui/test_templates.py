@@ -74,7 +74,8 @@ def check_sockets(nodes: list[list[Any]], info: dict[str, Any]) -> None:
         labels = [label for _, label in sockets]
         assert len(set(labels)) == len(labels), f"{type}: {labels}"
         names = [name for name, _ in sockets]
-        for id in (id for ids in info[type]["input_order"].values() for id in ids):
+        order = info[type]["input_order"]
+        for id in (*order.get("required", []), *order.get("optional", [])):
             assert any(name == id or name.startswith(f"{id}.") for name in names), f"{type}: {id}"
 
 
