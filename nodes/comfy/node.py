@@ -147,7 +147,8 @@ def _fill_nulls(node: type[Node], inputs: dict[str, Any]) -> None:
     known = defaults(node) if nulls else {}
     for name in nulls:
         del inputs[name]
-        if known.get(name) is not None:
+        # ComfyUI takes a list for a link; what is left out gets its default in `Node.execute`.
+        if known.get(name) is not None and not isinstance(known[name], (list, tuple)):
             inputs[name] = known[name]
 
 

@@ -69,7 +69,7 @@ def test_null_and_what_is_left_out_are_the_schemas_default(
     assert node.execute(**given) == given
 
 
-def test_null_in_a_prompt_is_the_default() -> None:
+def test_null_in_a_prompt_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     handle = NODE.prompt_handler(NODES.NODES)
     inputs = {"image": ["1", 0], "model": None, "which": None, "seed": None, "strength": 0.5}
     request = {"prompt": {"2": {"class_type": "GFPRestorePhoto", "inputs": inputs}}}
@@ -80,6 +80,11 @@ def test_null_in_a_prompt_is_the_default() -> None:
         "seed": 0,
         "strength": 0.5,
     }
+    masks = {"faces": ["1", 0], "parts": None, "grow": None}
+    node = {"class_type": "GFPFaceMasks", "inputs": masks}
+    monkeypatch.setattr(NODE, "defaults", lambda node: {"parts": ["skin", "eyes"], "grow": 0.0})
+    handle({"prompt": {"2": node}})
+    assert masks == {"faces": ["1", 0], "grow": 0.0}, "ComfyUI would take the list for a link"
     for odd in ({}, {"prompt": None}, {"prompt": []}, {"prompt": {"1": None, "2": {}, "3": 4}}):
         assert handle(odd) == odd
     others = {"prompt": {"1": {"class_type": "LoadImage", "inputs": {"image": None}}}}
