@@ -147,7 +147,8 @@ def with_facexlib() -> Restore:
 
     def run(crops: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
-            return ((net(crops * 2 - 1) + 1) / 2).clamp(0, 1)
+            restored: torch.Tensor = ((net(crops * 2 - 1) + 1) / 2).clamp(0, 1)
+        return restored
 
     return lambda rgb: baselines.whole_with(detector, run, rgb)[0]
 
@@ -179,7 +180,7 @@ def _restore_with_onnx(
         x = np.ascontiguousarray(crop.transpose(2, 0, 1)[None], np.float32) / 127.5 - 1
         face = restorer(torch.from_numpy(x))[0].numpy()[0].transpose(1, 2, 0)
         pixels = np.ascontiguousarray((face.clip(-1, 1) + 1) * 127.5)
-        _paste(result, pixels, mask, cv2.invertAffineTransform(matrix))
+        _paste(result, pixels, mask, np.asarray(cv2.invertAffineTransform(matrix), np.float64))
     return result
 
 
@@ -188,7 +189,7 @@ def _find_with_onnx(detector: Any, rgb: NDArray[np.uint8]) -> list[NDArray[np.fl
     from gfp_core.networks import retinaface
 
     height, width = rgb.shape[:2]
-    x = rgb[..., ::-1].astype(np.float32) - np.float32(retinaface.MEAN_BGR)
+    x = rgb[..., ::-1].astype(np.float32) - np.array(retinaface.MEAN_BGR, np.float32)
     x = np.ascontiguousarray(x.transpose(2, 0, 1)[None])
     boxes, classes, landmarks = detector(torch.from_numpy(x))
     candidates = (classes[0, :, 1] > SCORE).nonzero().squeeze(1)

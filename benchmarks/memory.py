@@ -91,7 +91,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         photo, target = Path(folder) / "photo.jpg", Path(folder) / "restored.jpg"
-        Image.fromarray(tiled_astronaut(*options.size, across=options.across)).save(
+        Image.fromarray(tiled_astronaut(options.size[0], options.size[1], options.across)).save(
             photo, quality=95
         )
         commands = {options.model: _ours(photo, target, options.model)}

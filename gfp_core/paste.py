@@ -245,7 +245,10 @@ def _original(image: Tensor, box: Box) -> NDArray[np.float32]:
     pixels = image[(slice(3), *box)].detach().permute(1, 2, 0).cpu()
     if pixels.dtype in LEVELS:
         scale = np.float32(LEVELS[pixels.dtype])
-        return np.divide(pixels.numpy(), scale, dtype=np.float32, order="C")
+        original: NDArray[np.float32] = np.divide(
+            pixels.numpy(), scale, dtype=np.float32, order="C"
+        )
+        return original
     floats = np.array(pixels.float().numpy(), order="C")
     np.nan_to_num(floats, copy=False, nan=0.0, posinf=1.0, neginf=0.0)
     return np.clip(floats, 0.0, 1.0, out=floats)

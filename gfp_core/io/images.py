@@ -242,8 +242,8 @@ def from_frames(frames: Tensor, like: Picture | None = None) -> Picture:
     """
     if frames.ndim != 4 or frames.shape[0] != 1 or frames.shape[1] not in (3, 4):
         raise ValueError(f"one frame (1, 3 or 4, H, W) is needed, not {tuple(frames.shape)}")
-    pixels = frames[0].permute(1, 2, 0).detach()
-    pixels = (pixels.float() if pixels.is_floating_point() else pixels).cpu().numpy()
+    frame = frames[0].permute(1, 2, 0).detach()
+    pixels = (frame.float() if frame.is_floating_point() else frame).cpu().numpy()
     return Picture(pixels) if like is None else replace(like, pixels=pixels)
 
 
