@@ -98,6 +98,9 @@ class Conv3x3(nn.Module):
     the products where there are many channels; the error is about three times as large.
     """
 
+    weight: Tensor
+    bias: Tensor | None
+
     def __init__(self, weight: Tensor, bias: Tensor | None, groups: int = 1) -> None:
         """Take weights (O, I / groups, 3, 3) and a bias (O,), as they are."""
         super().__init__()
@@ -108,7 +111,7 @@ class Conv3x3(nn.Module):
 
     def _apply(self, *arguments: Any, **options: Any) -> Any:
         self._taps = None
-        return super()._apply(*arguments, **options)
+        return super()._apply(*arguments, **options)  # type: ignore[no-untyped-call]
 
     def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
         self._taps = None
