@@ -162,14 +162,18 @@ def translate(role: Role, name: Any) -> Any:
 
 def names_elsewhere(role: Role) -> dict[str, str]:
     """Return the choices that other packs' names of files stand for, by these in small letters."""
-    table = SAME_DETECTOR if role == "detector" else SAME
-    files = {file for entry in offered(role) for file in (entry.usable_file, *entry.file_names)}
-    offers = choices(role)
-    entries = {name: _named(role, name) for name in sorted({*table, *files} - set(offers))}
+    rows = {entry.name: entry for entry in offered(role)}  # asked once: schemas are made often
+    named = SAME_DETECTOR if role == "detector" else SAME
+    table = {file: name for name, row in rows.items() for file in _files_of(row)} | named
+    ours = {name: name for name in rows}
+    if role == "detector":
+        usual = default("detector", BUNDLED_DETECTOR)
+        ours = {name: name if is_here("detector", row) else usual for name, row in rows.items()}
+    offers = set(choices(role))
     return {
-        name.casefold(): _nearest(entry) if role == "detector" else entry.name
-        for name, entry in entries.items()
-        if entry is not None and entry.name in offers
+        file.casefold(): ours[name]
+        for file, name in sorted(table.items())
+        if name in offers and file not in offers
     }
 
 
@@ -250,7 +254,11 @@ def _is_out_of_reach(role: Role, entry: Entry) -> bool:
 
 def _is_row(name: str, entries: list[Entry]) -> bool:
     """Whether a file is a row's, by its name, and so offered under the row's name already."""
-    return any(name in (entry.usable_file, *entry.file_names) for entry in entries)
+    return any(name in _files_of(entry) for entry in entries)
+
+
+def _files_of(entry: Entry) -> tuple[str, ...]:
+    return (entry.usable_file, *entry.file_names)
 
 
 def _files(role: Role) -> list[str]:
