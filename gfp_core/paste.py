@@ -212,6 +212,8 @@ class _Cluster:
         else:
             outside = ((region < 0) | (region > 1)) & region.isfinite()
             canvas = torch.where(outside, canvas, canvas.clamp(0.0, 1.0))
+        if region.dtype == torch.uint16:  # PyTorch 2.4 picks none of that type; bits are bits
+            region, canvas = region.view(torch.int16), canvas.view(torch.int16)
         region.copy_(torch.where(touched, canvas, region))
 
 

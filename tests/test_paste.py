@@ -451,7 +451,7 @@ def test_whole_numbers_are_the_rounded_result_of_the_same_floats(
     assert torch.equal(image, (expected * largest).round().to(dtype))
     assert torch.equal(mask, expected_mask)
     untouched = (mask == 0)[:, None].expand_as(image)
-    assert torch.equal(image[untouched].int(), levels[untouched].int())
+    assert torch.equal(image.int()[untouched], levels.int()[untouched])
     in_place, _ = paste(levels, faces, in_place=True)
     assert in_place.data_ptr() == levels.data_ptr()
     assert torch.equal(in_place, image)

@@ -496,7 +496,7 @@ def test_memory_is_given_back_where_it_can_be(monkeypatch, library):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_large_picture_of_whole_numbers_takes_few_bytes_a_pixel():
-    pytest.importorskip("retinaface")
+    needs.default_detector()
     program = """
 import sys, torch
 from pathlib import Path
