@@ -128,8 +128,10 @@ def check_writable(folder: Path) -> None:
         OSError: the folder is missing or not writable.
     """
     temporary, descriptor = _create_part(folder)
-    os.close(descriptor)
-    temporary.unlink()
+    try:
+        os.close(descriptor)
+    finally:
+        temporary.unlink()
 
 
 def lock(path: Path) -> BinaryIO:
@@ -233,7 +235,13 @@ def _create_part(folder: Path) -> tuple[Path, int]:
     temporary = folder / f".gfp-{_host()}-{os.getpid()}-{_RUN}-{next(_counter)}.part"
     # Not tempfile: its files can be read by their owner only.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _flags()
-    return temporary, os.open(temporary, flags, 0o666)
+    try:
+        return temporary, os.open(temporary, flags, 0o666)
+    except FileExistsError:
+        raise
+    except BaseException:  # Ctrl-C while the disk makes the file is raised when it is there
+        _remove(temporary)
+        raise
 
 
 def _flags() -> int:

@@ -6,6 +6,7 @@ fields of these. Every row is checked when it is read, because its names become 
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Mapping
@@ -213,9 +214,24 @@ def read_catalogue(*files: str | os.PathLike[str]) -> Catalogue:
     Raises:
         WeightsError: a file cannot be read, or a row is wrong; names the file, row and field.
     """
+    return _read(tuple((Path(file), *_version(Path(file))) for file in files))
+
+
+def _version(file: Path) -> tuple[int, int]:
+    """Return the time of a file's last change in ns, and its bytes."""
+    try:
+        status = file.stat()
+    except (OSError, ValueError):  # said by who reads the file
+        return 0, 0
+    return status.st_mtime_ns, status.st_size
+
+
+@functools.lru_cache(maxsize=8)  # the nodes' schemas ask for it hundreds of times
+def _read(versions: tuple[tuple[Path, int, int], ...]) -> Catalogue:
+    """Read catalogue files; (file, time of its last change in ns, bytes) each."""
     rows: dict[str, dict[str, Any]] = {}
     origin: dict[str, Path] = {}
-    for file in map(Path, files):
+    for file, *_ in versions:
         for number, row in enumerate(_rows(file), start=1):
             name = row.get("name")
             if not isinstance(name, str):

@@ -51,6 +51,20 @@ def test_any_exception_leaves_the_folder_as_it_was(tmp_path, context, error):
     assert (tmp_path / "a").read_bytes() == b"before"
 
 
+@pytest.mark.parametrize("context", [atomic.open_atomic, atomic.atomic_path])
+def test_ctrl_c_while_the_disk_makes_the_file_leaves_nothing(tmp_path, monkeypatch, context):
+    make = os.open
+
+    def interrupted(*arguments):
+        os.close(make(*arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt), context(tmp_path / "a"):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
 @posix
 def test_links_are_never_followed(tmp_path, monkeypatch):
     victim = tmp_path / "victim"

@@ -231,3 +231,15 @@ def test_platform_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_folder({}) == Path.home() / "Library" / "Caches" / "gfp"
     monkeypatch.setattr("sys.platform", "linux")
     assert config_folder({}) == Path.home() / ".config" / "gfp"
+
+
+def test_a_file_is_read_once_for_each_of_its_versions(tmp_path, monkeypatch):
+    file = tmp_path / "mine.toml"
+    row = '[[weights]]\nname = "gfpgan-1.4"\ncommercial = "{}"\n'
+    file.write_text(row.format("no"))
+    first = read_catalogue(BUILT_IN, file)
+    monkeypatch.setattr("gfp_core.weights.catalogue.read_toml", lambda file: pytest.fail("again"))
+    assert read_catalogue(BUILT_IN, file) is first
+    monkeypatch.undo()
+    file.write_text(row.format("unclear"))
+    assert read_catalogue(BUILT_IN, file).find("gfpgan-1.4").commercial == "unclear"
