@@ -10,7 +10,6 @@ GFPGAN given with ``--model`` does as well. Ratios are baseline / ours: above 1,
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import statistics
 import tempfile
@@ -29,7 +28,7 @@ from torch import Tensor, nn
 
 from gfp_core.detect import FaceDetector
 from gfp_core.evaluation.speed import SCORE, Bench, size_text, tiled_astronaut, to_frames, to_pixels
-from gfp_core.evaluation.timing import Step, Times, footer, machine, measure, spread
+from gfp_core.evaluation.timing import Step, Times, footer, machine, measure, spread, write_report
 from gfp_core.faces import Faces
 from gfp_core.geometry import invert, transform
 from gfp_core.networks import retinaface
@@ -376,10 +375,7 @@ def main() -> None:
             report["cold starts"] = comparison.cold_starts(options.cold_starts)
     text = markdown(report)
     print(text)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.with_name(options.out.name + ".json").write_text(json.dumps(report, indent=1))
-        options.out.with_name(options.out.name + ".md").write_text(text)
+    write_report(report, text, options.out)
 
 
 if __name__ == "__main__":

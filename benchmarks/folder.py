@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import logging
 import os
 import statistics
@@ -36,7 +35,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gfp_core.evaluation.timing import footer, machine
+from gfp_core.evaluation.timing import footer, machine, write_report
 
 logger = logging.getLogger("folder")
 
@@ -297,10 +296,7 @@ def main() -> None:
                 logger.info("%s: %s", side, row)
     text = markdown(report)
     print(text)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.with_name(options.out.name + ".json").write_text(json.dumps(report, indent=1))
-        options.out.with_name(options.out.name + ".md").write_text(text)
+    write_report(report, text, options.out)
 
 
 if __name__ == "__main__":

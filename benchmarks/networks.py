@@ -13,7 +13,6 @@ is that of all threads. Threads that wait for others are counted, too: on a busy
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import statistics
 import time
@@ -26,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from gfp_core.engines import EngineError, openvino_form
-from gfp_core.evaluation.timing import machine
+from gfp_core.evaluation.timing import machine, write_report
 from gfp_core.networks import retinaface
 from gfp_core.networks.codeformer import CodeFormer
 from gfp_core.networks.fast import fast_form
@@ -228,10 +227,7 @@ def main() -> None:
         report["networks"].append(about | in_turns(detection_forms(), x, options.repetitions))
     text = markdown(report)
     print(text)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.with_name(options.out.name + ".json").write_text(json.dumps(report, indent=1))
-        options.out.with_name(options.out.name + ".md").write_text(text)
+    write_report(report, text, options.out)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
@@ -98,6 +99,14 @@ def markdown(report: dict[str, Any]) -> str:
         lines.append(f"| {' | '.join([row['step'], *cells])} |")
     notes = [f"- {row['step']}: {row['note']}" for row in report["steps"] if row["note"]]
     return "\n".join([*lines, "", *notes, *footer(report)]) + "\n"
+
+
+def write_report(report: dict[str, Any], text: str, out: Path | None) -> None:
+    """Write a report as OUT.json and OUT.md; nothing without OUT."""
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.with_name(out.name + ".json").write_text(json.dumps(report, indent=1))
+        out.with_name(out.name + ".md").write_text(text)
 
 
 def footer(report: dict[str, Any]) -> list[str]:
