@@ -75,8 +75,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         load(check_writable, arguments.json.parent)
     photo, about = _photo(arguments)
     device = load(find_device, options.runtime.device)
-    model, _ = load(find_model, options.networks.model, load_weights(arguments))
-    bench = Bench(photo, model, device=device)
+    weights = load_weights(arguments)
+    model, _ = load(find_model, options.networks.model, weights)
+    bench = Bench(photo, model, device=device, weights=weights)
     load(lambda: bench.faces)
     report: dict[str, Any] = {
         "photo": f"{about}, {photo.shape[1]}x{photo.shape[0]}; model {options.networks.model}",

@@ -22,6 +22,7 @@ from ..paste import paste
 from ..pipeline import FaceRestorer
 from ..restore import Restorer
 from ..weights.loading import load_network
+from ..weights.store import Weights
 from .timing import Step
 
 SCORE = 0.97
@@ -32,7 +33,12 @@ class Bench:
     """A photo, a model, and the steps from the one to the other."""
 
     def __init__(
-        self, photo: NDArray[np.uint8], model: Path, *, device: torch.device | str = "cpu"
+        self,
+        photo: NDArray[np.uint8],
+        model: Path,
+        *,
+        device: torch.device | str = "cpu",
+        weights: Weights | None = None,
     ) -> None:
         """Take a photo and a model; what a step needs is loaded when it is first made.
 
@@ -40,8 +46,10 @@ class Bench:
             photo: (H, W, 3) uint8 RGB, with a face.
             model: checkpoint of a restorer.
             device: where the networks run.
+            weights: where a person's base is looked for; by default as the environment says.
         """
         self.photo, self.model, self.device = photo, model, torch.device(device)
+        self._weights = weights
         self.frames = to_frames(photo)
 
     @property
@@ -65,7 +73,8 @@ class Bench:
     @cached_property
     def restorer(self) -> Restorer:
         """Our restorer."""
-        return Restorer(load_network(self.model), device=self.device, precision="fp32")
+        net = load_network(self.model, weights=self._weights)
+        return Restorer(net, device=self.device, precision="fp32")
 
     @cached_property
     def faces(self) -> Faces:

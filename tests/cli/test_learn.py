@@ -82,8 +82,9 @@ def test_nothing_is_written_where_no_photograph_serves(model, tmp_path, capsys) 
     assert not person.exists()
 
 
+@pytest.mark.parametrize("command", [["export", "--onnx", "x.onnx"], ["bench", "--rounds", "1"]])
 def test_a_base_that_is_not_here_is_not_fetched_where_that_is_forbidden(
-    tmp_path, monkeypatch, capsys
+    command, tmp_path, monkeypatch, capsys
 ) -> None:
     from gfp_core.weights.difference import Difference
     from gfp_core.weights.store import Weights
@@ -96,6 +97,7 @@ def test_a_base_that_is_not_here_is_not_fetched_where_that_is_forbidden(
     person = tmp_path / "person.safetensors"
     Difference(state, "gpen-512", "0" * 64).save(person)
     monkeypatch.setattr(Weights, "get", get)
-    words = ["export", str(person), "--onnx", str(tmp_path / "x.onnx"), "--no-download"]
-    assert main(words) == USAGE
+    monkeypatch.chdir(tmp_path)
+    model = [str(person)] if command[0] == "export" else ["--model", str(person)]
+    assert main([*command, *model, "--no-download"]) == USAGE
     assert "is not on this machine" in capsys.readouterr().err
