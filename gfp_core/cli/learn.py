@@ -160,11 +160,18 @@ def _files(paths: list[Path]) -> list[Path]:
 
 
 def _photographs(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
-    """Read photographs one at a time."""
-    from ..io.images import read_image, to_frames
+    """Read photographs one at a time; a damaged one is left out, with a line that says why."""
+    from ..io.images import ImageError, read_image, to_frames
 
     for file in files:
-        yield str(file), to_frames(read_image(file))
+        try:
+            frames = to_frames(read_image(file))
+        except ImageError as error:
+            if not file.is_file():  # a name that is written wrongly
+                raise
+            logger.warning("%s It is left out.", f"{error}".rstrip(".") + ".")
+            continue
+        yield str(file), frames
 
 
 def _embedder(name: str, weights: Weights, device: Any) -> FaceEmbedder | None:

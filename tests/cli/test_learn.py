@@ -82,6 +82,20 @@ def test_nothing_is_written_where_no_photograph_serves(model, tmp_path, capsys) 
     assert not person.exists()
 
 
+def test_a_damaged_photograph_is_left_out_and_a_missing_one_stops(
+    model, photo, tmp_path, capsys
+) -> None:
+    (tmp_path / "torn.png").write_bytes(photo.read_bytes()[:5000])
+    person = tmp_path / "person.safetensors"
+    end = ["-o", str(person), "--model", str(model), "--device", "cpu", "--steps", "2"]
+    assert main(["learn", str(tmp_path / "torn.png"), str(photo), *end]) == OK
+    messages = capsys.readouterr().err
+    assert "torn.png" in messages
+    assert "It is left out." in messages
+    assert main(["learn", str(tmp_path / "none.png"), str(photo), *end]) == USAGE
+    assert "none.png" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", [["export", "--onnx", "x.onnx"], ["bench", "--rounds", "1"]])
 def test_a_base_that_is_not_here_is_not_fetched_where_that_is_forbidden(
     command, tmp_path, monkeypatch, capsys
