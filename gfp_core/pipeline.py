@@ -760,7 +760,13 @@ def find_restorer(
         net = load_network(path, architecture)
         return Restorer(net, device=device, precision=precision, engine=engine, provider=provider)
     return restorer_of(
-        difference, path, device=device, precision=precision, engine=engine, weights=weights
+        difference,
+        path,
+        device=device,
+        precision=precision,
+        engine=engine,
+        provider=provider,
+        weights=weights,
     )
 
 
@@ -771,6 +777,7 @@ def restorer_of(
     device: torch.device | str | None = None,
     precision: Precision = "auto",
     engine: Engine = "auto",
+    provider: Provider = "auto",
     weights: Weights | None = None,
 ) -> PersonRestorer:
     """Make a person's restorer of what was learned; errors as `find_restorer`.
@@ -781,6 +788,7 @@ def restorer_of(
         device: where it runs.
         precision: of its arithmetic.
         engine: what runs it.
+        provider: what onnxruntime runs on.
         weights: where the base is looked for.
     """
     base = find_base(difference, path, weights)
@@ -789,7 +797,12 @@ def restorer_of(
         return load_with(difference, base, path, strength)
 
     return PersonRestorer(
-        build, difference.embedding, device=device, precision=precision, engine=engine
+        build,
+        difference.embedding,
+        device=device,
+        precision=precision,
+        engine=engine,
+        provider=provider,
     )
 
 

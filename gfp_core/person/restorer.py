@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..faces import Faces, Preview, Progress
-from ..options import Engine, Precision
+from ..options import Engine, Precision, Provider
 from ..restore import Restorer
 
 Build = Callable[[float], nn.Module]
@@ -27,6 +27,7 @@ class PersonRestorer(Restorer):
         device: torch.device | str | None = None,
         precision: Precision = "auto",
         engine: Engine = "auto",
+        provider: Provider = "auto",
     ) -> None:
         """Build both networks, see `Restorer`.
 
@@ -36,13 +37,16 @@ class PersonRestorer(Restorer):
             device: where to move both networks.
             precision: of their arithmetic.
             engine: what runs them.
+            provider: what onnxruntime runs on.
 
         Raises:
             ValueError: as `Restorer`.
         """
         self._build = build
         self.embedding = embedding
-        self.base = Restorer(build(0.0), device=device, precision=precision, engine=engine)
+        self.base = Restorer(
+            build(0.0), device=device, precision=precision, engine=engine, provider=provider
+        )
         self._learned = self._restorer(1.0, engine)
         self._strength = 1.0
         self.net: nn.Module = nn.ModuleList([self.base.net, self._learned.net])
@@ -50,6 +54,7 @@ class PersonRestorer(Restorer):
         self.has_fidelity = self.base.has_fidelity
         self.has_steps = self.base.has_steps
         self.engine: Engine = engine
+        self.provider: Provider = provider
 
     @property
     def bytes_per_face(self) -> int:
@@ -134,6 +139,7 @@ class PersonRestorer(Restorer):
             device=self.base.device,
             precision=self.base.precision,
             engine=engine,
+            provider=self.base.provider,
         )
 
 

@@ -69,6 +69,12 @@ def test_all_faces_get_what_was_learned_unless_some_are_named() -> None:
     assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
+def test_the_provider_is_that_of_both_networks() -> None:
+    restorer = PersonRestorer(lambda strength: Adding(0.4 * strength), provider="openvino")
+    assert (restorer.provider, restorer.base.provider) == ("openvino", "openvino")
+    assert restorer._at(0.5).provider == "openvino"
+
+
 def test_strength_0_is_the_base_bit_for_bit() -> None:
     base = Restorer(Adding(0.0)).restore(faces(0, 0)).restored
     assert torch.equal(person().restore(faces(0, 0), person_strength=0.0).restored, base)
