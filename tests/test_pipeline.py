@@ -513,7 +513,7 @@ faces.restore(frames, in_place=True)
 needed = (memory("VmHWM") - before) / frames[0, 0].numel()
 sys.exit(0 if needed < 25 else f"{needed:.1f} bytes a pixel")
 """
-    # Every block of its own, given back at once: else what is kept for later counts, by chance.
-    allocator = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+    # Large blocks of their own, given back at once: else what is kept for later counts, by chance.
+    allocator = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "1048576"}
     environment = {**os.environ, **allocator}
     subprocess.run([sys.executable, "-c", program], check=True, timeout=300, env=environment)
