@@ -62,7 +62,10 @@ def make_clip(
             frame = frame.reformat(format=pixel_format)
             frame.pts, frame.time_base = pts, BASE
             output.mux(stream.encode(frame))
-        output.mux(stream.encode(None))
+        for packet in stream.encode(None):
+            if frames <= 2:  # x265 hands on no decoding times of so few, but what lay in memory
+                packet.dts = packet.pts
+            output.mux(packet)
         if audio is not None:
             for start in range(0, int(48000 * stamps[-1] * BASE * sound), 1024):
                 wave = np.sin(np.arange(start, start + 1024) / 20).astype(np.float32) * 0.3
