@@ -188,16 +188,14 @@ def _learn(
 ) -> Difference:
     """Tune the restorer, with a bar, previews of a held face, and the user's cancel."""
     # Not when ComfyUI starts: nothing else needs them.
-    from ..gfp_core.networks import registry
-    from ..gfp_core.person.learn import Learning, needed_bytes
+    from ..gfp_core.person.learn import Learning
     from ..gfp_core.person.make import learn_person, load_base
 
     weights = folders.weights("restorer")
     base = load_base(models.fetched("restorer", model), weights)
     detector = detector or models.last_used("detector", inputs.DETECTOR)
     where = models.device_of(device)
-    net = registry.build(base.state, base.architecture)
-    models.make_room(needed_bytes(net, base.size), where)
+    models.make_room(base.needed_bytes(), where)
     bar = Bar()
     lesson = learn_person(
         base,

@@ -11,7 +11,7 @@ from ..options import RestoreOptions
 from .console import Console, say
 from .exit_codes import OK, CannotStart
 from .flags import add_options, read_options
-from .loading import load, load_weights
+from .loading import load, load_restorer_network, load_weights
 from .paths import check_writable, path_argument
 
 logger = logging.getLogger(__name__)
@@ -100,15 +100,12 @@ def _report_on_gpu(arguments: argparse.Namespace, options: RestoreOptions) -> in
     """Measure the device beside the CPU, and write what was found as JSON."""
     from ..evaluation.gpu_report import BATCHES, gpu_report
     from ..io.atomic import write_text
-    from ..pipeline import find_device, find_model
+    from ..pipeline import find_device
     from ..restore import Restorer
-    from ..weights.loading import load_network
 
     load(check_writable, arguments.gpu_report.parent)
     device = load(find_device, options.runtime.device)
-    weights = load_weights(arguments)
-    path, architecture = load(find_model, options.networks.model, weights)
-    net = load(load_network, path, architecture, weights=weights)
+    net = load_restorer_network(options.networks.model, load_weights(arguments))
     restorer = load(Restorer, net, device="cpu")
     batches = BATCHES if device.type != "cpu" else BATCHES[:2]
     report = gpu_report(restorer, device, batches=batches, repetitions=arguments.rounds)

@@ -11,7 +11,7 @@ from ..options import Option, OptionError, RestoreOptions, find_option
 from .console import Console, say
 from .exit_codes import OK, CannotStart
 from .flags import add_options, add_sources, read_options
-from .loading import load, load_detector
+from .loading import load, load_detector, load_restorer_network
 from .paths import check_writable, path_argument
 
 if TYPE_CHECKING:
@@ -129,12 +129,9 @@ def _load_setting(
         CannotStart: the network is not available.
     """
     from ..compare import Setting
-    from ..pipeline import find_model
     from ..restore import Restorer
-    from ..weights.loading import load_network
 
-    path, architecture = load(find_model, options.networks.model, weights)
-    net = load(load_network, path, architecture, weights=weights)
+    net = load_restorer_network(options.networks.model, weights)
     return Setting(
         text,
         load(Restorer, net, device=device, precision=options.runtime.precision),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .console import Console, say
 from .exit_codes import OK
 from .flags import add_options, read_options
-from .loading import load, load_detector
+from .loading import load, load_detector, load_restorer_network
 from .paths import path_argument
 
 if TYPE_CHECKING:
@@ -144,14 +144,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 def _restorers(models: list[str], device: Any, weights: Weights) -> dict[str, Restorer]:
     """By the name of their row: that of the weights, or of the file."""
-    from ..pipeline import find_model
     from ..restore import Restorer
-    from ..weights.loading import load_network
 
     restorers = {}
     for model in models:
-        path, architecture = load(find_model, model, weights)
-        net = load(load_network, path, architecture, weights=weights)
+        net = load_restorer_network(model, weights)
         restorers[Path(model).stem if Path(model).is_file() else model] = load(
             Restorer, net, device=device
         )

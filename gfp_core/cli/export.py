@@ -8,7 +8,7 @@ from typing import Any
 
 from .console import Console
 from .exit_codes import OK, CannotStart
-from .loading import load, load_weights
+from .loading import load, load_restorer_network, load_weights
 from .paths import check_writable, path_argument
 
 logger = logging.getLogger(__name__)
@@ -69,16 +69,13 @@ def _write_onnx(arguments: argparse.Namespace) -> int:
     from ..engines import EngineError
     from ..io.atomic import write_bytes
     from ..onnx_engine import export_restorer
-    from ..pipeline import find_model
     from ..restore import Restorer
-    from ..weights.loading import load_network
 
     if arguments.half or arguments.note:
         raise CannotStart("--half and --note go with -o, not with --onnx")
     load(check_writable, arguments.onnx.parent)
-    weights = load_weights(arguments)
-    file, architecture = load(find_model, str(arguments.source), weights)
-    restorer = load(lambda: Restorer(load_network(file, architecture, weights=weights)))
+    net = load_restorer_network(str(arguments.source), load_weights(arguments))
+    restorer = load(Restorer, net)
     try:
         model = export_restorer(restorer.net, restorer.size)
     except (ImportError, EngineError) as error:

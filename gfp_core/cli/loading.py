@@ -10,6 +10,7 @@ from .exit_codes import CannotStart
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from ..detect import FaceDetector
     from ..weights.store import Weights
@@ -44,6 +45,19 @@ def load_weights(arguments: argparse.Namespace) -> Weights:
         disable_progress_bars()  # this process is ours
     settings = load(Settings.load, downloads=not arguments.no_download)
     return load(Weights, settings)
+
+
+def load_restorer_network(model: str, weights: Weights) -> nn.Module:
+    """The network of a restorer's name or file, with what was learned of a person in it.
+
+    Raises:
+        CannotStart: it, or the base of a person's file, is not available.
+    """
+    from ..pipeline import find_model
+    from ..weights.loading import load_network
+
+    path, architecture = load(find_model, model, weights)
+    return load(load_network, path, architecture, weights=weights)
 
 
 def load_detector(

@@ -68,8 +68,7 @@ class Picture:
         """Give the picture with float32 pixels; whole numbers are divided by their largest."""
         if self.pixels.dtype.kind == "f":
             return replace(self, pixels=np.ascontiguousarray(self.pixels, dtype=np.float32))
-        scale = np.float32(np.iinfo(self.pixels.dtype).max)
-        floats = np.divide(self.pixels, scale, dtype=np.float32, order="C")
+        floats = np.divide(self.pixels, unit(self.pixels), dtype=np.float32, order="C")
         return replace(self, pixels=floats)
 
     def derived(self, pixels: NDArray[np.float32]) -> Picture:
@@ -84,3 +83,8 @@ class Picture:
         """
         metadata = replace(self.metadata, record="")
         return replace(self, pixels=pixels, metadata=metadata, jpeg=None)
+
+
+def unit(pixels: NDArray[Any]) -> np.float32:
+    """Give the number that stands for 1: the largest of whole numbers, 1 of floats."""
+    return np.float32(1 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max)

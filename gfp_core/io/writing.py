@@ -12,7 +12,7 @@ from PIL import Image
 
 from . import jpeg, png, tiff
 from .metadata import packet_with_record, save_options
-from .picture import Picture
+from .picture import Picture, unit
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def _levels(picture: Picture, kind: str) -> NDArray[Any]:
     """The pixels as the numbers that the format stores, without alpha where it has none."""
     pixels = picture.pixels
     if kind in ("JPEG", "BMP") and pixels.shape[2] == 4:
-        if (pixels[..., 3] < _one(pixels)).any():
+        if (pixels[..., 3] < unit(pixels)).any():
             logger.warning("%s has no alpha: it is left out", kind)
         pixels = np.ascontiguousarray(pixels[..., :3])
     if picture.bit_depth == 32 and kind == "TIFF":
@@ -95,7 +95,7 @@ def _levels(picture: Picture, kind: str) -> NDArray[Any]:
         return pixels
     if pixels.dtype.kind == "f" and np.isnan(pixels.min()):
         raise ValueError("it holds NaN pixels, which TIFF alone can store (--format tiff)")
-    own = _one(pixels)
+    own = unit(pixels)
     scale = np.float32(np.iinfo(depth).max)
     samples = np.empty(pixels.shape, depth)
     for first in range(0, len(pixels), _ROWS):  # without a second copy of a large picture in floats
@@ -104,11 +104,6 @@ def _levels(picture: Picture, kind: str) -> NDArray[Any]:
         scaled *= scale
         samples[rows] = np.rint(scaled, out=scaled)
     return samples
-
-
-def _one(pixels: NDArray[Any]) -> np.float32:
-    """The number that stands for 1."""
-    return np.float32(1 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max)
 
 
 def _is_gray(samples: NDArray[Any]) -> bool:

@@ -52,6 +52,11 @@ class Base:
     """Side of its crop in pixels."""
     path: Path
 
+    def needed_bytes(self, batch: int = Learning.batch) -> int:
+        """Estimate the memory that tuning takes, see `learn.needed_bytes`."""
+        net = registry.build(self.state, self.architecture)
+        return needed_bytes(net, self.size, batch)
+
 
 def load_base(model: str | Path, weights: Weights, folders: Sequence[str] | None = None) -> Base:
     """Load what learning begins with.
@@ -91,8 +96,7 @@ def check_memory(base: Base, learning: Learning) -> int:
     Raises:
         ValueError: there is not as much.
     """
-    net = registry.build(base.state, base.architecture)
-    needed = needed_bytes(net, base.size, learning.batch)
+    needed = base.needed_bytes(learning.batch)
     level = logging.WARNING if needed > _WORTH_SAYING else logging.INFO
     logger.log(level, "Learning with %s takes about %.1f GB of memory.", base.name, needed / 1e9)
     free = available_bytes()

@@ -65,13 +65,8 @@ def test_the_same_call_gives_the_same_bits_and_another_seed_others(base_state, p
     )
 
 
-@needs.newer_torch
-def test_a_stopped_learning_goes_on_to_the_same_bits(base_state, portraits, tmp_path) -> None:
-    checkpoint = tmp_path / "learning"
-    whole = learn(base_state, portraits, LEARNING)
-    with pytest.raises(StopLearningError):
-        learn(base_state, portraits, LEARNING, checkpoint=checkpoint, progress=stop_after(3))
-    assert checkpoint.is_file()
+def resume(base_state, portraits, checkpoint):
+    """Go on from a checkpoint; the result, and the numbers of the steps that it took."""
     steps = []
     resumed = learn(
         base_state,
@@ -80,6 +75,17 @@ def test_a_stopped_learning_goes_on_to_the_same_bits(base_state, portraits, tmp_
         checkpoint=checkpoint,
         progress=lambda done, total: steps.append(done),
     )
+    return resumed, steps
+
+
+@needs.newer_torch
+def test_a_stopped_learning_goes_on_to_the_same_bits(base_state, portraits, tmp_path) -> None:
+    checkpoint = tmp_path / "learning"
+    whole = learn(base_state, portraits, LEARNING)
+    with pytest.raises(StopLearningError):
+        learn(base_state, portraits, LEARNING, checkpoint=checkpoint, progress=stop_after(3))
+    assert checkpoint.is_file()
+    resumed, steps = resume(base_state, portraits, checkpoint)
     assert steps == [4, 5, 6]
     assert not checkpoint.exists()
     assert all(torch.equal(whole.tensors[name], resumed.tensors[name]) for name in whole.tensors)
@@ -96,14 +102,7 @@ def test_a_killed_learning_goes_on_from_its_last_checkpoint(
             kept.write_bytes(checkpoint.read_bytes())
 
     whole = learn(base_state, portraits, LEARNING, checkpoint=checkpoint, progress=as_killed)
-    steps = []
-    resumed = learn(
-        base_state,
-        portraits,
-        LEARNING,
-        checkpoint=kept,
-        progress=lambda done, total: steps.append(done),
-    )
+    resumed, steps = resume(base_state, portraits, kept)
     assert steps == [5, 6]
     assert all(torch.equal(whole.tensors[name], resumed.tensors[name]) for name in whole.tensors)
 
