@@ -83,6 +83,13 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--landmarks", type=path_argument, metavar="JSON", help="68 landmarks (x, y) by file name"
     )
+    parser.add_argument(
+        "--mixed",
+        type=int,
+        default=0,
+        metavar="COUNT",
+        help="add so many faces for training with the eyes, nose or mouth of another person",
+    )
     parser.add_argument("--long-side", type=int, help="shrink photographs to detect faces")
 
 
@@ -92,6 +99,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     Raises:
         CannotStart: there is no usable face, or the detector cannot be loaded.
     """
+    from ..training.mixing import add_mixed_faces
     from ..training.prepare import Preparation, prepare
 
     options = read_options(arguments)
@@ -117,4 +125,14 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             progress=progress,
         )
     logger.info("%d faces in %s, %d left out.", done.faces, arguments.out, len(done.left_out))
+    if arguments.mixed:
+        with console.progress("mixed faces") as progress:
+            mixed = load(
+                add_mixed_faces,
+                arguments.out,
+                arguments.mixed,
+                quality=arguments.quality,
+                progress=progress,
+            )
+        logger.info("%d faces of two people added.", mixed)
     return OK

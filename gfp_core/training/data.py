@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -17,6 +18,9 @@ from ..wild import degrade_as, draw_kind
 from .pack import FacePack
 from .recipes import Data
 from .regions import move
+
+_FIELD = 6
+"""Points a side of the field that moves a face's features."""
 
 
 class Pair(NamedTuple):
@@ -35,7 +39,7 @@ class Pair(NamedTuple):
 def augment(
     face: NDArray[np.uint8], regions: NDArray[np.float32], rng: np.random.Generator, data: Data
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """A face randomly mirrored, turned, scaled, moved and tinted, as far as the recipe says.
+    """Change a face at random as far as the recipe says: its place, its features, its light.
 
     Args:
         face: (size + 2 margin, same, 3) uint8 RGB, an aligned face with its border.
@@ -52,9 +56,19 @@ def augment(
     zoom = rng.uniform(1 - data.zoom, 1 + data.zoom)
     matrix: Any = cv2.getRotationMatrix2D((centre, centre), turn, zoom)
     matrix[:, 2] += rng.uniform(-data.move, data.move, 2) * size - (face.shape[0] - size) / 2
-    crop: Any = cv2.warpAffine(
-        face, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-    )
+    if data.warp:
+        field = _features_elsewhere(face.shape[0], data.warp * size, rng)
+        row = np.arange(face.shape[0], dtype=np.float32)
+        old = np.stack(np.meshgrid(row, row), -1) + field
+        old = cv2.warpAffine(old, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
+        crop: Any = cv2.remap(face, old, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        regions = regions.copy()
+        x, y = np.rint(regions[:, :2]).astype(int).clip(0, face.shape[0] - 1).T
+        regions[:, :2] -= field[y, x]
+    else:
+        crop = cv2.warpAffine(
+            face, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        )
     mirrored = data.mirror and rng.random() < 0.5
     if mirrored:
         crop = crop[:, ::-1]
@@ -62,6 +76,26 @@ def augment(
         crop = _tint(crop, rng)
     moved = move(regions, matrix, size if mirrored else None)
     return np.ascontiguousarray(crop), moved
+
+
+def _features_elsewhere(side: int, amount: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Draw a smooth field that makes another person of a face: eyes wider apart, a shorter nose.
+
+    The same on both sides of the face, for eyes of two sizes are nobody's.
+
+    Args:
+        side: of the face's picture in pixels.
+        amount: standard deviation of the shifts in pixels.
+        rng: source of all randomness.
+
+    Returns:
+        (side, side, 2), from each pixel of the new face to the old one's, (x, y).
+    """
+    coarse = rng.normal(0, amount, (_FIELD, _FIELD, 2)).astype(np.float32)
+    mirrored = coarse[:, ::-1] * np.array([-1, 1], np.float32)
+    coarse = (coarse + mirrored) * np.float32(math.sqrt(0.5))
+    field: Any = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(field)
 
 
 def _tint(crop: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

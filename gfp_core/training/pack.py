@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -82,11 +82,15 @@ class FacePack:
         """Indices of the faces of one part."""
         return [i for i, face in enumerate(self.faces) if face.split == split]
 
+    def coded(self, index: int) -> NDArray[np.uint8]:
+        """A face with its margin as it lies in the file: (N,) uint8."""
+        face = self.faces[index]
+        return np.asarray(self._bytes[face.start : face.start + face.length])
+
     def picture(self, index: int) -> NDArray[np.uint8]:
         """A face with its margin: (size + 2 margin, the same, 3) uint8 RGB."""
         face = self.faces[index]
-        coded = self._bytes[face.start : face.start + face.length]
-        picture: Any = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+        picture: Any = cv2.imdecode(self.coded(index), cv2.IMREAD_COLOR)
         side = self.size + 2 * self.margin
         if picture is None or picture.shape != (side, side, 3):
             raise ValueError(f"{self.folder / PICTURES}: the picture of {face.name} is damaged")
@@ -131,15 +135,20 @@ class PackWriter:
         person: str,
         split: Split,
         regions: NDArray[np.float32],
+        weight: float = 1.0,
     ) -> None:
         """Append a face: (size + 2 margin, the same, 3) uint8 RGB; else see `PackedFace`."""
         ok, coded = cv2.imencode(*_coding(picture[..., ::-1], self.quality))
         if not ok:
             raise RuntimeError(f"OpenCV could not encode the face of {name}")
+        face = PackedFace(name, person, split, regions.tolist(), 0, 0, weight)
+        self.copy(face, coded)
+
+    def copy(self, face: PackedFace, coded: NDArray[np.uint8]) -> None:
+        """Append a face of another pack as it is coded there."""
         start = self._file.tell()
         self._file.write(coded.tobytes())
-        face = PackedFace(name, person, split, regions.tolist(), start, len(coded))
-        self.rows.append(asdict(face))
+        self.rows.append(asdict(replace(face, start=start, length=len(coded))))
 
     def __enter__(self) -> PackWriter:
         return self

@@ -185,6 +185,9 @@ class Data:
     """Most that the face is made larger or smaller, as a share."""
     move: float = 0.0
     """Most that it is moved, as a share of its side."""
+    warp: float = 0.0
+    """Standard deviation of smooth, symmetric shifts that make another person of a face, as a share
+    of its side."""
     tint: bool = False
     """Change exposure, contrast and cast, of both faces of a pair."""
     mixture: dict[str, float] = field(default_factory=dict)

@@ -48,7 +48,8 @@ def test_nothing_but_what_is_asked_for_is_changed(pack):
     assert torch.equal(clean.degraded, clean.clean)
 
 
-def test_regions_follow_the_augmented_face():
+@pytest.mark.parametrize("warp", [0.0, 0.01])
+def test_regions_follow_the_augmented_face(warp):
     side = 160 + 40
     landmarks = np.array([[70, 80], [130, 84], [100, 110], [80, 140], [125, 138]], np.float32)
     regions = regions_of(landmarks, 160)
@@ -64,7 +65,7 @@ def test_regions_follow_the_augmented_face():
     mirrored = set()
     for seed in range(8):
         rng = np.random.default_rng(seed)
-        data = Data(size=160, turn=10, zoom=0.1, move=0.05)
+        data = Data(size=160, turn=10, zoom=0.1, move=0.05, warp=warp)
         crop, moved = augment(face, regions, rng, data)
         swapped = moved[0, 0] > moved[1, 0]
         assert not swapped  # the first is the picture's left eye, mirrored or not
@@ -78,6 +79,20 @@ def test_regions_follow_the_augmented_face():
             rows, columns = np.nonzero(crop[..., channel] > 127)
             assert moved[component, :2] == pytest.approx([columns.mean(), rows.mean()], abs=1)
     assert mirrored == {0, 1}
+
+
+def test_a_warped_face_is_of_another_person_and_even_on_both_sides():
+    side, center = 200, 99.5
+    ramps = np.mgrid[:side, :side].astype(np.float32)[::-1]  # x, y as levels of two colors
+    face = np.stack([*ramps, np.zeros((side, side))], -1).round().astype(np.uint8)
+    data = Data(size=160, mirror=False, warp=0.02)
+    crop, _ = augment(face, np.zeros((3, 3), np.float32), np.random.default_rng(3), data)
+    shift = crop[..., :2].astype(np.float32) - face[20:180, 20:180, :2]
+    assert 1 < shift.std() < 8
+    assert abs(shift).max() > 3
+    across = crop[..., 0].astype(np.float32) - center
+    assert abs(across + across[:, ::-1]).max() <= 1.5
+    assert abs(crop[..., 1].astype(np.float32) - crop[:, ::-1, 1]).max() <= 1.5
 
 
 def test_degrading_on_the_device_is_reproducible(pack):
