@@ -64,7 +64,7 @@ class Processes:
 
 
 def find_processes(device: str | None = None) -> Processes:
-    """This process alone, or, started by ``accelerate launch`` or ``torchrun``, one of several.
+    """This process alone, or, started by ``accelerate launch``, one of several.
 
     Args:
         device: where to train; by default CUDA if there is one. With several processes accelerate
@@ -82,7 +82,8 @@ def find_processes(device: str | None = None) -> Processes:
                 "pip install 'gfp-face-restoration[train]'"
             ) from error
         accelerator = Accelerator(cpu=device == "cpu")
-        return Processes(
-            accelerator.device, accelerator.process_index, accelerator.num_processes, accelerator
-        )
+        own = accelerator.device
+        if own.type == "cpu":
+            own = torch.device("cpu")  # of "cpu:0", as accelerate has it, torch loads no tensor
+        return Processes(own, accelerator.process_index, accelerator.num_processes, accelerator)
     return Processes(pick(device))
