@@ -59,9 +59,11 @@ def augment(
     if data.warp:
         field = _features_elsewhere(face.shape[0], data.warp * size, rng)
         row = np.arange(face.shape[0], dtype=np.float32)
-        old = np.stack(np.meshgrid(row, row), -1) + field
+        old: Any = np.stack(np.meshgrid(row, row), -1) + field
         old = cv2.warpAffine(old, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
-        crop: Any = cv2.remap(face, old, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        crop: Any = cv2.remap(
+            face, *cv2.split(old), cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        )
         regions = regions.copy()
         x, y = np.rint(regions[:, :2]).astype(int).clip(0, face.shape[0] - 1).T
         regions[:, :2] -= field[y, x]
