@@ -61,12 +61,11 @@ def augment(
         row = np.arange(face.shape[0], dtype=np.float32)
         old: Any = np.stack(np.meshgrid(row, row), -1) + field
         old = cv2.warpAffine(old, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
-        crop: Any = cv2.remap(
-            face, *cv2.split(old), cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-        )
+        x, y = cv2.split(old)
+        crop: Any = cv2.remap(face, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         regions = regions.copy()
-        x, y = np.rint(regions[:, :2]).astype(int).clip(0, face.shape[0] - 1).T
-        regions[:, :2] -= field[y, x]
+        column, line = np.rint(regions[:, :2]).astype(int).clip(0, face.shape[0] - 1).T
+        regions[:, :2] -= field[line, column]
     else:
         crop = cv2.warpAffine(
             face, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
