@@ -161,15 +161,23 @@ def filmed(x: Picture, rng: np.random.Generator) -> Picture:
     return video_blocks(noisy(x, rng, 4.0), rng)
 
 
+def high_iso(x: Picture, rng: np.random.Generator) -> Picture:
+    """Photograph a near face in little light: hardly smaller, hardly blurred, of strong noise."""
+    x = _shrunk(_blurred(x, rng, 2.0), rng, 1.0, 1.6)
+    x = camera_noise(x, rng) if rng.random() < 0.4 else noisy(x, rng, 28.0)
+    return compressed(x, rng, 75, 100)
+
+
 HISTORIES: dict[str, tuple[float, Callable[[Picture, np.random.Generator], Picture]]] = {
-    "twice": (0.34, twice),
-    "thumbnail": (0.14, thumbnail),
-    "dark room": (0.14, dark_room),
+    "twice": (0.27, twice),
+    "thumbnail": (0.12, thumbnail),
+    "dark room": (0.12, dark_room),
+    "high iso": (0.15, high_iso),
     "printed": (0.07, printed),
-    "film": (0.08, film),
-    "oversharpened": (0.07, oversharpened),
-    "retouched": (0.07, retouched),
-    "filmed": (0.09, filmed),
+    "film": (0.07, film),
+    "oversharpened": (0.06, oversharpened),
+    "retouched": (0.06, retouched),
+    "filmed": (0.08, filmed),
 }
 """The share of each and what it does; the result may be smaller than the face."""
 
