@@ -483,6 +483,7 @@ def _save_state(path: Path, summary: ClipSummary, tracks: Tracks) -> None:
     notes = {
         "tracks": rows,
         "count": tracks.count,
+        "frames": tracks.frames,
         "frame_size": tracks.frame_size,
         "summary": asdict(summary),
     }
@@ -525,6 +526,7 @@ def _load_state(path: Path) -> tuple[ClipSummary, Tracks]:
         thumbnail=tensors.get("thumbnail"),
         frame_size=None if size is None else (size[0], size[1]),
         count=notes["count"],
+        frames=notes.get("frames", summary.frames),
     )
 
 

@@ -89,6 +89,8 @@ class Tracks:
     """(height, width) of the last frame."""
     count: int = 0
     """Tracks so far, and so the number of the next one."""
+    frames: int = 0
+    """Frames so far, and so the number of the next one."""
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,8 @@ class _Patch:
     """Its index in Faces."""
     frame: int
     """Index of its frame."""
+    number: int
+    """Number of its frame among all frames in order, which the frame's grain depends on."""
     box: Box
     """Rows and columns of the result."""
     back: NDArray[np.float64]
@@ -107,10 +109,11 @@ def paste(
     covered = np.zeros((image.shape[0], *image.shape[-2:]), np.float32)
     to_result = scaling(frames.shape[-2:], image.shape[-2:])
     allowed = None if frame_mask is None else FrameMask(frame_mask, frames.shape, image.shape)
+    before = 0 if faces.tracks is None else max(0, faces.tracks.frames - len(frames))
 
     def place(index: int) -> _Patch:
         frame = faces.faces[index].frame
-        patch = _place(index, frame, matrices[index], masks[index], to_result, image.shape)
+        patch = _place(index, frame, matrices[index], masks[index], to_result, image.shape, before)
         np.multiply(patch.alpha, np.float32(strengths[index]), out=patch.alpha)
         if allowed is not None:
             np.multiply(patch.alpha, allowed.part(frame, patch.box).numpy(), out=patch.alpha)
@@ -348,8 +351,12 @@ def _place(
     mask: NDArray[np.float32],
     to_result: NDArray[np.float64],
     shape: Sequence[int],
+    before: int = 0,
 ) -> _Patch:
-    """Find the box of a face in the result (..., H', W') and resample the mask (S, S) to it."""
+    """Find the box of a face in the result (..., H', W') and resample the mask (S, S) to it.
+
+    ``before`` is the number of frames that came before these, where frames are in order.
+    """
     to_crop = compose(matrix, invert(to_result))
     # What the mask covers; two pixels of the crop more for the bicubic kernel, and below one of
     # the result for the averaging.
@@ -363,7 +370,7 @@ def _place(
     back = np.column_stack([to_crop[:, :2], to_crop @ (*low, 1.0)])
     # A mask is soft: bilinear shows no difference, at a third of the time.
     alpha = warp_into(box, mask, back, cv2.INTER_LINEAR)
-    return _Patch(index, frame, box, back, alpha)
+    return _Patch(index, frame, before + frame, box, back, alpha)
 
 
 def _change(
@@ -386,7 +393,7 @@ def _change(
         low = _at_crop_resolution(original, patch, len(restored))
         target = target + blend.detail * own_detail(original, low, up * _BLOCK)
     if blend.grain:
-        target = target + blend.grain * grain(original, warped, patch.frame)
+        target = target + blend.grain * grain(original, warped, patch.number)
     change = (target if target is warped else np.clip(target, 0.0, 1.0)) - original
     if blend.multiband:
         return banded(change, share, len(restored) / shrink)

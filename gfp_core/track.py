@@ -118,7 +118,7 @@ def track(
     return replace(
         replace(faces, crops=None, restored=None, sharpness=None).select(indices),
         faces=tuple(steady[index] for index in indices),
-        tracks=replace(state, ended=ended),
+        tracks=replace(state, ended=ended, frames=before.frames + len(frames)),
     )
 
 

@@ -128,6 +128,16 @@ def test_a_stream_gives_what_a_whole_batch_gives(fake_restorer, sizes):
     assert numbers == [face.track for face in whole.faces.faces] == [0] * 7
 
 
+def test_grain_changes_from_frame_to_frame_however_a_stream_is_cut(fake_restorer):
+    frames = photo().repeat(5, 1, 1, 1)  # noise that stands still, as if on a dirty pane
+    options = RestoreOptions.of(score=0.7, grain=1.0, steadiness=0.0, strength=0.5)
+    whole = fake_restorer.restore(frames, options, tracks=Tracks()).frames
+    for sizes in ([1] * 5, [3, 2]):
+        streamed = [result.frames for result in fake_restorer.stream(frames.split(sizes), options)]
+        torch.testing.assert_close(torch.cat(streamed), whole, atol=1e-6, rtol=0)
+    assert all(not torch.equal(whole[0], frame) for frame in whole[1:])
+
+
 def test_a_stream_reads_one_batch_at_a_time_and_can_be_gone_on_with(fake_restorer):
     frames, reads = clip(), []
 
