@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .console import Console, count, with_name
-from .exit_codes import FAILED, INTERRUPTED, OK, CannotStart
+from .exit_codes import FAILED, INTERRUPTED, OK, STOPPED, CannotStart
 from .loading import load
 from .paths import Job, check_writable, make_folder, output_argument, path_argument, plan
 
@@ -24,6 +24,7 @@ NOTES = ".gfp-queue.jsonl"
 """Name of the file in the output folder that says what is done."""
 PATIENCE = 120.0
 """Seconds after which a run stops if no server answers."""
+_DISK_FULL = "The disk is full, and the run stopped"
 _LOOK = 0.2  # seconds between two looks at what has been done
 
 
@@ -146,8 +147,9 @@ def _feed(
                     failed.append(done)
                     logger.error("%s", with_name(done.task.source, done.error))
                 else:
-                    notes.add(done)
                     finished += 1
+                if done.is_disk_full or (not done.error and not notes.add(done)):
+                    stopped = _DISK_FULL
                 bar.update(1)
     except KeyboardInterrupt:
         stopped = "Interrupted"
@@ -161,7 +163,7 @@ def _feed(
         raise CannotStart(stopped)
     if stopped:
         logger.error("%s. The same command goes on with the rest.", stopped)
-        return INTERRUPTED if stopped == "Interrupted" else FAILED
+        return {"Interrupted": INTERRUPTED, _DISK_FULL: STOPPED}.get(stopped, FAILED)
     return FAILED if failed else OK
 
 
@@ -211,14 +213,24 @@ class Notes:
             )
         )
 
-    def add(self, done: Done) -> None:
-        """Note a file that is done."""
+    def add(self, done: Done) -> bool:
+        """Note a file that is done; False where the disk is full."""
+        from ..io.atomic import is_disk_full
+
         files = {path.as_posix(): _stamp(self._folder / path)[0] for path in done.files}
         entry = {"name": done.task.name.as_posix(), "source": _stamp(done.task.source)}
         line = json.dumps({**entry, "workflow": self._workflow, "files": files}) + "\n"
-        with open(self._folder / NOTES, "a", encoding="utf-8") as file:
-            file.write("\n" * self._needs_line_feed + line)
+        try:
+            with open(self._folder / NOTES, "a", encoding="utf-8") as file:
+                file.write("\n" * self._needs_line_feed + line)
+        except OSError as error:
+            self._needs_line_feed = True
+            if is_disk_full(error):
+                return False
+            logger.warning("what is done is not noted (%s): it is done again", error)
+            return True
         self._needs_line_feed = False
+        return True
 
 
 def _stamp(path: Path) -> list[int]:

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..io.atomic import is_disk_full
+
 logger = logging.getLogger(__name__)
 
 LOADERS = {"LoadImage": "image", "LoadImageMask": "image", "LoadVideo": "file"}
@@ -106,7 +108,7 @@ class Workflow:
     def with_file(self, name: str) -> dict[str, Any]:
         """The prompt for a file, by its name on the server."""
         prompt = copy.deepcopy(dict(self.prompt))
-        prompt[self.node]["inputs"][self.input] = name
+        prompt[self.node].setdefault("inputs", {})[self.input] = name
         return prompt
 
 
@@ -126,7 +128,7 @@ class Server:
 
     def check(self) -> None:
         """Ask whether the server is there."""
-        self._ask("get", "/system_stats")
+        self._ask_json("get", "/system_stats")
 
     def upload(self, path: Path) -> str:
         """Send a file; returns its name on the server.
@@ -137,12 +139,14 @@ class Server:
         data = path.read_bytes()
         # By its content: files of one name do not meet, and one sent twice is one.
         name = hashlib.sha256(data).hexdigest()[:24] + path.suffix.lower()
-        answer = self._ask(
+        answer = self._ask_json(
             "post",
             "/upload/image",
             files={"image": (name, data, "application/octet-stream")},
             data={"subfolder": _FOLDER, "type": "input", "overwrite": "true"},
-        ).json()
+        )
+        if "name" not in answer:
+            raise ServerLostError(f"{self.url}/upload/image does not say what it calls the file")
         folder = answer.get("subfolder")
         return f"{folder}/{answer['name']}" if folder else str(answer["name"])
 
@@ -152,21 +156,21 @@ class Server:
         Raises:
             RefusedError: the server does not take it.
         """
-        answer = self._ask(
+        answer = self._ask_json(
             "post", "/prompt", json={"prompt": prompt, "client_id": self._client_id}, refusable=True
-        ).json()
+        )
         if answer.get("node_errors") or "prompt_id" not in answer:
             raise RefusedError(_reasons(answer))
         return str(answer["prompt_id"])
 
     def history(self, prompt: str) -> dict[str, Any] | None:
         """What a prompt came to; None before its end."""
-        entry: dict[str, Any] | None = self._ask("get", f"/history/{prompt}").json().get(prompt)
+        entry: dict[str, Any] | None = self._ask_json("get", f"/history/{prompt}").get(prompt)
         return entry
 
     def knows(self, prompt: str) -> bool:
         """Whether a prompt waits or runs."""
-        lists = self._ask("get", "/queue").json()
+        lists = self._ask_json("get", "/queue")
         return any(prompt in entry for entries in lists.values() for entry in entries)
 
     def fetch(self, file: Mapping[str, Any]) -> bytes:
@@ -178,10 +182,26 @@ class Server:
     def cancel(self, prompts: Sequence[str]) -> None:
         """Take prompts out of the queue, and stop them if they run."""
         self._ask("post", "/queue", json={"delete": list(prompts)})
-        running = self._ask("get", "/queue").json().get("queue_running", [])
+        running = self._ask_json("get", "/queue").get("queue_running", [])
         for prompt in prompts:
             if any(prompt in entry for entry in running):
                 self._ask("post", "/interrupt", json={"prompt_id": prompt})
+
+    def _ask_json(self, verb: str, path: str, **options: Any) -> dict[str, Any]:
+        answer = self._ask(verb, path, **options)
+        try:
+            content = answer.json()
+        except ValueError as error:
+            raise self._is_another(path) from error
+        if not isinstance(content, dict):
+            raise self._is_another(path)
+        return content
+
+    def _is_another(self, path: str) -> ServerLostError:
+        return ServerLostError(
+            f"{self.url}{path} answers with no JSON of ComfyUI's: another program is there, or a "
+            "page that asks for a password"
+        )
 
     def _ask(self, verb: str, path: str, *, refusable: bool = False, **options: Any) -> Any:
         try:
@@ -246,6 +266,8 @@ class Done:
     files: tuple[Path, ...] = ()
     """The results."""
     error: str = ""
+    is_disk_full: bool = False
+    """Whether no other result could be written either."""
 
 
 Write = Callable[[Path, bytes], None]
@@ -306,16 +328,18 @@ class Feeder:
                 self._fill(server, running)
                 self._collect(server, running)
                 self._last_answer, pause = time.monotonic(), _PAUSE
-            except ServerLostError as error:
-                if pause == _PAUSE:
-                    logger.warning("%s; its files go elsewhere.", error)
-                self._give_back(running, str(error))
-                pause = min(2 * pause, _LONGEST_PAUSE)
             except RefusedError as error:
                 logger.error("%s does not take the workflow: %s", server.url, error)
                 self._give_back(running, "", lost=False)
                 self._usable[server.url] = str(error)
                 return
+            except Exception as error:  # whatever it is, no file goes with its thread
+                is_lost = isinstance(error, ServerLostError)
+                reason = str(error) if is_lost else f"{server.url}: {error!r}"
+                if pause == _PAUSE:
+                    logger.warning("%s; its files go elsewhere.", reason)
+                self._give_back(running, reason)
+                pause = min(2 * pause, _LONGEST_PAUSE)
             self.stop.wait(pause)
         if running:
             try:
@@ -340,6 +364,9 @@ class Feeder:
             except OSError as error:
                 reason = error.strerror or str(error)
                 self._finish(Done(task, error=f"{task.source} cannot be read ({reason})"))
+            except Exception as error:
+                self._give_back({"": task}, repr(error))
+                raise
 
     def _collect(self, server: Server, running: dict[str, Task]) -> None:
         for prompt, task in list(running.items()):
@@ -376,7 +403,10 @@ class Feeder:
                 self.write(path, data)
             except OSError as error:
                 reason = error.strerror or str(error)
-                return Done(task, error=f"{path} cannot be written ({reason})")
+                error_text = f"{path} cannot be written ({reason})"
+                return Done(task, error=error_text, is_disk_full=is_disk_full(error))
+            except ValueError as error:  # its folder cannot be made
+                return Done(task, error=str(error))
             paths.append(path)
         return Done(task, tuple(paths))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import errno
 import json
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 
 from gfp_core.cli import main
 from gfp_core.cli import queue as command
+from gfp_core.io import atomic
 from gfp_core.scale import queue
 from gfp_core.scale.queue import Workflow, WorkflowError
 from tests.scale.conftest import picture_bytes
@@ -35,7 +37,7 @@ class Imitation(ThreadingHTTPServer):
         self.prompts: dict[str, dict[str, Any]] = {}
         self.looks: dict[str, int] = {}
         self.deleted: list[str] = []
-        self.forgets = self.refuses = self.fails = self.never_ends = False
+        self.forgets = self.refuses = self.fails = self.never_ends = self.pages = False
         self.dies_after = 10**9
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -48,6 +50,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, content: Any, status: int = 200) -> None:
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        data = b"<html>password?</html>" if self.server.pages else data
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -216,6 +219,38 @@ def test_stopping_takes_prompts_out_of_the_queue(server, folder: Path, monkeypat
     monkeypatch.setattr(command, "_next", interrupt)
     assert feed(folder, server) == 130
     assert sorted(server.deleted) == sorted(server.prompts)
+
+
+def test_a_server_that_is_none_of_comfyui_s_loses_no_file(
+    server, second, folder: Path, capsys
+) -> None:
+    """Such as the page of a proxy that asks for a password, with the status of success."""
+    second.pages = True
+    assert feed(folder, server, second) == 0
+    assert results(folder) == expected(folder)
+    assert f"{second.url}/system_stats answers with no JSON" in capsys.readouterr().err
+
+
+def test_a_result_whose_folder_cannot_be_made_is_its_file_s_error(
+    server, folder: Path, capsys
+) -> None:
+    (folder / "out").mkdir()
+    (folder / "out" / "1").write_text("a file")
+    assert feed(folder, server) == 1
+    assert set(results(folder)) == {"0/0.png", "0/2.png", "0/4.png"}
+    assert "3 done, 0 finished before, 3 failed" in capsys.readouterr().err
+
+
+def test_a_full_disk_stops_the_run(server, folder: Path, monkeypatch, capsys) -> None:
+    def fail(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "write_bytes", fail)
+        assert feed(folder, server) == 3
+    assert "The disk is full" in capsys.readouterr().err
+    assert feed(folder, server) == 0
+    assert results(folder) == expected(folder)
 
 
 def test_servers_that_do_not_answer_are_named_at_once(folder: Path, capsys) -> None:
