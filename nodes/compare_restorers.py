@@ -10,7 +10,7 @@ from ..gfp_core.compare import Setting, compare, comparison_sheet, comparison_ta
 from ..gfp_core.options import RestoreOptions
 from ..gfp_core.pipeline import FaceRestorer
 from . import inputs, sockets
-from .comfy import pictures
+from .comfy import folders, pictures
 from .comfy.models import last_used, load_restorer, working_memory
 from .comfy.node import GROWS, Node, schema
 from .comfy.progress import Bar
@@ -71,6 +71,13 @@ class GFPCompareRestorers(Node):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> str:
+        """Run again when a file that is named was replaced."""
+        return " ".join(
+            folders.fingerprint("restorer", name) for name in _names(inputs.get("models"))
+        )
+
+    @classmethod
     def run(
         cls,
         *,
@@ -84,9 +91,11 @@ class GFPCompareRestorers(Node):
         given = values.get(GROUP) or values  # a group where sockets grow
         connected = [given.get(name) for name in NAMES]
         restorers = [restorer for restorer in connected if restorer is not None]
-        names = [name for name in re.split(r"[,;\n]", models) if name.strip()]
+        names = _names(models)
         if not restorers and not names:
             raise ValueError(NEEDS_RESTORER)
+        for name in names:  # a wrong one is said before the work
+            folders.find("restorer", name)
         if faces is None:
             if image is None:
                 raise ValueError(NEEDS_FACES)
@@ -94,7 +103,7 @@ class GFPCompareRestorers(Node):
         columns = []
         for restorer in [*restorers, *names]:  # one after the other: each may need all the memory
             if isinstance(restorer, str):
-                restorer = load_restorer(restorer.strip(), "auto", "auto")
+                restorer = load_restorer(restorer, "auto", "auto")
             runner = restorer.ready(working_memory(restorer, None))
             setting = Setting(restorer.name, runner, fidelity if runner.has_fidelity else None)
             columns += compare(faces.at_size, [setting], progress=Bar())
@@ -104,6 +113,11 @@ class GFPCompareRestorers(Node):
             comparison_table(columns),
             ui={"images": pictures.save_previews(sheet)},
         )
+
+
+def _names(models: str | None) -> list[str]:
+    """Return the names in the text of the input."""
+    return [name.strip() for name in re.split(r"[,;\n]", models or "") if name.strip()]
 
 
 def _restorers() -> list[Any]:

@@ -13,7 +13,7 @@ from ..gfp_core.select import sort
 from . import exchange, inputs, sockets
 from .comfy import pictures
 from .comfy.memory import DETECTED
-from .comfy.models import Managed
+from .comfy.models import Managed, join
 from .comfy.node import Node, advanced, schema
 from .comfy.progress import Bar
 from .keys import Key, detection_key, faces_key
@@ -135,9 +135,7 @@ class GFPDetectFaces(Node):
         frames = pictures.to_frames(image)
         # Sharpness is measured where faces are pasted, unless it selects them here.
         options = inputs.to_options(values).replace(auto_strength=False)
-        finder = FaceRestorer(
-            detector=detector.ready(), embedder=None if embedder is None else embedder.ready()
-        )
+        finder = join(detector=detector, embedder=embedder)
         if people is not None and embedder is None:
             raise ValueError(NEEDS_EMBEDDER)
         extra = Extra(

@@ -18,7 +18,7 @@ from ..gfp_core.weights.difference import Difference
 from ..gfp_core.weights.loading import read_difference
 from . import inputs, sockets
 from .comfy import folders, models, pictures
-from .comfy.memory import digest, is_stateless
+from .comfy.memory import STATELESS, digest, is_stateless
 from .comfy.models import Managed
 from .comfy.node import Node, schema
 from .comfy.progress import Bar
@@ -27,6 +27,9 @@ MORE = ("images_2", "images_3")
 """Further sockets for pictures, which may have other sizes."""
 FOLDER = "persons"
 """Folder of saved persons, below ComfyUI's folder of restorers."""
+FORBIDDEN = (
+    f"save: this server keeps nothing from one prompt to the next ({STATELESS}); switch save off"
+)
 MAX_KEPT = 4
 LEARNED: OrderedDict[str, Difference] = OrderedDict()
 """What was learned lately, by what it was learned from: the same pictures are learned once."""
@@ -147,6 +150,8 @@ class GFPLearnPerson(Node):
         **values: Any,
     ) -> io.NodeOutput:
         """Learn, unless these pictures were learned before; the images given are not changed."""
+        if save and is_stateless():
+            raise ValueError(FORBIDDEN)
         batches = [images, *(values[name] for name in MORE if values[name] is not None)]
         target = _file(name) if save else None
         mark = "/".join(
@@ -154,7 +159,9 @@ class GFPLearnPerson(Node):
                 *map(digest, batches),
                 folders.fingerprint("restorer", model),
                 *(str(values[each]) for each in ("steps", "minutes", "seed")),
-                "" if embedder is None else embedder.name,
+                "" if embedder is None else folders.fingerprint("embedder", embedder.name),
+                # Saved persons of the bundled detector have no more than this in their marks.
+                *([] if detector is None else [folders.fingerprint("detector", detector.name)]),
             ]
         )
         difference = None if is_stateless() else LEARNED.get(mark)
@@ -163,7 +170,8 @@ class GFPLearnPerson(Node):
             difference = saved if saved is not None and saved.about.get("mark") == mark else None
         if difference is None:
             difference = _learn(batches, model, mark, detector, embedder, device, **values)
-        LEARNED[mark] = difference
+        if not is_stateless():
+            LEARNED[mark] = difference
         while len(LEARNED) > MAX_KEPT:
             LEARNED.popitem(last=False)
         if target is not None:
@@ -196,13 +204,15 @@ def _learn(
     detector = detector or models.last_used("detector", inputs.DETECTOR)
     where = models.device_of(device)
     models.make_room(base.needed_bytes(), where)
+    together = models.join(detector=detector, embedder=embedder)
+    assert together.detector is not None
     bar = Bar()
     lesson = learn_person(
         base,
         _photographs(batches),
-        detector.ready(),
+        together.detector,
         Learning(steps=steps, minutes=minutes or None, seed=seed),
-        embedder=None if embedder is None else embedder.ready(),
+        embedder=together.embedder,
         device=where,
         about={"mark": mark, "embedder": "" if embedder is None else embedder.name},
         progress=bar,

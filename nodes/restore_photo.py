@@ -167,12 +167,7 @@ class _Steps:
         """Bring the networks to their devices."""
         memory = models.working_memory(self.restorer, self.options.runtime.batch_size)
         parser, embedder = self.further.parser, self.further.embedder
-        return FaceRestorer(
-            self.restorer.ready(memory),
-            self.detector.ready(),
-            parser=None if parser is None else parser.ready(),
-            embedder=None if embedder is None else embedder.ready(),
-        )
+        return models.join(self.restorer, self.detector, parser, embedder, memory=memory)
 
     def extra(self, networks: FaceRestorer) -> Extra:
         """Return what belongs to the frames."""

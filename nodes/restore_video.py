@@ -1,6 +1,7 @@
 """GFPRestoreVideo: video in, video with restored faces out, in bounded memory."""
 
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,12 +116,8 @@ class GFPRestoreVideo(Node):
             raise ValueError(NEEDS_EMBEDDER)
         restorer = restorer or models.last_used("restorer", values["model"])
         detector = detector or models.last_used("detector", values["detector_model"])
-        together = FaceRestorer(
-            restorer.ready(models.working_memory(restorer, chosen.runtime.batch_size)),
-            detector.ready(),
-            parser=None if further.parser is None else further.parser.ready(),
-            embedder=None if further.embedder is None else further.embedder.ready(),
-        )
+        memory = models.working_memory(restorer, chosen.runtime.batch_size)
+        together = models.join(restorer, detector, further.parser, further.embedder, memory=memory)
         bar = Bar()
         with source_file(video) as (source, start, end):
             clip = ClipOptions.of(
@@ -198,7 +195,10 @@ def source_file(video: Any) -> Iterator[tuple[Path, float, float | None]]:
     path = temporary_file(".mp4")
     try:
         if isinstance(stream, str):
-            path.symlink_to(Path(stream).resolve())
+            try:
+                path.symlink_to(Path(stream).resolve())
+            except OSError:  # Windows asks for a privilege
+                shutil.copyfile(stream, path)
         elif stream is not None:
             path.write_bytes(stream.getbuffer())
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,13 @@ from ...gfp_core.detect import FaceDetector
 from ...gfp_core.embed import FaceEmbedder, load_embedder
 from ...gfp_core.options import Engine, Precision, Provider
 from ...gfp_core.parse import FaceParser
-from ...gfp_core.pipeline import find_detector, find_parser, find_restorer, restorer_of
+from ...gfp_core.pipeline import (
+    FaceRestorer,
+    find_detector,
+    find_parser,
+    find_restorer,
+    restorer_of,
+)
 from ...gfp_core.restore import DEFAULT_CHUNK, Restorer
 from ...gfp_core.weights import WeightsError
 from ...gfp_core.weights.catalogue import Role
@@ -48,13 +55,46 @@ class Managed(Generic[Runner]):
     """Another for each network that was loaded."""
 
     def ready(self, memory: float = 0.0) -> Runner:
-        """Bring the network to its device, with ``memory`` bytes free beside it."""
-        if self.patcher is not None:
-            comfy.model_management.load_models_gpu(
-                [self.patcher], memory_required=memory, force_full_load=True
-            )
-            self.patcher.model.to(self.patcher.load_device)
+        """Bring the network to its device, with ``memory`` bytes free beside it.
+
+        Of networks that work together see `join`.
+        """
+        _bring([self], memory)
         return self.runner
+
+
+def join(
+    restorer: Managed[Restorer] | None = None,
+    detector: Managed[FaceDetector] | None = None,
+    parser: Managed[FaceParser] | None = None,
+    embedder: Managed[FaceEmbedder] | None = None,
+    *,
+    memory: float = 0.0,
+) -> FaceRestorer:
+    """Bring the networks that work together to their devices, with ``memory`` bytes free beside.
+
+    ComfyUI is asked for all of them at once: asked for one after the other it may move the first
+    away again for the second, and does where it runs with --disable-smart-memory.
+    """
+    networks = (restorer, detector, parser, embedder)
+    _bring([network for network in networks if network is not None], memory)
+    return FaceRestorer(
+        restorer=None if restorer is None else restorer.runner,
+        detector=None if detector is None else detector.runner,
+        parser=None if parser is None else parser.runner,
+        embedder=None if embedder is None else embedder.runner,
+    )
+
+
+def _bring(networks: Sequence[Managed[Any]], memory: float) -> None:
+    """Bring networks to their devices, all at once."""
+    patchers = [network.patcher for network in networks if network.patcher is not None]
+    if patchers:
+        comfy.model_management.load_models_gpu(
+            patchers, memory_required=memory, force_full_load=True
+        )
+    for patcher in patchers:
+        patcher.model.to(patcher.load_device)
 
 
 def load_restorer(

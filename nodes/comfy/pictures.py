@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import random
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +108,12 @@ def save_previews(frames: Tensor) -> list[dict[str, str]]:
     folder = Path(folder_paths.get_temp_directory())
     folder.mkdir(parents=True, exist_ok=True)
     side = PICTURE_SIDE if len(frames) <= FEW_FRAMES else FRAME_SIDE
-    letters = "".join(random.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(8))
+    name_of_all = f"GFP_{secrets.token_hex(8)}"  # not of `random`, which other nodes seed
     saved = []
     for index, frame in enumerate(frames[:PREVIEW_FRAMES]):
         pixels = (_reduced(frame, side) * 255).round().clamp(0, 255).byte().cpu().numpy()
         has_alpha = pixels.shape[-1] == 4
-        name = f"GFP_{letters}_{index:05}.{'webp' if has_alpha else 'jpg'}"
+        name = f"{name_of_all}_{index:05}.{'webp' if has_alpha else 'jpg'}"
         options: dict[str, Any] = {"quality": 95, "method" if has_alpha else "subsampling": 0}
         Image.fromarray(pixels).save(folder / name, **options)
         saved.append({"filename": name, "subfolder": "", "type": "temp"})

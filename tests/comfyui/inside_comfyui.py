@@ -9,9 +9,11 @@ import asyncio
 import importlib.util
 import json
 import os
+import random
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -507,6 +509,124 @@ def test_networks_are_in_comfyuis_memory_management() -> None:
     assert not comfy.model_management.loaded_models()
     restorer.ready()
     assert any(restorer.patcher is one for one in comfy.model_management.loaded_models())
+
+
+def test_networks_that_work_together_are_on_their_device_together(
+    photo: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with --disable-smart-memory, where what ComfyUI is not asked for is moved away."""
+    on_device: list[Any] = []
+    at_work = []
+
+    def load(patchers: Any, **_: Any) -> None:
+        on_device[:] = patchers
+
+    restorer = MODELS.load_restorer("lite", "auto", "auto")
+    detector = MODELS.load_face_detector("retinaface_mobile025", "auto")
+    for managed, name in ((detector, "detect"), (restorer, "restore")):
+        step = getattr(managed.runner, name)
+
+        def taken(*given: Any, managed: Any = managed, step: Any = step, **more: Any) -> Any:
+            at_work.append(any(managed.patcher is one for one in on_device))
+            return step(*given, **more)
+
+        monkeypatch.setattr(managed.runner, name, taken)
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", load)
+    with torch.inference_mode():
+        NODES.GFPRestorePhoto.execute(
+            image=photo.clone(), model="lite", restorer=restorer, detector=detector
+        )
+    assert at_work == [True, True]
+
+
+def test_previews_of_each_run_have_names_of_their_own() -> None:
+    """Also where another node seeds Python's random numbers, which are not drawn from."""
+    names = []
+    for _ in range(2):
+        random.seed(3)
+        state = random.getstate()
+        names += [each["filename"] for each in PICTURES.save_previews(torch.zeros(2, 3, 8, 8))]
+        assert random.getstate() == state
+    assert len(set(names)) == 4
+
+
+def test_a_clip_of_another_ending_is_read_where_links_are_not_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError("A required privilege is not held by the client")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    video = importlib.import_module("gfp_pack.nodes.restore_video")
+    clip = tmp_path / "clip.wmv"
+    clip.write_bytes(b"frames")
+    with video.source_file(video.InputImpl.VideoFromFile(str(clip))) as (path, *_):
+        assert path.read_bytes() == b"frames"
+    assert not path.exists()
+    assert clip.exists()
+
+
+@pytest.fixture
+def lessons(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The marks under which persons were learned, which takes no time here."""
+    learn = importlib.import_module("gfp_pack.nodes.learn_person")
+    marks: list[str] = []
+
+    def lesson(_: Any, __: Any, mark: str, *___: Any, **____: Any) -> Any:
+        marks.append(mark)
+        return SimpleNamespace(
+            base="lite", about={"photographs": "1", "steps": "3", "gain": "0.1"}, save=None
+        )
+
+    monkeypatch.setattr(learn, "_learn", lesson)
+    monkeypatch.setattr(learn.models, "manage_person", lambda *_: None)
+    learn.LEARNED.clear()
+    return marks
+
+
+def test_a_person_is_learned_again_with_another_detector(lessons: list[str]) -> None:
+    def run(**values: Any) -> int:
+        NODES.GFPLearnPerson.execute(images=torch.zeros(1, 8, 8, 3), model="lite", **values)
+        return len(lessons)
+
+    assert [run(), run()] == [1, 1]
+    other = MODELS.Managed("retinaface_resnet50", None, None)
+    assert [run(detector=other), run(detector=other), run()] == [2, 2, 2]
+
+
+def test_no_person_is_kept_where_that_is_forbidden(
+    lessons: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GFP_STATELESS", "1")
+    values = {"images": torch.zeros(1, 8, 8, 3), "model": "lite"}
+    NODES.GFPLearnPerson.execute(**values)
+    assert len(lessons) == 1
+    assert not importlib.import_module("gfp_pack.nodes.learn_person").LEARNED
+    with pytest.raises(ValueError, match="GFP_STATELESS"):
+        NODES.GFPLearnPerson.execute(**values, save=True)
+
+
+def test_a_comparison_runs_again_when_a_file_it_names_was_replaced(tmp_path: Path) -> None:
+    own = Path(FOLDERS.paths("restorer")[0]) / "compared.pth"
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_bytes(b"1")
+    try:
+        ask = NODES.GFPCompareRestorers.fingerprint_inputs
+        before = ask(models="lite, compared.pth", fidelity=0.5)
+        assert ask(models="lite,compared.pth") == before
+        own.write_bytes(b"22")
+        assert ask(models="lite, compared.pth") != before
+        assert ask(models=None) == ask(), "another node names them"
+    finally:
+        own.unlink()
+
+
+def test_a_wrong_name_among_compared_ones_is_said_before_the_work(
+    photo: torch.Tensor, counted: list[str]
+) -> None:
+    with pytest.raises(ValueError, match="no model called"), torch.inference_mode():
+        NODES.GFPCompareRestorers.execute(image=photo, models="lite, light")
+    assert counted == []
 
 
 @pytest.mark.parametrize(

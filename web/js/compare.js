@@ -12,7 +12,9 @@ const GRIP = 16; // pixels beside the divider in which a drag moves it, also whe
 /** The sentence of a node's report, in the page's language. */
 function sentence(node) {
   const statements = node.properties.gfp_report ?? [];
-  const text = statements.map(({ key, values }) => say(key, ...values)).join(", ");
+  // A later version, which saved the workflow, may have said what this one does not know.
+  const sentences = statements.map(({ key, values }) => say(key, ...values));
+  const text = sentences.filter(Boolean).join(", ");
   return text && `${text[0].toUpperCase()}${text.slice(1)}`;
 }
 

@@ -18,7 +18,9 @@ const LOADERS = { LoadImage: "image", LoadVideo: "file" };
 
 /** Put an example into the input folder. */
 async function putIntoInput(name) {
-  const file = await (await fetch(new URL(`../examples/${name}`, import.meta.url))).blob();
+  const example = await fetch(new URL(`../examples/${name}`, import.meta.url));
+  if (!example.ok) throw new Error(`${name}: ${example.status} ${example.statusText}`);
+  const file = await example.blob();
   const body = new FormData();
   body.append("image", new File([file], name, { type: file.type }));
   const answer = await api.fetchApi("/upload/image", { method: "POST", body });

@@ -41,7 +41,7 @@ export function makePicker(node, key, report) {
   let drawn = null; // the faces on show: {face, button} of each, and the bar's text
 
   /** The most faces that any frame has: numbers are ranks within a frame. */
-  const count = () => Math.max(0, ...node.properties[key].map(({ faces }) => faces.length));
+  const count = () => Math.max(0, ...node.properties[key].map(({ faces }) => faces?.length ?? 0));
   const linked = () =>
     node.inputs?.some((input) => input.widget?.name === "which" && input.link != null);
   const choice = () => parseChoice(which.value);
@@ -127,7 +127,8 @@ export function makePicker(node, key, report) {
 
   return function draw(frame, { layer, bar }) {
     const text = element("span", { className: "gfp-text", attributes: { "aria-live": "polite" } });
-    if (!frame.faces.length) {
+    if (!frame.faces?.length) {
+      // Without the list: of a workflow that the first version saved, which showed no faces here.
       drawn = null;
       if (report) bar.append(Object.assign(text, { textContent: report(), title: report() }));
       return;

@@ -76,7 +76,15 @@ function forgetLivePictures() {
   }
 }
 
+/** Show the last result again on nodes whose run was cancelled or failed. */
+function endRuns() {
+  const root = app.rootGraph ?? app.graph;
+  const graphs = [root, ...(root?.subgraphs?.values() ?? [])];
+  for (const node of graphs.flatMap((graph) => graph?.nodes ?? [])) node.gfpEndRun?.();
+}
+
 for (const type of ["execution_success", "execution_error", "execution_interrupted"]) {
+  api.addEventListener(type, endRuns);
   // After the page's own answer, and after the last picture, which it may still be reading.
   api.addEventListener(type, () => setTimeout(forgetLivePictures, 500));
 }
@@ -213,6 +221,14 @@ export function addPanel(node, key, { empty, draw, keep = /** @type {string[]} *
   node.onExecutionStart = function () {
     started?.apply(this, arguments);
     running = true;
+  };
+
+  node.gfpEndRun = () => {
+    running = false;
+    if (!live) return;
+    live = null;
+    show();
+    node.setDirtyCanvas(true, true);
   };
 
   const executed = node.onExecuted;

@@ -261,9 +261,9 @@ export const STRINGS = {
   },
 };
 
-/** The string of a key, {0}, {1} ... replaced by the values. */
+/** The string of a key, {0}, {1} ... replaced by the values; empty for one that is not known. */
 export function say(key, ...values) {
   const locale = app.ui.settings.getSettingValue("Comfy.Locale") ?? "en";
   const strings = STRINGS[locale.split("-")[0]] ?? STRINGS.en;
-  return strings[key].replace(/\{(\d)\}/g, (_, index) => values[index]);
+  return (strings[key] ?? "").replace(/\{(\d)\}/g, (_, index) => values[index]);
 }
