@@ -7,7 +7,7 @@ import os
 from pathlib import PurePath
 from typing import TypeVar
 
-from .formats import FALLBACK_SUFFIX, READABLE_SUFFIXES, SUFFIXES
+from .formats import CLIP_SUFFIXES, FALLBACK_SUFFIX, READABLE_SUFFIXES, SUFFIXES
 
 PathT = TypeVar("PathT", bound=PurePath)
 
@@ -20,12 +20,14 @@ def result_name(name: PathT, suffix: str | None = None) -> PathT:
 
     Args:
         name: of the picture.
-        suffix: ending of the result, with the dot; None for that of the picture, or PNG where its
-            format is read but not written.
+        suffix: ending of the result, with the dot, in place of that of a picture; None for that of
+            the picture, or PNG where its format is read but not written.
     """
     ending = name.suffix.lower()
     if suffix is not None and SUFFIXES.get(ending) != SUFFIXES[suffix]:
-        return name.with_suffix(suffix)
+        # "1.5" and "1.6" are two names.
+        is_known = ending in READABLE_SUFFIXES or ending in CLIP_SUFFIXES
+        return name.with_suffix(suffix) if is_known else extended(name, suffix)
     if suffix is None and ending in READABLE_SUFFIXES and ending not in SUFFIXES:
         return extended(name, FALLBACK_SUFFIX)  # "a.gif.png": "a.png" may be there too
     return name

@@ -76,13 +76,16 @@ class FaceRestorerBatch:
                 picklable. It is called when the networks are loaded.
 
         Raises:
-            ValueError: the options are of frames in order, or no format has that ending.
+            ValueError: the options are of frames in order or need a reference picture, or no
+                format has that ending.
         """
         options = RestoreOptions() if options is None else options
         if model is not None:
             options = options.replace(model=model)
         if options.video.video:
             raise ValueError("a batch holds pictures by themselves: leave out the option video")
+        if options.color.mode == "reference":
+            raise ValueError("a batch has no picture for the color reference: choose another color")
         if suffix is not None and suffix not in SUFFIXES:
             raise ValueError(f"{suffix} is none of {', '.join(SUFFIXES)}; choose one of them")
         self.options = options

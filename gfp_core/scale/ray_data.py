@@ -173,7 +173,12 @@ def run(
         ValueError: the input or the output cannot be opened.
     """
     ray = _import_ray()
+    FaceRestorerBatch(options=job.options, suffix=job.suffix)  # refuses what actors would
     source, target = Storage.of(job.source), Storage.of(job.target)
+    if source.root == target.root and source.filesystem.equals(target.filesystem):
+        raise ScaleError(
+            f"{without_secrets(job.source)} is input and output; choose another output"
+        )
     make_writable(target)
     weights = Weights(Settings.load(downloads=job.downloads))
     record = record_of(job.options, weights)
@@ -185,6 +190,8 @@ def run(
     report, began = Report(), time.monotonic()
     groups = _row_groups(job, source, names) if kind == PARQUET else []
     ids = names if kind == FILES else [name for _, _, ids in groups for name in ids]
+    if kind != WEBDATASET:
+        _refuse_collisions(parts, ids, source if kind == FILES else None)
     todo, groups = names, [group for group in groups if not done.issuperset(group[2])]
     report.skipped = len(done)
     if kind != WEBDATASET:  # whose samples only reading tells
@@ -242,6 +249,34 @@ def _look_at(job: ScaleJob, source: Storage, target: Storage) -> tuple[str, list
             "name a folder or a bucket of them"
         )
     return FILES, names
+
+
+def _refuse_collisions(parts: Parts, ids: list[str], source: Storage | None) -> None:
+    """Refuse names of which one result would take another's place, or that of an input.
+
+    Args:
+        parts: the output.
+        ids: names of the rows.
+        source: where these are files; None elsewhere.
+
+    Raises:
+        ScaleError: there are such names.
+    """
+    by_place: dict[str, str] = {}
+    for name in ids:
+        place = parts.place_of(name)
+        earlier = by_place.setdefault(place, name)
+        if earlier is not name:
+            raise ScaleError(
+                f"{earlier} and {name} would both be written to {place}; rename one of them, or "
+                "write tables (--write parquet)"
+            )
+    if source is None or parts.kind != FILES or not source.is_below(parts.storage):
+        return
+    inputs = {source.path(name) for name in ids}
+    for place in by_place:
+        if (path := parts.storage.path(place)) in inputs:
+            raise ScaleError(f"{path} is an input and would be overwritten; choose another output")
 
 
 def _key(job: ScaleJob, record: Record) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..io import atomic
-from ..io.formats import READABLE_SUFFIXES
+from ..io.formats import HEAD_BYTES, READABLE_SUFFIXES, SUFFIXES, sniff
 from ..io.names import result_name
 from ..io.picture import ImageError
 
@@ -76,6 +76,11 @@ class Storage:
         """The path of a file in the file system."""
         return f"{self.root}/{name}" if name else self.root
 
+    def is_below(self, other: Storage) -> bool:
+        """Whether it is a folder in another one."""
+        inside = self.root.startswith(other.root.rstrip("/") + "/")
+        return inside and self.filesystem.equals(other.filesystem)
+
     def names(self, endings: Sequence[str], *, without: Storage | None = None) -> list[str]:
         """The paths of the files below, in order, but for hidden ones.
 
@@ -89,7 +94,7 @@ class Storage:
         from pyarrow import fs
 
         excluded = None
-        if without is not None and without.filesystem.equals(self.filesystem):
+        if without is not None and without.is_below(self):
             excluded = without.root + "/"
         try:
             if self.filesystem.get_file_info(self.root).type == fs.FileType.File:
@@ -165,6 +170,18 @@ class Parts:
         """The folder of the tables, below the output."""
         return f"{NOTES}/options={self.key}" if self.kind == FILES else f"options={self.key}"
 
+    def file_of(self, name: str) -> str:
+        """Give the path of a row's result, below the output or in its tar."""
+        path = PurePosixPath(name)
+        return str(result_name(path, self.suffix)) if path.name else name
+
+    def place_of(self, name: str) -> str:
+        """Give what a row takes for itself in the output: its file, sample or row."""
+        if self.kind == PARQUET:
+            return name
+        file = self.file_of(name)
+        return _sample_name(file) if self.kind == WEBDATASET else file
+
     def done(self) -> dict[str, str]:
         """The ids that are done, and their errors; a success counts more than an error."""
         import pyarrow.parquet as pq
@@ -202,8 +219,13 @@ class Parts:
         """
         ids = [str(name) for name in rows["id"]]
         part = "part-" + hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
-        files = [str(result_name(PurePosixPath(name), self.suffix)) for name in ids]
+        files = [self.file_of(name) for name in ids]
+        if self.kind == WEBDATASET and "beside" not in rows:  # no names of samples yet
+            files = [_member(*pair) for pair in zip(files, rows["restored"], strict=True)]
         errors = [str(error) for error in rows["error"]]
+        if self.kind != PARQUET:
+            errors = [error or _wrong_name(file) for file, error in zip(files, errors, strict=True)]
+        rows = {**rows, "error": errors}
         if self.kind == FILES:
             for index, (file, data) in enumerate(zip(files, rows["restored"], strict=True)):
                 errors[index] = errors[index] or self._write_file(file, bytes(data))
@@ -223,9 +245,7 @@ class Parts:
     def _write_file(self, name: str, data: bytes) -> str:
         """Write a result; returns what is wrong with its name, empty if nothing."""
         try:
-            self.storage.write(safe_name(name), data)
-        except ValueError as error:
-            return str(error)
+            self.storage.write(name, data)
         except OSError as error:
             if error.errno not in _BAD_NAMES:
                 raise
@@ -254,6 +274,15 @@ def safe_name(name: str) -> str:
     if not parts or ".." in parts or name.startswith("/") or "\0" in name:
         raise ValueError(f"{name!r} is no name of a file below the output")
     return name
+
+
+def _wrong_name(name: str) -> str:
+    """Say what is wrong with a name, empty if nothing."""
+    try:
+        safe_name(name)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def samples_of(storage: Storage, name: str) -> Iterator[dict[str, Any]]:
@@ -317,6 +346,24 @@ def _sample(stem: str, files: Mapping[str, bytes]) -> dict[str, Any]:
     names = ", ".join(files)
     error = f"{stem}.tar: the sample of {names} holds no picture"
     return {"id": f"{stem}/{next(iter(files))}", "bytes": b"", "error": error, "beside": b""}
+
+
+def _sample_name(file: str) -> str:
+    """Name the sample that a picture becomes: a webdataset's sample ends at the first dot."""
+    path = PurePosixPath(file)
+    if not path.name:
+        return file
+    ending = path.suffix if path.suffix.lower() in SUFFIXES else ""
+    return str(path.with_name(path.name.removesuffix(ending).replace(".", "_")))
+
+
+def _member(file: str, data: bytes) -> str:
+    """Name a picture in a tar: its sample, and the ending of its format."""
+    ending = PurePosixPath(file).suffix
+    if ending.lower() not in SUFFIXES:
+        kind = sniff(data[:HEAD_BYTES])
+        ending = next((suffix for suffix, name in SUFFIXES.items() if name == kind), "")
+    return _sample_name(file) + ending
 
 
 def _tar(files: Sequence[str], rows: Mapping[str, Any]) -> bytes:

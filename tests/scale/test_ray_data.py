@@ -250,6 +250,30 @@ def test_a_table_without_the_column_is_refused_before_anything_starts(tmp_path: 
         run(job_of(tmp_path / "in", source=str(tmp_path / "in" / "t.txt")))
 
 
+@pytest.mark.parametrize(
+    ("names", "settings", "message"),
+    [
+        (["a.jpg", "a.tif"], {"suffix": ".png"}, r"a\.jpg and a\.tif would both .* a\.png"),
+        (["a.b.jpg", "a_b.jpg"], {"kind": "webdataset"}, "would both be written to a_b;"),
+        (["a.jpg", "a.tif"], {"kind": "webdataset"}, "would both be written to a;"),
+        (["a.jpg"], {"options": RestoreOptions.of(video=True)}, "leave out the option video"),
+        (["a.jpg"], {"options": RestoreOptions.of(color="reference")}, "reference"),
+        (["a.jpg"], {"target": "in"}, "is input and output"),
+        (["in/a.jpg", "a.jpg"], {"target": ""}, r"a\.jpg is an input and would be overwritten"),
+    ],
+)
+def test_what_would_lose_results_is_refused_before_anything_starts(
+    tmp_path: Path, names: list[str], settings: dict[str, Any], message: str
+) -> None:
+    for name in names:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(picture_bytes(1))
+    if "target" in settings:
+        settings = {**settings, "target": str(tmp_path / settings["target"])}
+    with pytest.raises(ValueError, match=message):
+        run(job_of(tmp_path, **settings), worker=StandIn)
+
+
 def test_a_disk_that_is_full_is_no_error_of_the_pictures(tmp_path: Path, monkeypatch) -> None:
     def full(*arguments: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -14,8 +14,10 @@ from gfp_core.scale.storage import (
     make_writable,
     read_row,
     safe_name,
+    samples_of,
     without_secrets,
 )
+from tests.scale.conftest import picture_bytes
 
 ROWS = {
     "id": ["a.jpg", "sub/b.gif", "broken.png"],
@@ -54,6 +56,48 @@ def test_a_part_of_files_is_pictures_and_a_table(storage: Storage, tmp_path: Pat
     assert files(tmp_path) == sorted(["a.jpg", "sub/b.gif.png", table])
     assert parts.done() == {"a.jpg": "", "sub/b.gif": "", "broken.png": "broken.png is empty"}
     assert Parts(storage, "files", "other").done() == {}
+
+
+def test_the_output_may_be_above_the_input(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").touch()
+    assert Storage.of(str(tmp_path / "in")).names([".png"], without=Storage.of(str(tmp_path))) == [
+        "a.png"
+    ]
+
+
+def test_samples_of_pictures_with_dots_in_their_names_do_not_meet(storage: Storage) -> None:
+    """A webdataset's sample is named up to the first dot."""
+    rows = {**ROWS, "id": ["x/2020.01.05.jpg", "x/2020.01.06.jpg", "broken.png"]}
+    parts = Parts(storage, "webdataset", "key")
+    parts.write(rows)
+    (tar,) = storage.names([".tar"])
+    samples = list(samples_of(storage, tar))
+    assert [sample["bytes"] for sample in samples] == [b"A", b"B"]
+    assert all(b".faces.json" in sample["beside"] for sample in samples)
+
+
+def test_a_picture_in_a_tar_ends_like_its_format_and_never_leads_out(storage: Storage) -> None:
+    """Readers of webdatasets leave out what has no ending."""
+    picture = picture_bytes(1)
+    rows = {**ROWS, "id": ["7", "../8.png", ""], "restored": [picture, b"B", b"C"]}
+    rows["error"] = ["", "", ""]
+    assert [error[:12] for error in Parts(storage, "webdataset", "key").write(rows)] == [
+        "",
+        "'../8.png' i",
+        "'' is no nam",
+    ]
+    (tar,) = storage.names([".tar"])
+    (sample,) = samples_of(storage, tar)
+    assert sample["id"].endswith("/7.png")
+    assert sample["bytes"] == picture
+
+
+def test_a_name_that_ends_like_no_picture_keeps_its_end(storage: Storage, tmp_path: Path) -> None:
+    rows = {**ROWS, "id": ["1.5", "1.6", "broken.png"]}
+    Parts(storage, "files", "key", ".png").write(rows)
+    assert (tmp_path / "1.5.png").read_bytes() == b"A"
+    assert (tmp_path / "1.6.png").read_bytes() == b"B"
 
 
 def test_a_part_written_again_takes_its_own_place(storage: Storage, tmp_path: Path) -> None:
