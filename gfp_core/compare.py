@@ -11,7 +11,7 @@ from torch import Tensor
 from .color import apply_color
 from .draw import sheet
 from .faces import Faces, Progress
-from .options import ColorMode
+from .options import ColorMode, KeepMonochrome
 from .restore import Restorer
 
 
@@ -29,6 +29,10 @@ class Setting:
     steps: int | None = None
     """See `Restorer.restore`."""
     color: ColorMode = "auto"
+    """See `color.apply_color`."""
+    color_strength: float = 1.0
+    """See `color.apply_color`."""
+    keep_monochrome: KeepMonochrome = "auto"
     """See `color.apply_color`."""
 
 
@@ -80,7 +84,13 @@ def compare(
             progress=report,
         )
         seconds = (time.perf_counter() - start) / len(aligned)
-        columns.append(Column(setting.name, apply_color(restored, setting.color), seconds))
+        colored = apply_color(
+            restored,
+            setting.color,
+            strength=setting.color_strength,
+            keep_monochrome=setting.keep_monochrome,
+        )
+        columns.append(Column(setting.name, colored, seconds))
     return columns
 
 

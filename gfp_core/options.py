@@ -232,7 +232,23 @@ def option(
     return field(default=default, metadata={"option": declared})
 
 
-class Options:
+class _TakesFormerNames(type):
+    """Lets a group be made with former names of its options."""
+
+    if not typing.TYPE_CHECKING:  # checkers know the fields, and the former names are to go
+
+        def __call__(cls, *values, **named):
+            for name in named.keys() - cls.__dataclass_fields__.keys():
+                for each in options_of(cls):
+                    if name in each.old_names and len(each.path) == 1:
+                        field_name = find_option(name, cls).path[0]  # which is logged
+                        if field_name in named:
+                            raise OptionError(f"{name} is now called {field_name}: give one")
+                        named[field_name] = named.pop(name)
+            return super().__call__(*values, **named)
+
+
+class Options(metaclass=_TakesFormerNames):
     """Base of the groups: checked when made, and changed by flat names."""
 
     def __post_init__(self) -> None:

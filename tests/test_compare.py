@@ -5,6 +5,7 @@ import torch
 from skimage import data
 from torch import nn
 
+from gfp_core.align import align
 from gfp_core.cli import main
 from gfp_core.compare import Column, Setting, compare, comparison_sheet, comparison_table
 from gfp_core.crops import faces_from_crops
@@ -64,6 +65,41 @@ def replace_restored(faces, value):
     return replace(faces, restored=torch.full_like(faces.crops, value))
 
 
+def test_the_command_compares_what_the_options_say(tmp_path, monkeypatch):
+    """Flags, a file of options and the columns' own: nothing is taken and left out."""
+    import gfp_core.compare
+
+    photo = tmp_path / "photo.png"
+    write_image(photo, Picture(data.astronaut()[:300, 100:400].astype("float32") / 255))
+    (tmp_path / "options.toml").write_text("padding = 'reflect'\nkeep_monochrome = 'on'\n")
+    strengths, settings, padding = [], [], []
+
+    def load_network(path, architecture=None, *, person_strength=1.0, weights=None):
+        strengths.append(person_strength)
+        return Times(0.5, 64)
+
+    def record(faces, given, **options):
+        settings.extend(given)
+        return compare(faces, given, **options)
+
+    def aligned(frames, faces, size, **options):
+        padding.append(options["padding"])
+        return align(frames, faces, size, **options)
+
+    monkeypatch.setattr("gfp_core.weights.loading.load_network", load_network)
+    monkeypatch.setattr(gfp_core.compare, "compare", record)
+    monkeypatch.setattr("gfp_core.align.align", aligned)
+    words = ["compare", str(photo), "-m", "lite", "-m", "lite:person_strength=0.25"]
+    words += ["--options", str(tmp_path / "options.toml"), "--color-strength", "0.5"]
+    words += ["--engine", "plain", "--person-strength", "0.75", "-o", str(tmp_path / "x.png")]
+    assert main(words) == 0
+    assert strengths == [0.75, 0.25]
+    assert {setting.restorer.engine for setting in settings} == {"plain"}
+    assert {setting.color_strength for setting in settings} == {0.5}
+    assert {setting.keep_monochrome for setting in settings} == {"on"}
+    assert set(padding) == {"reflect"}
+
+
 def test_nothing_to_compare_is_said():
     with pytest.raises(ValueError, match="no face"):
         compare(lambda size: faces_of(size, 0), [Setting("a", Restorer(Times(1, 64)))])
@@ -88,6 +124,7 @@ def test_the_command_writes_a_sheet(tmp_path, capsys):
         ("lite:blur=1", "'blur' is none of the options fidelity, seed, steps, color, precision"),
         ("lite:seed=x", "seed must be a whole number from 0 to"),
         ("nonesuch", "nonesuch"),
+        ("lite:color=reference", "has no reference picture"),
     ],
 )
 def test_the_command_refuses_settings_that_are_none(tmp_path, capsys, setting, message):

@@ -20,6 +20,7 @@ from gfp_core.options import (
     OptionError,
     Options,
     RestoreOptions,
+    Video,
     find_option,
     markdown_table,
     option,
@@ -262,3 +263,13 @@ def test_options_need_the_standard_library_alone() -> None:
 def test_wrong_faces_of_a_person_name_their_own_option() -> None:
     with pytest.raises(OptionError, match=r"^person_faces: 'who' .* write auto, all"):
         RestoreOptions.of(person_faces="who")
+
+
+def test_groups_are_made_with_former_names_too() -> None:
+    assert Blend(seam=False) == Blend(multiband=False)
+    assert Video(frames=True) == Video(video=True)
+    assert RestoreOptions(border="reflect") == RestoreOptions(padding="reflect")
+    with pytest.raises(TypeError, match="seams"):
+        Blend(seams=False)
+    with pytest.raises(OptionError, match="seam is now called multiband: give one"):
+        Blend(seam=False, multiband=True)

@@ -20,8 +20,18 @@ if TYPE_CHECKING:
     from ..compare import Setting
     from ..weights.store import Weights
 
-_OF_A_MODEL = ("fidelity", "seed", "steps", "color", "precision")
+_OF_A_MODEL = ("fidelity", "seed", "steps", "color", "precision", "person_strength")
 """Options that each column may have for itself."""
+_SHARED = (
+    "detector",
+    "device",
+    "padding",
+    "color_strength",
+    "keep_monochrome",
+    "engine",
+    "provider",
+)
+"""Options that all columns have, beside those that find the faces."""
 _SETTING = re.compile(r"(?P<model>.+?)(?::(?P<options>[a-z_]+=[^,:]*(?:,[a-z_]+=[^,:]*)*))?", re.S)
 
 
@@ -61,11 +71,8 @@ def add_parser(commands: Any, talk: argparse.ArgumentParser) -> None:
 
 def takes(option: Option) -> bool:
     """Whether the command has an option: what finds the faces, and what all columns share."""
-    return option.group in ("detection", "selection") or option.name in (
-        "detector",
-        "device",
-        *_OF_A_MODEL,
-    )
+    names = (*_SHARED, *_OF_A_MODEL)
+    return option.group in ("detection", "selection") or option.name in names
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -90,7 +97,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     settings = [_load_setting(text, column, device, weights) for text, column in columns]
     faces = find_faces(detector, picture, options, lambda *_: None)
     frames = to_frames(picture)
-    done = load(compare, lambda size: align(frames, faces, size), settings)
+    done = load(compare, lambda size: align(frames, faces, size, padding=options.padding), settings)
     sheet = picture.derived(from_frames(comparison_sheet(done)[None]).pixels)
     load(write_image, arguments.output, sheet)
     say(comparison_table(done))
@@ -105,6 +112,8 @@ def parse_setting(text: str, base: RestoreOptions) -> tuple[str, RestoreOptions]
     Raises:
         CannotStart: an option is unknown, or a value is none.
     """
+    if base.color.mode == "reference":
+        raise CannotStart("--color reference: a comparison has no such picture; choose another")
     match = _SETTING.fullmatch(text)
     if match is None or os.path.isfile(text):
         return text, base.replace(model=text)
@@ -117,6 +126,10 @@ def parse_setting(text: str, base: RestoreOptions) -> tuple[str, RestoreOptions]
             values[name] = find_option(name).parse(value)
         except OptionError as error:
             raise CannotStart(f"{text}: {error}") from None
+        if values[name] == "reference":
+            raise CannotStart(
+                f"{text}: a comparison has no reference picture; choose another color"
+            )
     return text, base.replace(**values)
 
 
@@ -131,12 +144,25 @@ def _load_setting(
     from ..compare import Setting
     from ..restore import Restorer
 
-    net = load_restorer_network(options.networks.model, weights)
+    net = load_restorer_network(
+        options.networks.model, weights, person_strength=options.person.person_strength
+    )
+    runtime = options.runtime
+    restorer = load(
+        Restorer,
+        net,
+        device=device,
+        precision=runtime.precision,
+        engine=runtime.engine,
+        provider=runtime.provider,
+    )
     return Setting(
         text,
-        load(Restorer, net, device=device, precision=options.runtime.precision),
+        restorer,
         fidelity=options.fidelity,
         seed=options.seed,
         steps=options.steps,
         color=options.color.mode,
+        color_strength=options.color.strength,
+        keep_monochrome=options.color.keep_monochrome,
     )

@@ -47,8 +47,10 @@ def load_weights(arguments: argparse.Namespace) -> Weights:
     return load(Weights, settings)
 
 
-def load_restorer_network(model: str, weights: Weights) -> nn.Module:
-    """The network of a restorer's name or file, with what was learned of a person in it.
+def load_restorer_network(
+    model: str, weights: Weights, *, person_strength: float = 1.0
+) -> nn.Module:
+    """The network of a restorer's name or file, with a share of what was learned of a person in it.
 
     Raises:
         CannotStart: it, or the base of a person's file, is not available.
@@ -57,7 +59,7 @@ def load_restorer_network(model: str, weights: Weights) -> nn.Module:
     from ..weights.loading import load_network
 
     path, architecture = load(find_model, model, weights)
-    return load(load_network, path, architecture, weights=weights)
+    return load(load_network, path, architecture, person_strength=person_strength, weights=weights)
 
 
 def load_detector(

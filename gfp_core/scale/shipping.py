@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,21 +57,51 @@ def pack(
     Raises:
         WeightsError: they are not available.
     """
-    from ..weights.resolve import refer
-
     parcels = []
-    for role, name in networks_of(options, people=False).items():
-        reference = refer(name, role, weights)
-        if reference.entry is not None and reference.entry.name == "retinaface_mobile025":
-            path = weights.locate(reference.entry.name)  # else a package brings it
-        else:
-            path = reference.fetch(weights).file
+    for role, path, is_named in _files(options, weights):
         if path is None or path.resolve().is_relative_to(_PACKAGE):
             continue
         data = path.read_bytes()
-        digest, is_named = hashlib.sha256(data).hexdigest(), reference.entry is not None
+        digest = hashlib.sha256(data).hexdigest()
         parcels.append(Parcel(_OPTIONS[role], path.name, digest, is_named, put(data)))
     return tuple(parcels)
+
+
+def _files(options: RestoreOptions, weights: Weights) -> Iterator[tuple[Role, Path | None, bool]]:
+    """Yield the files of weights, what they are for, and whether a name finds them."""
+    from ..weights.resolve import refer
+
+    for role, name in networks_of(options, people=False).items():
+        reference = refer(name, role, weights)
+        if reference.entry is not None and reference.entry.name == "retinaface_mobile025":
+            yield role, weights.locate(reference.entry.name), True  # else a package brings it
+            continue
+        path = reference.fetch(weights).file
+        yield role, path, reference.entry is not None
+        if role == "restorer":
+            yield from _files_of_person(path, options, weights)
+
+
+def _files_of_person(
+    path: Path, options: RestoreOptions, weights: Weights
+) -> Iterator[tuple[Role, Path | None, bool]]:
+    """Yield what a person's file needs beside itself: its base, and what tells people apart."""
+    from ..weights.difference import find_base
+    from ..weights.files import is_graph
+    from ..weights.loading import read_difference
+    from ..weights.resolve import refer
+
+    difference = None if is_graph(path) else read_difference(path)
+    if difference is None:
+        return
+    yield "restorer", find_base(difference, path, weights), True
+    compares = options.identity.identity_limit is not None  # it is among the networks then
+    if difference.embedding is not None and options.person.can_compare and not compares:
+        reference = refer(options.networks.embedder, "embedder", weights)
+        if reference.entry is None:
+            yield "embedder", reference.path, False
+        else:  # it is not fetched for this, see `FaceRestorer.load_for`
+            yield "embedder", weights.locate(reference.entry.name), True
 
 
 def unpack(

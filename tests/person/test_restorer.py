@@ -1,6 +1,7 @@
 """Whose face gets what was learned, and whose the base."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from gfp_core.options import RestoreOptions
 from gfp_core.person.restorer import PersonRestorer
 from gfp_core.pipeline import FaceRestorer, find_restorer
 from gfp_core.restore import Restorer
+from gfp_core.scale.shipping import pack, unpack
 from gfp_core.weights.difference import Difference, compressed, hash_of
+from gfp_core.weights.store import Weights
 
 
 class Adding(torch.nn.Module):
@@ -117,14 +120,43 @@ def test_another_embedder_than_the_persons_tells_nobody_apart(caplog) -> None:
     assert "get an embedder" in caplog.text
 
 
-def test_a_persons_file_loads_as_a_persons_restorer(base_state, base_file, tmp_path) -> None:
+EMBEDDING = torch.tensor([0.6, 0.8])
+
+
+@pytest.fixture
+def person_file(base_state, base_file, tmp_path):
+    """What was learned, beside its base."""
     name = "core.final_conv.bias"
     learned = {**base_state, name: base_state[name] + 0.1}
-    path = tmp_path / "person.safetensors"
-    embedding = torch.tensor([0.6, 0.8])
     difference = Difference(compressed(base_state, learned), base_file.name, hash_of(base_state))
-    dataclasses.replace(difference, embedding=embedding).save(path)
-    restorer = find_restorer(path)
+    dataclasses.replace(difference, embedding=EMBEDDING).save(tmp_path / "person.safetensors")
+    return tmp_path / "person.safetensors"
+
+
+def test_a_persons_file_loads_as_a_persons_restorer(person_file, base_file) -> None:
+    restorer = find_restorer(person_file)
     assert isinstance(restorer, PersonRestorer)
-    torch.testing.assert_close(restorer.embedding, embedding)
+    torch.testing.assert_close(restorer.embedding, EMBEDDING)
     assert type(find_restorer(base_file)) is Restorer
+
+
+def test_a_persons_base_and_embedder_go_to_the_machines_of_a_cluster(
+    person_file, base_file, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    embedder = tmp_path / "who.safetensors"
+    embedder.write_bytes(b"an embedder")
+    options = RestoreOptions.of(model=person_file, embedder=embedder)
+    parcels = pack(options, Weights(), lambda data: data)
+    for file in (person_file, base_file, embedder):
+        file.unlink()
+    there, settings = unpack(options, parcels, lambda data: data)
+    assert isinstance(
+        find_restorer(there.networks.model, weights=Weights(settings)), PersonRestorer
+    )
+    assert Path(there.networks.embedder).read_bytes() == b"an embedder"
+    by_number = options.replace(person_faces="0")
+    assert len(parcels) == 3  # nothing to compare where a number says who it is
+    person_file.write_bytes(parcels[0].content)
+    base_file.write_bytes(parcels[1].content)
+    assert len(pack(by_number, Weights(), lambda data: data)) == 2
