@@ -47,6 +47,18 @@ ACCELERATOR_TOLERANCE = 0.02
 OPSET = 17
 INPUT, FIDELITY, OUTPUT = "face", "fidelity", "restored"
 """Names of what goes in and what comes out of an exported restorer."""
+_EXPORT_ERRORS = (
+    RuntimeError,  # the exporter's own, and PyTorch's
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+"""What an export fails with. Not any Exception: the network may be traced with the hooks of a host
+whose cancel is one."""
 _INSTALL = (
     "the engine 'onnxruntime' needs {}: pip install gfp-face-restoration[onnx] and the build of "
     "onnxruntime for your card, if none is installed (onnxruntime, onnxruntime-gpu, "
@@ -365,7 +377,7 @@ def _export(
                 opset_version=OPSET,
                 **settings,
             )
-    except Exception as error:  # the exporter raises errors of many kinds
+    except _EXPORT_ERRORS as error:
         reason = _reason(error)
         raise EngineError(f"{name} cannot be exported to ONNX: {reason}") from error
     finally:

@@ -6,6 +6,7 @@ ComfyUI's modules have names (nodes, utils, comfy) that must not get in the way 
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib.util
 import json
 import os
@@ -117,6 +118,19 @@ def test_a_restorer_runs_on_another_engine_by_one_option(
     assert list(tmp_path.rglob("*.onnx")), "exported, and used without a fallback"
     assert not torch.equal(photo, pictures[1])
     assert (pictures[0] - pictures[1]).abs().max() < 0.01
+
+    export = torch.onnx.export
+
+    def cancelled(*given: Any, **more: Any) -> Any:
+        comfy.model_management.interrupt_current_processing()
+        return export(*given, **more)
+
+    monkeypatch.setattr(torch.onnx, "export", functools.wraps(export)(cancelled))
+    next(tmp_path.rglob("*.onnx")).unlink()
+    with torch.inference_mode():
+        again = load(model="lite", engine="onnxruntime", provider="cpu").args[0]
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            NODES.GFPRestorePhoto.execute(image=photo.clone(), model="lite", restorer=again)
     monkeypatch.setattr(MODELS, "find_spec", lambda name: None if name == "onnx" else name)
     with pytest.raises(ValueError, match=r"^engine: onnxruntime needs onnx: install [^\n]*\.$"):
         load(model="lite", engine="onnxruntime")
