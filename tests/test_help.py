@@ -11,6 +11,7 @@ import pytest
 
 from gfp_core.weights.catalogue import BUILT_IN, read_catalogue
 from gfp_core.weights.settings import Settings
+from gfp_core.weights.store import Weights
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS, LOCALES = REPOSITORY / "web" / "docs", REPOSITORY / "locales"
@@ -25,6 +26,7 @@ COMMERCIAL = {
     "de": {"yes": "ja", "no": "nein", "unclear": "ungeklärt"},
 }
 SOCKETS = {"en": ("input", "output"), "de": ("Eingang", "Ausgang")}
+COMMERCE = "GFP_COMMERCIAL_ONLY"
 LARGEST = 70_000
 """Bytes of a picture."""
 
@@ -111,6 +113,23 @@ def test_loaders_state_the_terms_of_the_catalogue(node: str, role: str, language
         for entry in read_catalogue(BUILT_IN).entries
         if entry.role == role
     ]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    ("node", "usual"),
+    [
+        ("GFPLoadDetector", "retinaface_mobile025"),
+        ("GFPLoadParser", "bisenet"),
+        ("GFPLoadEmbedder", "face-descriptor"),
+    ],
+)
+def test_loaders_say_what_is_left_for_commerce(node: str, usual: str, language: str) -> None:
+    substitute = Weights(Settings(folders=(), commercial_only=True)).substitute(usual)
+    assert substitute != usual
+    (paragraph,) = (part for part in page(node, language).split("\n\n") if COMMERCE in part)
+    assert f"`{substitute}`" in paragraph
+    assert f"**{COMMERCIAL[language]['yes']}**" in paragraph
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
