@@ -160,7 +160,9 @@ def restore_clip(
             summary = run.summary
             summary.damage = str(clip.damage)
             container = SUFFIXES[target.suffix.lower()]
+            enlarges = restorer.upscaler is not None or (extra or Extra()).background is not None
             is_as_it_was = not clip_options.flat(changed=True) and options.upscale == 1
+            is_as_it_was = is_as_it_was and not enlarges
             is_same_kind = SUFFIXES.get(source.suffix.lower()) == container
             summary.is_copy = not summary.faces and is_as_it_was and is_same_kind
             with atomic.atomic_path(target) as path:

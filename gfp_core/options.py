@@ -921,7 +921,7 @@ def presets() -> dict[str, str]:
 
 def options_of(group: type[Options]) -> tuple[Option, ...]:
     """Return the declarations of a group and of the groups in it, in their order."""
-    return _options_of(group)  # type: ignore[arg-type]
+    return _options_of(group)
 
 
 def find_option(name: str, group: type[Options] = RestoreOptions) -> Option:

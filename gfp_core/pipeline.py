@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from .align import align
 from .color import apply_color
+from .color.modes import check_reference
 from .detect import FaceDetector, load_detector
 from .devices import pick, trim_memory
 from .embed import FaceEmbedder, load_embedder
@@ -272,6 +273,7 @@ class FaceRestorer:
         """
         options, extra = _with_keywords(options, extra, keywords)
         self._check(options, extra)
+        check_reference(options.color.mode, extra.reference)
         batch = frames.shape[0] if frames.ndim else 0
         stages, enlarges = _STAGES, self.upscaler is not None and extra.background is None
         stages += enlarges
@@ -476,6 +478,7 @@ class FaceRestorer:
             ValueError: as `restore`, or the crops are of another size.
         """
         options, extra = _or_default(options, extra)
+        check_reference(options.color.mode, extra.reference)
         if not len(faces):
             return faces
         reference = extra.reference

@@ -133,6 +133,22 @@ def test_upscaled_frames_are_larger(tmp_path: Path, fake_restorer: Any) -> None:
         assert (clip.streams.video[0].width, clip.streams.video[0].height) == (128, 96)
 
 
+def test_a_clip_without_a_face_is_enlarged_by_a_network(tmp_path: Path, fake_restorer: Any) -> None:
+    class Twice:
+        scale = 2
+
+        def enlarge(self, frames: Any, factor: Any = None, progress: Any = None) -> Any:
+            return frames.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    fake_restorer.upscaler = Twice()
+    source = make_clip(tmp_path / "clip.mp4", frames=3, face=False)
+    assert not restore(fake_restorer, source, tmp_path / "out.mp4").is_copy
+    import av
+
+    with av.open(str(tmp_path / "out.mp4")) as clip:
+        assert (clip.streams.video[0].width, clip.streams.video[0].height) == (128, 96)
+
+
 def test_a_cut_is_counted(tmp_path: Path, fake_restorer: Any, monkeypatch: Any) -> None:
     source = make_clip(tmp_path / "clip.mp4", frames=6)
     cuts = iter([False, False, True, False, False])

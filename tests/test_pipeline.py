@@ -230,6 +230,7 @@ def test_the_colours_of_a_references_face(fake_restorer, caplog):
     assert "No face found in reference 0" in caplog.text
     with pytest.raises(ValueError, match="1 or 2, 3 or 4"):
         tint(reference.repeat(2, 1, 1, 1))
+    frames[:, 0, 0, 0] = 0.1  # refused whether there is a face or not
     with pytest.raises(ValueError, match="needs a reference"):
         tint(None)
 

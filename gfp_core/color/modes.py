@@ -294,13 +294,22 @@ def _with_low_frequencies(restored: Tensor, crops: Tensor) -> Tensor:
     return lab_to_rgb(lab + guided_filter(difference, lab[:, :1], radius, _LOW_EPS, shrink=shrink))
 
 
-def _check_reference(reference: Tensor | None, mode: ColorMode, count: int) -> None:
+def check_reference(mode: ColorMode, reference: Tensor | None) -> None:
+    """Refuse a mode without its reference picture, and a picture without its mode.
+
+    Raises:
+        ValueError: says which is missing.
+    """
     if (mode == "reference") != (reference is not None):
         raise ValueError(
             'mode "reference" needs a reference picture'
             if reference is None
             else f'a reference picture is given, but mode is {mode!r}: choose "reference"'
         )
+
+
+def _check_reference(reference: Tensor | None, mode: ColorMode, count: int) -> None:
+    check_reference(mode, reference)
     if reference is None:
         return
     check_frames(reference, name="reference")

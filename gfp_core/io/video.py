@@ -923,7 +923,10 @@ def join(
     """
     av = import_av()
     if container == "gif":
-        return _write_gif(av, segments, target, window or Window())
+        try:
+            return _write_gif(av, segments, target, window or Window())
+        except av.FFmpegError as error:
+            raise _write_error(target, error) from error
     with Clip(clip_path) as clip:
         is_mov = container in ("mp4", "mov")
         # FFmpeg writes either a cover or keys of any name into an MP4.
@@ -939,8 +942,12 @@ def join(
 
 
 def _write_gif(av: Any, segments: Sequence[Path], target: Path, window: Window) -> None:
-    """Write segments as a GIF, each frame with the palette that fits it best."""
+    """Write segments as a GIF, each frame with the palette that fits it best.
+
+    Of frames that would be shown in one hundredth of a second the first is taken.
+    """
     graph: Any = None
+    last, omitted = -1, 0
     with av.open(str(target), "w", format="gif") as output:
         for path in segments:
             with av.open(str(path)) as segment:
@@ -958,12 +965,21 @@ def _write_gif(av: Any, segments: Sequence[Path], target: Path, window: Window) 
                 for frame in segment.decode(source):
                     frame.pts = round((frame.pts * source.time_base + start) * 100)
                     frame.time_base = Fraction(1, 100)
+                    if frame.pts <= last:
+                        omitted += 1
+                        continue
+                    last = frame.pts
                     graph.push(frame)
                     _drain(av, graph, stream, output)
         graph.push(None)
         _drain(av, graph, stream, output)
         for packet in stream.encode(None):
             output.mux(packet)
+    if omitted:
+        logger.warning(
+            "%d frames are left out: a GIF shows none for less than a hundredth of a second.",
+            omitted,
+        )
 
 
 def _palette_graph(av: Any, source: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -21,6 +22,7 @@ from gfp_core.io.video import (  # noqa: E402
     Window,
     join,
 )
+from tests.io import clip_maker  # noqa: E402
 from tests.io.clip_maker import BASE, make_clip, packets_of, stamps_of, times  # noqa: E402
 
 BOX = (slice(None), slice(None), slice(8, 20), slice(9, 21))
@@ -140,6 +142,18 @@ def test_odd_sizes_are_encoded(tmp_path: Path) -> None:
     assert frames_of(tmp_path / "out.mp4")[0].planes[0].shape == (48, 64)
     rewrite(source, tmp_path / "out.mkv")
     assert frames_of(tmp_path / "out.mkv")[0].planes[0].shape == (47, 63)
+
+
+def test_a_gif_of_more_frames_than_it_can_hold_leaves_some_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of 240 frames a second, hundredths of a second hold some 100."""
+    monkeypatch.setattr(clip_maker, "times", lambda count: [375 * index for index in range(count)])
+    source = make_clip(tmp_path / "in.mp4", frames=24, sound=0)
+    rewrite(source, tmp_path / "out.gif")
+    stamps = stamps_of(tmp_path / "out.gif")
+    assert stamps == [Fraction(index, 100) for index in range(len(stamps))]
+    assert f"{24 - len(stamps)} frames are left out" in caplog.text
 
 
 def test_a_gif_keeps_its_times(tmp_path: Path) -> None:
