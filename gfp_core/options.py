@@ -742,14 +742,14 @@ class Runtime(Options):
         "What runs the restorer. auto: its fast form; plain: the published form; openvino: faster "
         "on a CPU, after an export of a minute at its first use; onnxruntime: for cards that "
         "PyTorch does not know.",
-        absent={"node": "an input of Load Face Restorer"},
+        absent={"node": "an input of Load Face Restorer and Load Face Detector"},
         changes_result=False,
     )
     provider: Provider = option(
         "auto",
         "What the engine onnxruntime runs on; auto: the first that works of those in the installed "
         "build of onnxruntime.",
-        absent={"node": "an input of Load Face Restorer"},
+        absent={"node": "an input of Load Face Restorer and Load Face Detector"},
         changes_result=False,
     )
     batch_size: int | None = option(

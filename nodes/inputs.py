@@ -214,9 +214,14 @@ def parts() -> list[Any]:
     ]
 
 
-def runtime(name: str) -> Any:
-    """Make the choice of how the restorer runs: its precision, engine or provider."""
-    declared = find_option(name)
+def runtime(name: str, **changes: Any) -> Any:
+    """Make the choice of how a network runs: its precision, engine or provider.
+
+    Args:
+        name: of the option, which is declared for the restorer.
+        **changes: fields of its `Option` that differ in this node.
+    """
+    declared = dataclasses.replace(find_option(name), **changes)
     return advanced(
         Choice(
             name,

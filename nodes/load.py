@@ -9,6 +9,11 @@ from . import inputs, sockets
 from .comfy import models
 from .comfy.node import Node, schema
 
+ENGINE_TOOLTIP = (
+    "What runs a RetinaFace. auto: PyTorch; onnxruntime: for cards that PyTorch does not know. "
+    "Other detectors run on the CPU."
+)
+
 
 class GFPLoadRestorer(Node):
     """Loads the network that restores faces."""
@@ -60,7 +65,12 @@ class GFPLoadDetector(Node):
             category="GFP",
             description="Loads a face detector, downloaded and checked when it is not there yet.",
             search_aliases=["retinaface", "yunet", "face detection model"],
-            inputs=[inputs.model_choice("detector", inputs.DETECTOR), inputs.device()],
+            inputs=[
+                inputs.model_choice("detector", inputs.DETECTOR),
+                inputs.device(),
+                inputs.runtime("engine", choices=("auto", "onnxruntime"), help=ENGINE_TOOLTIP),
+                inputs.runtime("provider"),
+            ],
             outputs=[
                 sockets.Detector.Output(
                     display_name="detector",
@@ -70,9 +80,9 @@ class GFPLoadDetector(Node):
         )
 
     @classmethod
-    def run(cls, *, model: str, device: Any) -> io.NodeOutput:
+    def run(cls, *, model: str, device: Any, **runtime: Any) -> io.NodeOutput:
         """Load the detector."""
-        return io.NodeOutput(models.load_face_detector(model, device))
+        return io.NodeOutput(models.load_face_detector(model, device, **runtime))
 
 
 class GFPLoadParser(Node):

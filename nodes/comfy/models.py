@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from ...gfp_core.weights.difference import Difference
 from . import folders
 from .memory import is_stateless
 from .progress import Bar
+
+logger = logging.getLogger(__name__)
 
 DevicePolicy = Literal["auto", "cpu"]
 ENGINE_PACKAGES: dict[Engine, tuple[str, ...]] = {
@@ -110,12 +113,7 @@ def load_restorer(
         ValueError: the weights are not available or not readable, or the engine's packages are not
             installed; says why and what to do.
     """
-    packages = ENGINE_PACKAGES.get(engine, ())
-    if missing := [package for package in packages if find_spec(package) is None]:
-        raise ValueError(
-            f"engine: {engine} needs {' and '.join(missing)}: install what is missing for "
-            f"{sys.executable} (of onnxruntime the build for your card), or choose auto."
-        )
+    device = _device_beside(engine, policy)
     restorer = find_restorer(
         fetched("restorer", name),
         precision=precision,
@@ -123,8 +121,23 @@ def load_restorer(
         provider=provider,
         weights=folders.weights("restorer"),
     )
+    return _manage(name, restorer, device)
+
+
+def _device_beside(engine: Engine, policy: DevicePolicy) -> DevicePolicy:
+    """Return where PyTorch's network is beside an engine.
+
+    Raises:
+        ValueError: the engine's packages are not installed; says what to do.
+    """
+    packages = ENGINE_PACKAGES.get(engine, ())
+    if missing := [package for package in packages if find_spec(package) is None]:
+        raise ValueError(
+            f"engine: {engine} needs {' and '.join(missing)}: install what is missing for "
+            f"{sys.executable} (of onnxruntime the build for your card), or choose auto."
+        )
     # Another engine has memory of its own; PyTorch's network stays where it is exported from.
-    return _manage(name, restorer, "cpu" if packages else policy)
+    return "cpu" if packages else policy
 
 
 def manage_person(
@@ -153,16 +166,26 @@ def make_room(needed: float, device: torch.device) -> None:
     comfy.model_management.free_memory(needed, device)
 
 
-def load_face_detector(name: str, policy: DevicePolicy) -> Managed[FaceDetector]:
+def load_face_detector(
+    name: str, policy: DevicePolicy, engine: Engine = "auto", provider: Provider = "auto"
+) -> Managed[FaceDetector]:
     """Read a detector; it is downloaded first if need be.
 
     Raises:
-        ValueError: the weights are not available or not readable; says why and what to do.
+        ValueError: as `load_restorer`.
     """
-    target = fetched("detector", name)
-    detector = find_detector(target, device="cpu", weights=folders.weights("detector"))
+    device = _device_beside(engine, policy)
+    detector = find_detector(
+        fetched("detector", name),
+        device="cpu",
+        weights=folders.weights("detector"),
+        engine=engine,
+        provider=provider,
+    )
+    if engine == "onnxruntime" and type(detector) is not FaceDetector:
+        logger.warning("%s is no RetinaFace: onnxruntime does not run it.", name)
     detector.before_look = comfy.model_management.throw_exception_if_processing_interrupted
-    return _manage(name, detector, policy)
+    return _manage(name, detector, device)
 
 
 def load_face_parser(name: str, policy: DevicePolicy) -> Managed[FaceParser]:

@@ -136,6 +136,26 @@ def test_a_restorer_runs_on_another_engine_by_one_option(
         load(model="lite", engine="onnxruntime")
 
 
+def test_a_detector_runs_on_another_engine_by_one_option(
+    photo: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    values = {"model": "retinaface_mobile025", "engine": "onnxruntime", "provider": "cpu"}
+    with torch.inference_mode():
+        other = NODES.GFPLoadDetector.execute(**values).args[0]
+        found = [
+            NODES.GFPDetectFaces.execute(image=photo, detector=each).args[0].faces.faces
+            for each in (NODES.GFPLoadDetector.execute(model=values["model"]).args[0], other)
+        ]
+    assert other.runner.engine == "onnxruntime"
+    assert list(tmp_path.rglob("*.onnx")), "exported, and used without a fallback"
+    assert len(found[0]) == len(found[1]) == 1
+    assert np.abs(found[0][0].landmarks - found[1][0].landmarks).max() < 0.1
+    monkeypatch.setattr(MODELS, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"^engine: onnxruntime needs onnxruntime and onnx"):
+        NODES.GFPLoadDetector.execute(**values)
+
+
 def test_file_names_of_other_packs_are_the_catalogues_weights() -> None:
     inputs = {"model": "GFPGANv1.4.pth", "detector_model": "nothing.pth"}
     request = {"prompt": {"2": {"class_type": "GFPRestorePhoto", "inputs": inputs}}}
