@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     output: Path = arguments.output
     if output.suffix != ".safetensors":
         raise CannotStart(f"{output}: the name of the output ends with .safetensors")
-    files = _files(arguments.photographs)
+    files = load(_files, arguments.photographs)
     load(_check_folder, output)
     keep_freed_memory()
     device, weights, detector = load_detector(
@@ -145,13 +145,16 @@ def _files(paths: list[Path]) -> list[Path]:
     Raises:
         CannotStart: there are too many.
     """
-    from ..io.images import SUFFIXES
+    from ..io.formats import READABLE_SUFFIXES
     from ..person.photographs import MAX_PHOTOGRAPHS
 
     files: list[Path] = []
     for path in paths:
-        inside = sorted(path.iterdir()) if path.is_dir() else [path]
-        files += [file for file in inside if file == path or file.suffix.lower() in SUFFIXES]
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside = sorted(file for file in path.iterdir() if not file.name.startswith("."))
+        files += [file for file in inside if file.suffix.lower() in READABLE_SUFFIXES]
     if len(files) > MAX_PHOTOGRAPHS:
         raise CannotStart(
             f"{len(files)} photographs, more than {MAX_PHOTOGRAPHS}: give the best of them"

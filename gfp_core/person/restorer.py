@@ -47,9 +47,10 @@ class PersonRestorer(Restorer):
         self.base = Restorer(
             build(0.0), device=device, precision=precision, engine=engine, provider=provider
         )
-        self._learned = self._restorer(1.0, engine)
-        self._strength = 1.0
-        self.net: nn.Module = nn.ModuleList([self.base.net, self._learned.net])
+        learned = self._restorer(1.0, engine)
+        # One attribute, for another thread may set it between two.
+        self._learned = 1.0, learned
+        self.net: nn.Module = nn.ModuleList([self.base.net, learned.net])
         self.precision, self.size, self.name = precision, self.base.size, self.base.name
         self.has_fidelity = self.base.has_fidelity
         self.has_steps = self.base.has_steps
@@ -126,12 +127,13 @@ class PersonRestorer(Restorer):
 
     def _at(self, strength: float) -> Restorer:
         """Return what was learned at a share; the one before it is let go."""
-        if strength != self._strength:
-            self._learned = self._restorer(strength, self.engine)
-            self._strength = strength
+        learned_strength, learned = self._learned
+        if strength != learned_strength:
+            learned = self._restorer(strength, self.engine)
+            self._learned = strength, learned
             assert isinstance(self.net, nn.ModuleList)
-            self.net[1] = self._learned.net
-        return self._learned
+            self.net[1] = learned.net
+        return learned
 
     def _restorer(self, strength: float, engine: Engine) -> Restorer:
         return Restorer(

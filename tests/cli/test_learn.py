@@ -7,6 +7,7 @@ from skimage.io import imsave
 
 from gfp_core.cli import main
 from gfp_core.cli.exit_codes import OK, USAGE
+from gfp_core.cli.learn import _files
 from gfp_core.networks.lite import GFPGANLite
 from gfp_core.weights import WeightsError
 from gfp_core.weights.convert import write_safetensors
@@ -115,3 +116,11 @@ def test_a_base_that_is_not_here_is_not_fetched_where_that_is_forbidden(
     model = [str(person)] if command[0] == "export" else ["--model", str(person)]
     assert main([*command, *model, "--no-download"]) == USAGE
     assert "is not on this machine" in capsys.readouterr().err
+
+
+def test_photographs_of_a_folder_are_all_that_can_be_read(tmp_path) -> None:
+    names = ["a.HEIC", "b.jpg", "c.avif", "notes.txt", "._b.jpg"]
+    for name in names:
+        (tmp_path / name).touch()
+    assert [file.name for file in _files([tmp_path])] == names[:3]
+    assert _files([tmp_path / "notes.txt"]) == [tmp_path / "notes.txt"]

@@ -1,6 +1,8 @@
 """Whose face gets what was learned, and whose the base."""
 
 import dataclasses
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +85,23 @@ def test_strength_0_is_the_base_bit_for_bit() -> None:
     assert torch.equal(person().restore(faces(0, 0), person_strength=0.0).restored, base)
     with pytest.raises(ValueError, match="person_strength"):
         person().restore(faces(0), person_strength=1.5)
+
+
+def test_threads_share_a_restorer_each_with_its_own_strength() -> None:
+    restorer, interval = person(), sys.getswitchinterval()
+
+    def work(strength):
+        return {
+            tuple(gains(restorer.restore(faces(0), person_strength=strength))) for _ in range(400)
+        }
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(work, [0.25, 0.5, 0.75, 1.0]))
+        assert results == [{(0.05,)}, {(0.1,)}, {(0.15,)}, {(0.2,)}]
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_no_faces_are_no_error() -> None:
