@@ -322,6 +322,19 @@ def _check_restored(faces: Faces) -> tuple[Tensor, list[NDArray[np.float64]]]:
     return faces.restored, matrices
 
 
+def check_background(background: Tensor, count: int, upscale: float) -> None:
+    """Refuse a background that does not belong to ``count`` frames, and one beside ``upscale``.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    if upscale != 1:
+        raise ValueError("give upscale or background, not both: the background has its own size")
+    check_frames(background, name="background")
+    if background.shape[0] != count:
+        raise ValueError(f"{background.shape[0]} backgrounds for {count} frames")
+
+
 def _canvas(frames: Tensor, upscale: float, background: Tensor | None, in_place: bool) -> Tensor:
     """Make the image (B, C, H', W') to paste into: a new one, or one that may be changed."""
     if not (math.isfinite(upscale) and upscale > 0):
@@ -331,11 +344,7 @@ def _canvas(frames: Tensor, upscale: float, background: Tensor | None, in_place:
             return frames if in_place else frames.clone()
         height, width = (max(1, round(side * upscale)) for side in frames.shape[-2:])
         return resize(to_float(frames), height, width)
-    if upscale != 1:
-        raise ValueError("give upscale or background, not both: the background has its own size")
-    check_frames(background, name="background")
-    if background.shape[0] != frames.shape[0]:
-        raise ValueError(f"{background.shape[0]} backgrounds for {frames.shape[0]} frames")
+    check_background(background, frames.shape[0], upscale)
     frames = to_float(frames)
     background = background.to(frames.device, frames.dtype, copy=not in_place)
     if frames.shape[1] == 4 and background.shape[1] == 3:

@@ -41,7 +41,7 @@ from .options import (
     parse_selection,
 )
 from .parse import FaceParser, load_parser
-from .paste import paste
+from .paste import check_background, paste
 from .person.restorer import PersonRestorer
 from .restore import Restorer
 from .select import blurred, inside, like, rank, select
@@ -88,6 +88,22 @@ class Extra:
     """For frames in order: ``Tracks()`` with the first, then those of the `Restoration` before."""
     in_place: bool = False
     """Paste into the frames (or the background) themselves, see `paste.paste`."""
+
+    def check(self, count: int, options: RestoreOptions) -> None:
+        """Refuse, before the work, what does not belong to ``count`` frames or to the options.
+
+        Raises:
+            ValueError: says what is wrong.
+        """
+        check_reference(options.color.mode, self.reference)
+        for name, mask in (("frame_mask", self.frame_mask), ("region", self.region)):
+            if mask is not None and (mask.ndim != 3 or len(mask) not in (1, count)):
+                raise ValueError(
+                    f"{name} must be (1 or {count}, height, width), one for all frames or one for "
+                    f"each, not {tuple(mask.shape)}"
+                )
+        if self.background is not None:
+            check_background(self.background, count, options.upscale)
 
 
 @dataclass(frozen=True)
@@ -273,8 +289,8 @@ class FaceRestorer:
         """
         options, extra = _with_keywords(options, extra, keywords)
         self._check(options, extra)
-        check_reference(options.color.mode, extra.reference)
         batch = frames.shape[0] if frames.ndim else 0
+        extra.check(batch, options)
         stages, enlarges = _STAGES, self.upscaler is not None and extra.background is None
         stages += enlarges
         faces = self.find(frames, options, extra=extra, progress=_stage(progress, 0, batch, stages))

@@ -7,6 +7,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..gfp_core.options import RestoreOptions
 from ..gfp_core.paste import face_mask
 from ..gfp_core.pipeline import Extra, FaceRestorer
 from ..gfp_core.select import sort
@@ -187,4 +188,6 @@ def _region(mask: Tensor | None, boxes: Any, segments: Any, frames: Tensor) -> T
     if segments is not None:
         regions.append(exchange.region_of_segments(segments, _sizes(frames)))
     given = [region.cpu() for region in regions if region is not None]
+    for region in given:  # else they do not go together
+        Extra(region=region).check(len(frames), RestoreOptions())
     return functools.reduce(torch.minimum, given) if given else None

@@ -170,16 +170,22 @@ class _Steps:
         return models.join(self.restorer, self.detector, parser, embedder, memory=memory)
 
     def extra(self, networks: FaceRestorer) -> Extra:
-        """Return what belongs to the frames."""
+        """Return what belongs to the frames.
+
+        Raises:
+            ValueError: something does not.
+        """
         sizes = pictures.sizes(self.frames, self.background)
         people, reference = self.further.people, self.further.reference
-        return Extra(
+        extra = Extra(
             background=self.background,
             frame_mask=pictures.from_mask(self.further.frame_mask, *sizes),
             region=pictures.from_mask(self.further.region, sizes[0]),
             people=None if people is None else networks.describe([*pictures.to_frames(people)]),
             reference=None if reference is None else pictures.to_frames(reference),
         )
+        extra.check(len(self.frames), self.options)
+        return extra
 
     def detect(self, networks: FaceRestorer, extra: Extra, bar: Bar) -> tuple[Faces, Key]:
         """Return all faces, and the key of their detection."""

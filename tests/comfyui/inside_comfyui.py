@@ -883,11 +883,23 @@ def test_sharp_faces_that_are_left_are_counted(photo: torch.Tensor) -> None:
     assert torch.equal(result.args[0], photo)
 
 
+@pytest.mark.parametrize(
+    ("values", "further", "words"),
+    [
+        ({"mask": "parts"}, {}, "connect Load Face Parser"),
+        ({"color": "reference"}, {}, "needs a reference picture"),
+        ({"upscale": 2.0, "upscaled": torch.zeros(1, 9, 9, 3)}, {}, "not both"),
+        ({"upscaled": torch.zeros(2, 9, 9, 3)}, {}, "2 backgrounds for 1 frames"),
+        ({}, {"frame_mask": torch.ones(2, 9, 9)}, r"frame_mask must be \(1 or 1, "),
+        ({}, {"region": torch.ones(2, 9, 9)}, r"region must be \(1 or 1, "),
+    ],
+)
 def test_what_an_option_needs_is_told_before_the_work(
-    photo: torch.Tensor, counted: list[str]
+    values: Any, further: Any, words: str, photo: torch.Tensor, counted: list[str]
 ) -> None:
-    with pytest.raises(ValueError, match="connect Load Face Parser"):
-        NODES.GFPRestorePhoto.execute(image=photo, model="lite", mask="parts")
+    options = NODES.GFPRestoreOptions.execute(**further).args[0]
+    with pytest.raises(ValueError, match=words), torch.inference_mode():
+        NODES.GFPRestorePhoto.execute(image=photo, model="lite", options=options, **values)
     assert counted == []
 
 
@@ -1028,6 +1040,7 @@ def test_faces_of_nobody_and_of_another_form(two: torch.Tensor) -> None:
         ("boxes_in", [[1, 2, 3, 4]], "boxes must be of x, y, width and height each, not 1$"),
         ("boxes_in", [{"x": 1, "y": 2}], "boxes must be of x"),
         ("landmarks", {}, "landmarks must be those of"),
+        ("region", torch.ones(3, *two.shape[1:3]), r"region must be \(1 or 1, "),
     ):
         with pytest.raises(ValueError, match=words):
             detect(two, **{name: value})
