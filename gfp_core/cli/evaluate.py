@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .console import Console, say
-from .exit_codes import OK
+from .exit_codes import OK, CannotStart
 from .flags import add_options, read_options
 from .loading import load, load_detector, load_restorer_network
-from .paths import path_argument
+from .paths import check_writable, path_argument
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..evaluation.testset import TestSet
+    from ..metrics.fid import FIDInception
     from ..restore import Restorer
     from ..weights.store import Weights
 
@@ -90,12 +91,23 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     from ..training.recipes import load_recipe
 
     options = read_options(arguments)
+    load(check_writable, arguments.output)
     device, weights, detector = load_detector(
         arguments, options.networks.detector, options.runtime.device
     )
     restorers = _restorers(arguments.model or ["lite"], device, weights)
     kind = arguments.degradation if arguments.degradation in wild.KINDS else None
     recipe = None if kind else load(load_recipe, arguments.degradation, arguments.values)
+    # Before the work, for a file may not be what it should be.
+    inception, no_inception = _inception(arguments)
+    metrics, left_out = load(
+        report.available_metrics,
+        truth=not arguments.real,
+        face_api=arguments.face_descriptor or load(weights.locate, "face-descriptor"),
+        detector=detector,
+        lpips=arguments.lpips,
+        lpips_file=arguments.lpips_file,
+    )
     with console.progress("pictures") as progress:
         faces: TestSet = load(
             testset.load_faces,
@@ -116,20 +128,12 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         methods = testset.degraded(faces, recipe.degradation, arguments.seed)
     with console.progress("models") as progress:
         methods.update(testset.restored(methods["input"], restorers, progress=progress))
-    metrics, left_out = report.available_metrics(
-        truth=truth is not None,
-        face_api=arguments.face_descriptor or load(weights.locate, "face-descriptor"),
-        detector=detector,
-        lpips=arguments.lpips,
-        lpips_file=arguments.lpips_file,
-    )
     with console.progress("measurements") as progress:
         table = report.evaluate(truth, methods, metrics, progress=progress)
     rows = methods if truth is None else {**methods, report.GROUND_TRUTH: truth}
-    left_out += _fid(arguments, detector, table, rows, truth)
+    left_out += _fid(arguments, detector, table, rows, truth, inception, no_inception)
 
     out: Path = arguments.output
-    out.mkdir(parents=True, exist_ok=True)
     text = _heading(arguments, recipe, faces) + report.markdown(table)
     text += "".join(f"\n- {line}" for line in left_out) + ("\n" if left_out else "")
     write_text(out / "results.md", text)
@@ -146,13 +150,34 @@ def _restorers(models: list[str], device: Any, weights: Weights) -> dict[str, Re
     """By the name of their row: that of the weights, or of the file."""
     from ..restore import Restorer
 
-    restorers = {}
+    restorers: dict[str, Restorer] = {}
     for model in models:
+        name = Path(model).stem if Path(model).is_file() else model
+        if name in restorers:
+            raise CannotStart(
+                f"{model} and one before would both be the row {name}; leave one out, or rename it"
+            )
         net = load_restorer_network(model, weights)
-        restorers[Path(model).stem if Path(model).is_file() else model] = load(
-            Restorer, net, device=device
-        )
+        restorers[name] = load(Restorer, net, device=device)
     return restorers
+
+
+def _inception(arguments: argparse.Namespace) -> tuple[FIDInception | None, str]:
+    """Load the network of FID; None where it is not here, and why.
+
+    Raises:
+        CannotStart: its file holds something else.
+    """
+    from ..metrics.fid import FIDInception
+
+    if arguments.real and arguments.reference is None:
+        return None, ""  # there is nothing to compare with
+    try:
+        return FIDInception(arguments.inception), ""
+    except FileNotFoundError as error:
+        return None, str(error)
+    except (ValueError, OSError, RuntimeError) as error:
+        raise CannotStart(str(error)) from error
 
 
 def _fid(
@@ -161,33 +186,28 @@ def _fid(
     table: Any,
     rows: dict[str, Tensor],
     truth: Tensor | None,
+    net: FIDInception | None,
+    reason: str,
 ) -> list[str]:
     """Add the column FID; or say why not."""
     from ..evaluation import report, testset
-    from ..metrics.fid import FIDInception
 
     reference = truth
     if arguments.reference is not None:
         reference = load(
             testset.load_faces, arguments.reference, detector, size=arguments.size
         ).faces
-    reason = ""
     if reference is None:
         reason = "it needs good faces to compare with (--reference)"
     elif len(reference) < 2:
         reason = "it needs more than one face"
-    else:
-        try:
-            net = FIDInception(arguments.inception)
-        except FileNotFoundError as error:
-            reason = str(error)
-        else:
-            if len(reference) < 2048:
-                logger.warning(
-                    "FID of %d faces is too large, and compares only with that of as many",
-                    len(reference),
-                )
-            report.add_fid(table, rows, reference, net)
+    elif net is not None:
+        if len(reference) < 2048:
+            logger.warning(
+                "FID of %d faces is too large, and compares only with that of as many",
+                len(reference),
+            )
+        report.add_fid(table, rows, reference, net)
     if not reason:
         return []
     logger.warning("FID is left out: %s", reason)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 from typing import Any
 
 from .console import Console
-from .exit_codes import OK
+from .exit_codes import OK, CannotStart
 from .flags import add_options, read_options
 from .loading import load, load_detector
 from .paths import path_argument
@@ -102,6 +103,12 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     from ..training.mixing import add_mixed_faces
     from ..training.prepare import Preparation, prepare
 
+    try:
+        re.compile(arguments.person)
+    except re.error as error:
+        raise CannotStart(
+            f"--person: {arguments.person!r} is no regular expression ({error})"
+        ) from error
     options = read_options(arguments)
     _, _, detector = load_detector(arguments, options.networks.detector, options.runtime.device)
     preparation = Preparation(

@@ -37,6 +37,8 @@ from .paths import Job, Plan, check_writable, make_folder
 from .restore import COMPARE, CROPS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..clips import ClipSummary
     from ..faces import Faces, Progress, Tracks
     from ..pipeline import FaceRestorer, Restoration
@@ -154,8 +156,24 @@ class Restoring:
             weights=self._weights,
         )
         if self.people:
-            self.extras["people"] = load(loaded.describe, self.people)
+            self.extras["people"] = self._describe(loaded)
         return loaded
+
+    def _describe(self, restorer: FaceRestorer) -> Tensor:
+        """Embed the people of ``--person``.
+
+        Raises:
+            CannotStart: a picture shows no face; names the file.
+        """
+        import torch
+
+        rows = []
+        for path, picture in zip(self.arguments.people, self.people, strict=True):
+            try:
+                rows.append(restorer.describe([picture]))
+            except ValueError as error:
+                raise CannotStart(f"--person {path}: {error}") from error
+        return torch.cat(rows)
 
     def read(self, job: Job) -> Item | Job | None:
         """Read a picture, or see what a clip needs; None if it is finished."""

@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     device = read_options(arguments).runtime.device
     keep_freed_memory()
     if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
+        load(torch.set_num_threads, arguments.threads)
     if device is not None:
         load(find_device, device)
     processes = load(find_processes, device)

@@ -800,6 +800,24 @@ def test_choices_reach_the_restorer(tmp_path, loads, fake_restorer, fake_embedde
     assert call["extra"].tracks is None
 
 
+def test_a_picture_of_a_person_without_a_face_is_named(
+    tmp_path, loads, fake_restorer, monkeypatch, capsys
+):
+    def describe(pictures):
+        if pictures[0][0, 0, 0] < 0.5:
+            raise ValueError("no face found in picture 0 of reference: give another")
+        return torch.ones(1, 3)
+
+    monkeypatch.setattr(fake_restorer, "describe", describe, raising=False)
+    (tmp_path / "e.bin").write_bytes(b"embedder")
+    Image.new("RGB", (80, 96)).save(tmp_path / "nobody.png")
+    source = photo(tmp_path / "a.png")
+    people = ["--person", source, "--person", tmp_path / "nobody.png"]
+    out = ("-o", tmp_path / "out", "--embedder", tmp_path / "e.bin")
+    assert run("restore", source, *out, *people) == 2
+    assert f"--person {tmp_path / 'nobody.png'}: no face found" in capsys.readouterr().err
+
+
 def test_a_person_without_the_weights_says_how_to_get_them(tmp_path, capsys):
     source = photo(tmp_path / "a.png")
     out = ("-o", tmp_path / "out", "--no-download", "--person", source)

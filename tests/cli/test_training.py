@@ -1,6 +1,7 @@
 """`gfp prepare`, `train`, `export` and `evaluate` from end to end, tiny."""
 
 import csv
+import shutil
 
 import cv2
 import pytest
@@ -9,6 +10,8 @@ from skimage.data import astronaut
 
 from gfp_core.cli import main
 from gfp_core.cli.exit_codes import FAILED, OK, USAGE
+from gfp_core.evaluation import testset
+from gfp_core.weights.catalogue import BUILT_IN
 from gfp_core.weights.loading import load_network
 from tests import needs
 
@@ -106,6 +109,29 @@ def test_from_photographs_to_a_table(photos, tmp_path, capsys, monkeypatch):
     assert "FID is left out: it needs good faces to compare with (--reference)" in text
 
 
+def test_what_an_evaluation_could_not_write_is_told_before_the_work(tmp_path, monkeypatch, capsys):
+    def work(*arguments, **options):
+        raise AssertionError("begun")
+
+    monkeypatch.setattr(testset, "load_faces", work)
+    (tmp_path / "file").touch()
+    evaluate = ["evaluate", str(tmp_path), "--device", "cpu"]
+    assert main([*evaluate, "-o", str(tmp_path / "file")]) == USAGE
+    assert "choose another output folder" in capsys.readouterr().err
+    evaluate += ["-o", str(tmp_path / "out")]
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(BUILT_IN.with_name("lite.safetensors"), tmp_path / folder / "net.safetensors")
+    models = [str(tmp_path / folder / "net.safetensors") for folder in ("a", "b")]
+    assert main([*evaluate, "--model", models[0], "--model", models[1]]) == USAGE
+    assert "would both be the row net" in capsys.readouterr().err
+    (tmp_path / "broken.pth").write_bytes(b"no weights")
+    assert main([*evaluate, "--inception", str(tmp_path / "broken.pth")]) == USAGE
+    assert "broken.pth" in capsys.readouterr().err
+    assert main([*evaluate, "--lpips-file", str(tmp_path / "broken.pth")]) == USAGE
+    assert "broken.pth" in capsys.readouterr().err
+
+
 def test_mistakes_are_told(tmp_path, capsys):
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -120,5 +146,9 @@ def test_mistakes_are_told(tmp_path, capsys):
     assert "no picture in" in capsys.readouterr().err
     assert main(["evaluate", str(empty), "-o", str(tmp_path / "o")]) == USAGE
     assert "no face in" in capsys.readouterr().err
+    assert main([*train, "--threads", "0"]) == USAGE
+    assert "threads" in capsys.readouterr().err
+    assert main(["prepare", str(empty), "--out", str(tmp_path / "d"), "--person", "("]) == USAGE
+    assert "--person: '(' is no regular expression" in capsys.readouterr().err
     assert main(["train", "lite", "--run", "x"]) == USAGE
     assert FAILED != USAGE
