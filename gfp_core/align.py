@@ -81,6 +81,21 @@ def align(
     return replace(faces, faces=tuple(aligned), crops=crops.to(frames.device), restored=None)
 
 
+def drop_what_is_no_face(faces: Faces) -> Faces:
+    """Leave out false detections that cannot be aligned, so that they do not stop the others."""
+    indices = []
+    for index, face in enumerate(faces.faces):
+        try:
+            fit_similarity(face.landmarks)
+            indices.append(index)
+        except ValueError as error:
+            box = ", ".join(f"{edge:.0f}" for edge in face.box)
+            logger.warning(
+                "The face at (%s) of frame %d is left as it is: %s", box, face.frame, error
+            )
+    return faces if len(indices) == len(faces) else faces.select(indices)
+
+
 def _cut(frame: Tensor, matrix: NDArray[np.float64], size: int, padding: Padding) -> NDArray[Any]:
     """Cut the crop (size, size, 3) out of one frame (C, H, W)."""
     height, width = frame.shape[-2:]

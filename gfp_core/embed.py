@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .align import align
+from .align import align, drop_what_is_no_face
 from .devices import deterministic, pick
 from .faces import Progress
 from .networks.embedding import AlignedEmbedder
@@ -108,7 +108,7 @@ class FaceEmbedder:
         crops = []
         for number, picture in enumerate(pictures):
             frame = picture[None]
-            faces = detector.detect(frame)
+            faces = drop_what_is_no_face(detector.detect(frame))
             if not len(faces):
                 raise ValueError(
                     f"no face found in picture {number} of reference: give one that shows the "

@@ -7,11 +7,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from .align import align
+from .align import align, drop_what_is_no_face
 from .detect import FaceDetector
 from .embed import FaceEmbedder
 from .faces import Faces, Progress, Tracks
-from .geometry import fit_similarity
 from .options import Detection
 from .track import CONTINUES, track
 
@@ -85,21 +84,6 @@ def find_in_order(
     faces = track(frames, faces, tracks, score=detection.score)
     _report_frames_without_face(faces)
     return faces
-
-
-def drop_what_is_no_face(faces: Faces) -> Faces:
-    """Leave out false detections that cannot be aligned, so that they do not stop the others."""
-    indices = []
-    for index, face in enumerate(faces.faces):
-        try:
-            fit_similarity(face.landmarks)
-            indices.append(index)
-        except ValueError as error:
-            box = ", ".join(f"{edge:.0f}" for edge in face.box)
-            logger.warning(
-                "The face at (%s) of frame %d is left as it is: %s", box, face.frame, error
-            )
-    return faces if len(indices) == len(faces) else faces.select(indices)
 
 
 def _detect(

@@ -216,7 +216,7 @@ def warp_into(
     return result
 
 
-def scaling(old: Sequence[int], new: Sequence[int]) -> NDArray[np.float64]:
+def scaling(old: Sequence[float], new: Sequence[float]) -> NDArray[np.float64]:
     """Build the map (2, 3) from pixels of a (height, width) image to its resampled form."""
     x, y = new[1] / old[1], new[0] / old[0]
     # The corners of the images coincide, not the centers of their corner pixels.

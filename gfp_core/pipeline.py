@@ -19,14 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .align import align
+from .align import align, drop_what_is_no_face
 from .color import apply_color
 from .color.modes import check_reference
 from .detect import FaceDetector, load_detector
 from .devices import pick, trim_memory
 from .embed import FaceEmbedder, load_embedder
 from .faces import Faces, Preview, Progress, Tracks
-from .find import EMBEDDER_ADVICE, drop_what_is_no_face, find_faces, find_in_order
+from .find import EMBEDDER_ADVICE, find_faces, find_in_order
 from .geometry import face_ellipse
 from .identity import compare
 from .masks import make_masks

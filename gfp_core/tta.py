@@ -118,6 +118,11 @@ def cut_square(
     pixels, to_visible = resize(visible, height, width)
     top, left = offsets
     color = outside[:, None, None]
+    if not (-width < left < side and -height < top < side):
+        # A box wholly outside of the image: its square shows nothing of it.
+        corner = np.array([[1.0, 0.0, (x1 + x2) / 2 - half], [0.0, 1.0, (y1 + y2) / 2 - half]])
+        square = color.float().expand(-1, side, side).clone()
+        return square, compose(corner, scaling((side, side), (side / scale,) * 2))
     # Where rounding lets the pixels stand out of the square, they are cut off.
     square = F.pad(pixels[0] - color, (left, side - left - width, top, side - top - height))
     to_image = np.array([[1.0, 0.0, spans[1].start], [0.0, 1.0, spans[0].start]])

@@ -1,11 +1,14 @@
 """Embeddings with a small net made here; with the real one where its weights are."""
 
 import hashlib
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from gfp_core.embed import FaceEmbedder, load_embedder
+from gfp_core.faces import Face
 from gfp_core.geometry import angles
 from gfp_core.networks.face_descriptor import FaceDescriptor
 from gfp_core.weights import WeightsError
@@ -51,6 +54,24 @@ def test_a_picture_of_somebody_is_described_by_its_largest_face(fake_restorer, e
         embedder.describe([with_face, nobody], detector)
     with pytest.raises(ValueError, match="at least one picture"):
         embedder.describe([], detector)
+
+
+def test_a_false_detection_that_is_larger_does_not_stop_the_reference(fake_restorer, embedder):
+    class Mistaken:
+        """Takes the whole picture for a face, too, with landmarks on one line."""
+
+        def detect(self, frames):
+            faces = fake_restorer.detector.detect(frames)
+            line = np.linspace(5, 60, 10, dtype=np.float32).reshape(5, 2)
+            false = Face(0, (0.0, 0.0, 79.0, 95.0), 0.9, line)
+            return replace(faces, faces=(false, *faces.faces))
+
+    picture = torch.rand(3, 96, 80, generator=torch.Generator().manual_seed(1))
+    picture[:, 0, 0] = 1
+    expected = embedder.describe([picture], fake_restorer.detector)
+    assert torch.equal(embedder.describe([picture], Mistaken()), expected)
+    with pytest.raises(ValueError, match="no face found in picture 0 of reference"):
+        embedder.describe([torch.zeros(3, 96, 80)], Mistaken())
 
 
 def test_without_weights_the_message_says_how_to_get_them(tmp_path):

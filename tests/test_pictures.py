@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from gfp_core.align import drop_what_is_no_face
 from gfp_core.faces import Face, Faces
-from gfp_core.find import drop_what_is_no_face
 from gfp_core.geometry import TEMPLATE, fit_similarity, transform
 from gfp_core.pipeline import FaceRestorer
 from gfp_core.select import select

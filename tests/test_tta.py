@@ -60,6 +60,22 @@ def test_a_square_beyond_the_edge_is_filled_with_the_color_outside() -> None:
     assert float(view[2, :30, 20:].min()) == 1
 
 
+@pytest.mark.parametrize(
+    "box",
+    [
+        (-60.0, 5.0, -30.0, 35.0),
+        (75.0, 5.0, 105.0, 35.0),
+        (5.0, -60.0, 35.0, -30.0),
+        (400.0, 400.0, 430.0, 430.0),
+    ],
+)
+def test_a_square_wholly_outside_shows_the_color_outside(box) -> None:
+    view, matrix = tta.cut_square(ramps(40, 40), box, 60, 1.5, OUTSIDE)
+    assert torch.equal(view, OUTSIDE[:, None, None].expand(3, 60, 60))
+    center = transform(matrix, [[29.5, 29.5]])[0]
+    np.testing.assert_allclose(center, ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), atol=1.0)
+
+
 def test_a_cut_square_is_clamped() -> None:
     image = torch.full((3, 20, 20), float("nan"))
     image[:, :, 10:] = 9.0

@@ -108,8 +108,8 @@ def apply_color(
 
     Raises:
         ValueError: an unknown mode or guard, an option out of range, faces without crops or
-            restored crops of one size, or a reference that is missing, not asked for or of
-            another shape.
+            restored crops of one size, or a reference that is missing, not asked for, of
+            another shape or transparent throughout.
     """
     if mode not in get_args(ColorMode):
         raise ValueError(f"mode must be one of {', '.join(get_args(ColorMode))}, not {mode!r}")
@@ -316,10 +316,21 @@ def _check_reference(reference: Tensor | None, mode: ColorMode, count: int) -> N
     broken = [i for i, picture in enumerate(reference) if not picture.isfinite().all()]
     if broken:
         raise ValueError(f"reference picture {broken[0]} holds NaN or infinite values")
+    invisible = [i for i, picture in enumerate(reference) if not _is_visible(picture)]
+    if invisible:
+        raise ValueError(
+            f"reference picture {invisible[0]} is transparent throughout, so that none of its "
+            "colors count: give one with visible pixels"
+        )
     if count and reference.shape[0] not in (1, count):
         raise ValueError(
             f"{reference.shape[0]} reference pictures for {count} faces: give one, or one for each"
         )
+
+
+def _is_visible(picture: Tensor) -> bool:
+    """Tell whether any pixel of a (3 or 4, H, W) picture counts."""
+    return len(picture) < 4 or bool((picture[3] > 0).any())
 
 
 def _check_crops(faces: Faces) -> tuple[Tensor, Tensor]:

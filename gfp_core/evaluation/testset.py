@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..align import align
+from ..align import align, drop_what_is_no_face
 from ..degradation import DegradationRanges, degrade_with_seed
 from ..detect import FaceDetector
 from ..faces import Face, Faces, Progress
@@ -73,7 +73,7 @@ def load_faces(
         if aligned:
             aligned_faces.append(_fit(frames, size))
         else:
-            faces = detector.detect(frames)
+            faces = drop_what_is_no_face(detector.detect(frames))
             if not len(faces):
                 logger.warning("%s: no face found", file)
                 continue

@@ -120,7 +120,9 @@ def _identify(state: Mapping[str, Tensor]) -> str:
 
     Raises:
         Unrecognized: it is none; names the nearest of all networks.
+        NotRunError: it is one that is known and not run.
     """
+    registry.refuse_not_run(state)
     for row in registry.ARCHITECTURES:
         if not row.only_by_name and all(key in state for key in row.signature):
             return row.name

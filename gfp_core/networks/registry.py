@@ -160,6 +160,17 @@ _NOT_RUN = {
 }
 
 
+def refuse_not_run(state: Mapping[str, Tensor]) -> None:
+    """Refuse a network that is known and has no class here.
+
+    Raises:
+        NotRunError: the state dict is of one; says which, and what to take.
+    """
+    for key, what in _NOT_RUN.items():
+        if key in state:
+            raise NotRunError(what)
+
+
 def identify(state: Mapping[str, Tensor]) -> Architecture:
     """The architecture of a bare state dict.
 
@@ -169,9 +180,7 @@ def identify(state: Mapping[str, Tensor]) -> Architecture:
         ValueError: none fits; names the nearest one and the first tensors that differ, or, as a
             `NotRunError`, the network.
     """
-    for key, what in _NOT_RUN.items():
-        if key in state:
-            raise NotRunError(what)
+    refuse_not_run(state)
     for architecture in ARCHITECTURES:
         if not architecture.only_by_name and all(key in state for key in architecture.signature):
             return architecture

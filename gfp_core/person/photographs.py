@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..align import align
+from ..align import align, drop_what_is_no_face
 from ..detect import FaceDetector
 from ..embed import REFERENCE_SIZE, FaceEmbedder
 from ..faces import Faces, Progress
@@ -149,7 +149,7 @@ def _portrait(
     Raises:
         ValueError: the photograph cannot be learned from; says why.
     """
-    faces = detector.detect(frames, flip=True)
+    faces = drop_what_is_no_face(detector.detect(frames, flip=True))
     if not len(faces):
         raise ValueError("no face found; give a photograph that shows the face larger")
     candidates = faces

@@ -84,7 +84,10 @@ class Difference:
                 right = self.tensors.get(target + RIGHT)
                 if right is None:
                     raise WeightsError(f"the person's file lacks the tensor {target + RIGHT!r}")
-                change = self.tensors[name].float() @ right.float()
+                left = self.tensors[name]
+                if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[0]:
+                    raise WeightsError(f"the two factors of the person's {target!r} do not fit")
+                change = left.float() @ right.float()
             else:
                 change = self.tensors[name].float()
             if change.numel() != state[target].numel():

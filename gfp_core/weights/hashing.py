@@ -6,15 +6,19 @@ import hashlib
 import json
 import logging
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from ..io.atomic import write_text
+from ..io.atomic import lock, write_text
 from .files import open_regular
 
 logger = logging.getLogger(__name__)
 
 _BLOCK = 2**20
 _FILES, _CONVERTED = "files", "converted"
+_PATIENCE, _PAUSE = 10.0, 0.02  # seconds that an addition waits for others', in all and at a time
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -34,8 +38,8 @@ class HashMemory:
     """Remember the hashes of files, and which converted content was made from which source.
 
     A file's hash holds as long as its size, times of change (of content and of inode) and inode are
-    the same. All is kept in a small JSON file. Two processes that write at once may lose one
-    another's additions, which costs a second reading or conversion and nothing else.
+    the same. All is kept in a small JSON file, to which one process adds at a time: what was
+    converted counts only as long as its row is there, and its source is deleted.
     """
 
     def __init__(self, file: Path | None) -> None:
@@ -67,10 +71,12 @@ class HashMemory:
 
     def remember(self, path: Path, digest: str) -> None:
         """Note the hash of a file as the file is now."""
-        table = self._read()
-        table[_FILES] = {key: row for key, row in table[_FILES].items() if os.path.exists(key)}
-        table[_FILES][_key(path)] = [*_stamp(path), digest]
-        self._write(table)
+        row: list[object] = [*_stamp(path), digest]
+        with self._locked():
+            table = self._read()
+            table[_FILES] = {key: old for key, old in table[_FILES].items() if os.path.exists(key)}
+            table[_FILES][_key(path)] = row
+            self._write(table)
 
     def source_of(self, digest: str) -> str | None:
         """Return the SHA-256 of the file from which content of this hash was made here.
@@ -82,14 +88,41 @@ class HashMemory:
 
     def remember_source(self, digest: str, source: str) -> None:
         """Note that content of the hash ``digest`` was made here from that of ``source``."""
-        table = self._read()
-        table[_CONVERTED][digest] = [source]
-        self._write(table)
+        with self._locked():
+            table = self._read()
+            table[_CONVERTED][digest] = [source]
+            self._write(table)
         if self.file is None:
             logger.warning(
                 "What was converted cannot be remembered for the next run, which will convert "
                 "again: set XDG_CACHE_HOME to a folder that can be written"
             )
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let no other process or thread write between a reading of the file and its writing."""
+        if self.file is None:
+            yield
+            return
+        path, until = self.file.with_suffix(".lock"), time.monotonic() + _PATIENCE
+        held = None
+        while held is None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                held = lock(path)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    logger.debug("%s: in use for long: writing all the same", path)
+                    break
+                time.sleep(_PAUSE)
+            except OSError as error:  # writing will say the same
+                logger.debug("%s: cannot be locked: %s", path, error)
+                break
+        try:
+            yield
+        finally:
+            if held is not None:
+                held.close()
 
     def _write(self, table: dict[str, dict[str, list[object]]]) -> None:
         self._own = table

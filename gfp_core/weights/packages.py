@@ -6,8 +6,13 @@ import importlib.util
 import io
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import BinaryIO
+
+from . import WeightsError
+
+_DAMAGED = (EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, NotImplementedError)
 
 
 def find_package(name: str, advice: str) -> Path:
@@ -33,8 +38,17 @@ def read_member(source: str | Path, member: str, advice: str) -> BinaryIO:
 
     Raises:
         FileNotFoundError: no such source, or no such file in it.
+        WeightsError: the archive is damaged or truncated.
+        OSError: it cannot be read.
     """
     source = Path(source)
+    try:
+        return _read_member(source, member, advice)
+    except _DAMAGED as error:
+        raise WeightsError(f"{source}: a damaged or truncated archive: {error}") from error
+
+
+def _read_member(source: Path, member: str, advice: str) -> BinaryIO:
     name = member.rsplit("/", 1)[-1]
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist: {advice}")

@@ -413,6 +413,13 @@ def test_what_is_missing_is_named(portrait: Tensor) -> None:
         ({"reference": portrait}, "choose"),
         ({"mode": "reference", "reference": portrait[0]}, "reference must be .B, 3 or 4"),
         ({"mode": "reference", "reference": portrait.byte()}, "floating point"),
+        (
+            {
+                "mode": "reference",
+                "reference": torch.cat([portrait, torch.zeros_like(portrait[:, :1])], dim=1),
+            },
+            "picture 0 is transparent throughout",
+        ),
         ({"mode": "reference", "reference": portrait.expand(2, -1, -1, -1)}, "2 reference"),
     ]:
         with pytest.raises(ValueError, match=said):

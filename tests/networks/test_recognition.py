@@ -20,6 +20,12 @@ def test_a_restorer() -> None:
     assert torch.equal(found.net.final_linear.weight, state["final_linear.weight"])
 
 
+def test_a_network_that_is_known_and_not_run_is_named() -> None:
+    state = {**GFPGANClean(**SMALL).state_dict(), "final_extend_linear.weight": torch.zeros(1)}
+    with pytest.raises(ValueError, match=r"^this is GFPGAN-1024.* take gfpgan-1\.4"):
+        recognize(state)
+
+
 def test_a_restorer_with_a_twin() -> None:
     state = GFPGANBilinear(**SMALL).state_dict()
     found = recognize(state)

@@ -6,6 +6,7 @@ import torch
 from gfp_core.weights import WeightsError
 from gfp_core.weights.difference import (
     LEFT,
+    RIGHT,
     Difference,
     compressed,
     hash_of,
@@ -137,3 +138,10 @@ def test_inspecting_says_what_the_file_is(base_state, base_file, tmp_path) -> No
     inspection = inspect(path)
     assert (inspection.role, inspection.architecture) == ("restorer", "GFPGANLite")
     assert "learned of a person, to be added to tiny.safetensors" in inspection.reason
+
+
+@pytest.mark.parametrize("right", [torch.zeros(3, 4), torch.zeros(8), torch.zeros(1, 2, 4)])
+def test_factors_that_do_not_fit_are_named(right):
+    torn = Difference({"a" + LEFT: torch.zeros(4, 2), "a" + RIGHT: right}, "base", "0" * 64)
+    with pytest.raises(WeightsError, match="factors of the person's 'a' do not fit"):
+        torn.added_to({"a": torch.zeros(4, 4)})

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,9 @@ import torch
 from torch import Tensor
 
 from gfp_core.cli import main
+from gfp_core.io.atomic import write_text
 from gfp_core.networks.gfpgan import GFPGANClean
-from gfp_core.weights import WeightsError
+from gfp_core.weights import WeightsError, hashing
 from gfp_core.weights.convert import write_safetensors
 from gfp_core.weights.hashing import HashMemory
 from gfp_core.weights.settings import Settings
@@ -97,6 +100,30 @@ def test_what_was_converted_here_is_known_to_the_next_run(
     path.rename(moved)
     assert weights(**row).get("net") == moved
     assert hub.requests == []
+
+
+def test_what_several_convert_at_once_is_all_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(path: Path, text: str) -> None:
+        time.sleep(0.05)
+        write_text(path, text)
+
+    monkeypatch.setattr(hashing, "write_text", slowly)
+    memory, net = tmp_path / "cache" / "hashes.json", tmp_path / "net"
+    net.write_bytes(b"1")
+    threads = [
+        threading.Thread(target=HashMemory(memory).remember_source, args=(f"made {i}", f"of {i}"))
+        for i in range(3)
+    ]
+    threads.append(threading.Thread(target=HashMemory(memory).sha256_of, args=(net,)))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    after = HashMemory(memory)
+    assert [after.source_of(f"made {i}") for i in range(3)] == ["of 0", "of 1", "of 2"]
+    assert after.remembered(net) == hashlib.sha256(b"1").hexdigest()
 
 
 def test_other_content_of_the_same_size_and_time_is_seen(tmp_path: Path) -> None:
