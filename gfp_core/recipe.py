@@ -86,7 +86,49 @@ def network_hashes(options: RestoreOptions, weights: Weights, *, people: bool) -
             hashes[role] = entry.sha256
         elif path is not None and path.is_file():
             hashes[role] = weights.hashes.sha256_of(path)
+        if role == "restorer" and entry is None and path is not None:
+            embedder = embedder_of_person(path, options, weights)
+            if embedder is not None and embedder[0].is_file():
+                hashes["embedder"] = weights.hashes.sha256_of(embedder[0])
     return hashes
+
+
+def embedder_of_person(
+    file: Path, options: RestoreOptions, weights: Weights
+) -> tuple[Path, bool] | None:
+    """Find what tells a person from others, where a restorer's file is a person's.
+
+    Args:
+        file: of the restorer.
+        options: of the restoration.
+        weights: where the embedder is looked for; it is not fetched for this, see
+            `FaceRestorer.load_for`.
+
+    Returns:
+        Its file (or folder), and whether a name of the catalogue finds it; None where nobody is to
+        be told apart, or it is not on this machine.
+
+    Raises:
+        WeightsError: there is no such embedder.
+    """
+    from .weights import WeightsError
+    from .weights.files import is_graph
+    from .weights.loading import read_difference
+    from .weights.resolve import refer
+
+    if not options.person.can_compare or is_graph(file):
+        return None
+    try:
+        difference = read_difference(file)
+    except WeightsError:  # whoever loads the file will say so
+        return None
+    if difference is None or difference.embedding is None:
+        return None
+    reference = refer(options.networks.embedder, "embedder", weights)
+    if reference.entry is None:
+        return None if reference.path is None else (reference.path, False)
+    path = weights.locate(reference.entry.name)
+    return None if path is None else (path, True)
 
 
 @dataclass(frozen=True)

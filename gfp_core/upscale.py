@@ -78,7 +78,7 @@ class Upscaler:
         check_frames(frames)
         count, channels, height, width = frames.shape
         factor = self.scale if factor is None else factor
-        sides = round(height * factor), round(width * factor)
+        sides = max(1, round(height * factor)), max(1, round(width * factor))
         result = frames.new_empty((count, channels, *sides))
         strips = _starts(width)
         total, done = count * len(strips) * height, 0

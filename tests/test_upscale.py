@@ -118,6 +118,10 @@ def test_cancel_alpha_and_another_factor(upscaler: Upscaler) -> None:
     assert upscaler.enlarge(frames(0)).shape == (0, 3, 180, 202)
 
 
+def test_a_result_has_a_pixel_at_least(upscaler: Upscaler) -> None:
+    assert upscaler.enlarge(frames(1, 20, 20), 0.01).shape == (1, 3, 1, 1)
+
+
 def test_only_models_that_enlarge_are_taken(tmp_path: Path) -> None:
     torch.save(compact(1).state_dict(), tmp_path / "same.pth")
     weights = Weights(Settings(()))

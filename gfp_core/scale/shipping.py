@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..io import atomic
 from ..options import RestoreOptions
-from ..recipe import networks_of
+from ..recipe import embedder_of_person, networks_of
 from ..weights.hashing import sha256_of
 from ..weights.settings import Settings, cache_folder
 from ..weights.store import Weights
@@ -89,19 +89,15 @@ def _files_of_person(
     from ..weights.difference import find_base
     from ..weights.files import is_graph
     from ..weights.loading import read_difference
-    from ..weights.resolve import refer
 
     difference = None if is_graph(path) else read_difference(path)
     if difference is None:
         return
     yield "restorer", find_base(difference, path, weights), True
-    compares = options.identity.identity_limit is not None  # it is among the networks then
-    if difference.embedding is not None and options.person.can_compare and not compares:
-        reference = refer(options.networks.embedder, "embedder", weights)
-        if reference.entry is None:
-            yield "embedder", reference.path, False
-        else:  # it is not fetched for this, see `FaceRestorer.load_for`
-            yield "embedder", weights.locate(reference.entry.name), True
+    if options.identity.identity_limit is not None:  # the embedder is among the networks then
+        return
+    if (embedder := embedder_of_person(path, options, weights)) is not None:
+        yield "embedder", *embedder
 
 
 def unpack(

@@ -1,6 +1,7 @@
 """Whose face gets what was learned, and whose the base."""
 
 import dataclasses
+import hashlib
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ from gfp_core.geometry import TEMPLATE
 from gfp_core.options import RestoreOptions
 from gfp_core.person.restorer import PersonRestorer
 from gfp_core.pipeline import FaceRestorer, find_restorer
+from gfp_core.recipe import network_hashes
 from gfp_core.restore import Restorer
 from gfp_core.scale.shipping import pack, unpack
 from gfp_core.weights.difference import Difference, compressed, hash_of
@@ -179,3 +181,19 @@ def test_a_persons_base_and_embedder_go_to_the_machines_of_a_cluster(
     person_file.write_bytes(parcels[0].content)
     base_file.write_bytes(parcels[1].content)
     assert len(pack(by_number, Weights(), lambda data: data)) == 2
+
+
+def test_what_tells_a_person_from_others_counts_among_what_made_a_result(
+    person_file, tmp_path, monkeypatch
+) -> None:
+    """Who gets an embedder, as the log advises, gets other results by the same command."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    options, weights = RestoreOptions.of(model=person_file), Weights()
+    without = network_hashes(options, weights, people=False)
+    assert "embedder" not in without
+    embedder = tmp_path / "who.safetensors"
+    embedder.write_bytes(b"an embedder")
+    options = options.replace(embedder=embedder)
+    hashes = network_hashes(options, weights, people=False)
+    assert hashes == {**without, "embedder": hashlib.sha256(b"an embedder").hexdigest()}
+    assert network_hashes(options.replace(person_faces="all"), weights, people=False) == without
