@@ -577,8 +577,21 @@ class Encoding:
                 f"{target}: a {container} file holds no {codec}; choose another --codec, or one of "
                 f"the endings of {', '.join(known.containers)}"
             )
+        encoding._say_unused(target)
         encoding._try(clip)
         return encoding
+
+    def _say_unused(self, target: Path) -> None:
+        """Say which wishes a codec without loss, or of one quality, has no use for."""
+        known = ENCODERS.get(self.codec)
+        if known is None:  # FFmpeg says it
+            return
+        unused = ["--crf"] * (self.crf is not None and known.crf is None)
+        unused += ["--encoder-preset"] * bool(self.preset and not known.preset)
+        if unused:
+            logger.warning(
+                "%s: %s has no %s: passed over", target, self.codec, " and no ".join(unused)
+            )
 
     def _try(self, clip: Clip) -> None:
         """Open an encoder once where it may refuse: the hardware or the preset may not be there.
@@ -632,6 +645,8 @@ class Encoding:
         known = ENCODERS.get(self.codec, Encoder((self.codec,), None, "preset"))
         options = dict(known.options)
         crf = known.crf if self.crf is None else self.crf
+        if known.crf is None and self.codec in ENCODERS:
+            crf = None
         if crf is not None:
             name = next((name for end, name in _QUALITIES.items() if self.codec.endswith(end)), "")
             options[name or "crf"] = f"{crf:g}"

@@ -144,6 +144,22 @@ def test_odd_sizes_are_encoded(tmp_path: Path) -> None:
     assert frames_of(tmp_path / "out.mkv")[0].planes[0].shape == (47, 63)
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "unused"),
+    [("a.mov", "prores", "no --crf and no --encoder-preset"), ("a.gif", None, "no --crf and no ")],
+)
+def test_what_a_codec_has_no_use_for_is_said(
+    tmp_path: Path, name: str, codec: str | None, unused: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Clip(make_clip(tmp_path / "clip.mp4", frames=1, sound=0)) as clip:
+        encoding = Encoding.choose(clip, tmp_path / name, codec, 20.0, "slow")
+        assert unused in caplog.text
+        assert "crf" not in encoding.options()
+        caplog.clear()
+        Encoding.choose(clip, tmp_path / "a.mp4", None, 20.0, "slow")
+    assert not caplog.text
+
+
 def test_a_gif_of_more_frames_than_it_can_hold_leaves_some_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
