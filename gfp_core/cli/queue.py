@@ -93,6 +93,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if not jobs:
         noun = "clip" if workflow.takes_clips else "picture"
         raise CannotStart(f"there is no {noun} for the workflow {arguments.workflow}")
+    _refuse_equal_names(jobs)
     output = jobs[0].output
     load(check_writable, output)
     notes = Notes(output, workflow)
@@ -109,6 +110,22 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         if tasks:
             _check_servers(feeder)
         return _feed(feeder, tasks, notes, console, skipped=len(jobs) - len(open_jobs))
+
+
+def _refuse_equal_names(jobs: list[Job]) -> None:
+    """Refuse files that differ by their endings alone: the server gives both results its own.
+
+    Raises:
+        CannotStart: there are two.
+    """
+    by_name: dict[Path, Job] = {}
+    for job in jobs:
+        earlier = by_name.setdefault(job.target.with_suffix(""), job)
+        if earlier is not job:
+            raise CannotStart(
+                f"{earlier.source} and {job.source} would both be written to "
+                f"{job.target.with_suffix('')}; rename one of them"
+            )
 
 
 def _check_servers(feeder: Feeder) -> None:

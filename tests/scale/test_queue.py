@@ -241,6 +241,21 @@ def test_a_result_whose_folder_cannot_be_made_is_its_file_s_error(
     assert "3 done, 0 finished before, 3 failed" in capsys.readouterr().err
 
 
+def test_clips_of_one_name_are_refused(server, tmp_path: Path, capsys) -> None:
+    """Their results have the ending that the server gives, both the same."""
+    workflow = {"1": {"class_type": "LoadVideo", "inputs": {"file": ""}}}
+    (tmp_path / "workflow.json").write_text(json.dumps(workflow))
+    (tmp_path / "in").mkdir()
+    for name in ("a.mov", "a.mp4"):
+        (tmp_path / "in" / name).write_bytes(b"a clip")
+    words = ["queue", str(tmp_path / "workflow.json"), str(tmp_path / "in")]
+    assert main([*words, "-o", str(tmp_path / "out"), "--servers", server.url]) == 2
+    said = capsys.readouterr().err
+    assert "a.mov and " in said
+    assert f"a.mp4 would both be written to {tmp_path / 'out' / 'a'};" in said
+    assert not server.inputs
+
+
 def test_a_full_disk_stops_the_run(server, folder: Path, monkeypatch, capsys) -> None:
     def fail(path: Path, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
