@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Literal, TypeAlias, get_args
 
@@ -11,7 +12,9 @@ from torch.nn import functional as F
 
 from .faces import Face, Faces
 from .geometry import TEMPLATE, fit_similarity
-from .tensors import check_crops
+from .tensors import check_crops, clamp01
+
+logger = logging.getLogger(__name__)
 
 CropKind: TypeAlias = Literal["restored", "input"]
 """What a crop from elsewhere stands for: the restored face, or what a restorer is given."""
@@ -21,7 +24,8 @@ def faces_from_crops(crops: Tensor) -> Faces:
     """Take aligned pictures as faces, each the only one of a frame of its own.
 
     Args:
-        crops: (N, 3, S, S) float RGB in [0, 1], aligned as `align.align` does.
+        crops: (N, 3, S, S) float RGB in [0, 1], aligned as `align.align` does. Values outside
+            [0, 1] and NaN are clamped; the pictures are not changed.
 
     Returns:
         The faces, with these crops, at the places the mean face has in them.
@@ -35,7 +39,7 @@ def faces_from_crops(crops: Tensor) -> Faces:
     matrix = fit_similarity(landmarks, size)
     box = (0.0, 0.0, float(size), float(size))
     faces = tuple(Face(i, box, 1.0, landmarks, matrix) for i in range(len(crops)))
-    return Faces(faces, ((size, size),) * len(crops), crops=crops.float())
+    return Faces(faces, ((size, size),) * len(crops), crops=_clamped(crops))
 
 
 def exchange_crops(faces: Faces, crops: Tensor, kind: CropKind = "restored") -> Faces:
@@ -43,7 +47,8 @@ def exchange_crops(faces: Faces, crops: Tensor, kind: CropKind = "restored") -> 
 
     Args:
         faces: aligned faces.
-        crops: (N, 3, S, S) float RGB in [0, 1], of any size, one a face and in their order.
+        crops: (N, 3, S, S) float RGB in [0, 1], of any size, one a face and in their order. Values
+            outside [0, 1] and NaN are clamped; the pictures are not changed.
         kind: "restored" makes them the restored crops, to be pasted back; "input" those that a
             restorer is given, without restored ones.
 
@@ -57,8 +62,15 @@ def exchange_crops(faces: Faces, crops: Tensor, kind: CropKind = "restored") -> 
         raise ValueError(f"{len(crops)} crops for {len(faces)} faces: there must be one a face")
     faces = resize_crops(faces, crops.shape[-1])
     if kind == "input":
-        return replace(faces, crops=crops.float(), restored=None)
-    return replace(faces, restored=crops.float())
+        return replace(faces, crops=_clamped(crops), restored=None)
+    return replace(faces, restored=_clamped(crops))
+
+
+def _clamped(crops: Tensor) -> Tensor:
+    """Clamp pictures of others, one NaN of which the steps that follow would spread over a face."""
+    if not crops.isfinite().all():
+        logger.warning("the crops hold NaN or infinite pixels: these become values in 0..1")
+    return clamp01(crops.float())
 
 
 def resize_crops(faces: Faces, size: int) -> Faces:

@@ -97,7 +97,7 @@ def take_back(faces: Faces, strengths: Tensor) -> Faces:
         raise ValueError(f"strengths must lie in 0..1, not {strengths.tolist()}")
     if faces.crops is None or faces.restored is None or bool((strengths == 1).all()):
         return faces
-    restored, before = faces.restored.clone(), faces.crops.to(faces.restored.device)
+    restored, before = faces.restored.clone(), faces.crops.to(faces.restored)
     weak = (strengths < 1).nonzero().squeeze(1).to(restored.device)
     share = strengths.to(restored)[weak].view(-1, 1, 1, 1)
     restored[weak] = before[weak] + share * (restored[weak] - before[weak])

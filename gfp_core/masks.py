@@ -337,7 +337,10 @@ def _agreement(before: Tensor, after: Tensor) -> NDArray[np.float32]:
     size = labs.shape[-1]
     difference = cv2.GaussianBlur(to_numpy(labs[0] - labs[1]), (0, 0), _TONE_BLUR * size)
     # A restorer may shift all colors of a face; that is no thing before it.
-    common = np.median(difference[face_ellipse(size)], axis=0)
+    inside = face_ellipse(size)
+    if not inside.any():  # of crops of one or two pixels a side
+        inside[:] = True
+    common = np.median(difference[inside], axis=0)
     start, stop = _TONES
     distance = np.linalg.norm(difference - common, axis=-1)
     result: NDArray[np.float32] = 1.0 - smoothstep((distance - start) / (stop - start))

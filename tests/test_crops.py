@@ -7,6 +7,7 @@ from skimage import data
 from torch.nn import functional as F
 
 from gfp_core.align import align
+from gfp_core.color import apply_color
 from gfp_core.crops import exchange_crops, faces_from_crops, resize_crops, resize_masks
 from gfp_core.faces import Face, Faces
 from gfp_core.geometry import TEMPLATE, transform
@@ -98,3 +99,21 @@ def test_faces_that_were_not_aligned_are_refused():
     bare = Faces((Face(0, (0, 0, 1, 1), 1.0, np.zeros((5, 2), np.float32)),), ((8, 8),))
     with pytest.raises(ValueError, match="align them first"):
         resize_crops(bare, 64)
+
+
+@pytest.mark.parametrize("kind", ["restored", "input"])
+def test_pixels_that_are_no_color_do_not_spread_over_a_face(photo, kind, caplog):
+    frames, faces = photo
+    crops = faces.crops.clone()
+    crops[0, 0, 100, 100], crops[0, 1, 120, 120], crops[0, 2, 90, 90] = torch.nan, torch.inf, 7.0
+    before = crops.clone()
+    exchanged = exchange_crops(faces, crops, kind)
+    if kind == "input":
+        exchanged = exchange_crops(exchanged, faces.crops)
+    colored = apply_color(exchanged).restored
+    assert bool(((colored >= 0) & (colored <= 1)).all())
+    assert bool(paste(frames, exchanged)[0].isfinite().all())
+    assert torch.equal(crops.nan_to_num(), before.nan_to_num())
+    assert "NaN or infinite" in caplog.text
+    taken = faces_from_crops(crops).crops
+    assert bool(((taken >= 0) & (taken <= 1)).all())

@@ -57,6 +57,13 @@ def test_faces_that_stay_themselves_are_the_same_object(fake_embedder):
     assert guard(faces, fake_embedder) is faces
 
 
+def test_restored_crops_in_half_precision_stay_so(fake_embedder):
+    faces = restored(3.0, 50.0)
+    guarded = guard(replace(faces, restored=faces.restored.half()), fake_embedder).restored
+    assert guarded.dtype == torch.float16
+    torch.testing.assert_close(guarded[1].float(), faces.crops[1])
+
+
 def test_what_cannot_be_compared_is_refused(fake_embedder):
     bare = Faces(restored(1.0).faces, ((10, 10),))
     with pytest.raises(ValueError, match="restore them first"):

@@ -324,3 +324,10 @@ def test_a_grown_outline_moves_by_the_pixels_asked_for() -> None:
     for grow, (first, last) in ((0.0, (40, 59)), (0.05, (35, 64)), (-0.05, (45, 54))):
         rows = np.flatnonzero(fade(inside, 0.0, grow)[:, 50])
         assert (rows[0], rows[-1]) == (first, last), grow
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_masks_of_the_smallest_crops_are_masks(size):
+    faces = faces_from_crops(torch.rand(1, 3, size, size))
+    masks = make_masks(replace(faces, restored=1 - faces.crops), Mask(occlusion="on"))
+    assert bool(((masks >= 0) & (masks <= 1)).all())
