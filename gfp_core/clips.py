@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import shutil
 import sys
 import threading
@@ -21,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from queue import Queue
-from typing import Any, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 import torch
@@ -407,9 +408,8 @@ class _Parts:
             VideoError: another run is making the same target.
         """
         parts = cls(target.with_name(f".{target.name[:200]}.gfp-parts"))
-        parts.folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock = atomic.lock(parts.folder / _LOCK)
+            lock = parts._lock()
         except BlockingIOError as error:
             raise VideoError(
                 f"another run is making {target}: wait for it, or choose another output"
@@ -422,11 +422,23 @@ class _Parts:
                 atomic.write_text(note, text)
             yield parts
         finally:
+            is_done = not note.is_file()
+            if is_done:
+                with contextlib.suppress(OSError):  # Windows removes no open file
+                    (parts.folder / _LOCK).unlink()  # before another run can have it
             lock.close()
-            if not note.is_file():
+            if is_done:
                 with contextlib.suppress(OSError):  # another run may have begun meanwhile
-                    (parts.folder / _LOCK).unlink()
+                    if os.name == "nt":
+                        (parts.folder / _LOCK).unlink()
                     parts.folder.rmdir()
+
+    def _lock(self) -> BinaryIO:
+        """Make the folder, and lock it; errors as `atomic.lock`."""
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another run has just removed it
+                return atomic.lock(self.folder / _LOCK)
 
     def segment(self, index: int) -> Path:
         """Return the file of a segment."""

@@ -145,6 +145,17 @@ def lock(path: Path) -> BinaryIO:
     Raises:
         BlockingIOError: somebody else has it.
     """
+    while True:
+        file = _locked(path)
+        # Whoever had it may have removed it meanwhile: then it keeps nobody out.
+        with suppress(FileNotFoundError):
+            if os.name != "posix" or os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        file.close()
+
+
+def _locked(path: Path) -> BinaryIO:
+    """Open a file and lock it, see `lock`."""
     file = path.open("ab")
     try:
         if sys.platform == "win32":

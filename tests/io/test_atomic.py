@@ -182,3 +182,21 @@ def test_sweeping_spares_what_may_be_in_use(tmp_path):
 def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         atomic.write_bytes(tmp_path / "gone" / "a", b"x")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows removes no open file")
+def test_a_lock_that_was_removed_before_it_was_had_is_taken_anew(tmp_path, monkeypatch) -> None:
+    """As by the run before, which ends at that moment: two runs would each have one."""
+    import fcntl
+
+    path, flock = tmp_path / "lock", fcntl.flock
+
+    def remove_and_lock(file, how):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        path.unlink()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", remove_and_lock)
+    with atomic.lock(path), pytest.raises(BlockingIOError):
+        atomic.lock(path)
+    atomic.lock(path).close()
