@@ -34,6 +34,7 @@ from . import __version__
 from .devices import trim_memory
 from .faces import Preview, Progress, Track, Tracks
 from .io import atomic
+from .io.names import extended
 from .io.video import SUFFIXES, Clip, Encoding, Frame, Segment, VideoError, Window, join
 from .options import ClipOptions, RestoreOptions
 from .pipeline import Extra, FaceRestorer, Restoration
@@ -140,8 +141,8 @@ def restore_clip(
     clip_options = ClipOptions() if clip_options is None else clip_options
     _check_paths(source, target)
     began = time.monotonic()
-    window = _window(clip_options)
     with Clip(source) as clip:
+        window = _window(clip_options, clip.start)
         encoding = Encoding.choose(
             clip, target, clip_options.codec, clip_options.crf, clip_options.encoder_preset
         )
@@ -178,7 +179,7 @@ def restore_clip(
 
 def part_path(target: Path) -> Path:
     """Return the path of what a cancelled run leaves of a target."""
-    return target.with_suffix(".part" + target.suffix)
+    return extended(target.with_suffix(""), ".part" + target.suffix)
 
 
 @contextlib.contextmanager
@@ -206,11 +207,18 @@ def _few_messages() -> Iterator[None]:
             each.removeFilter(is_new)
 
 
-def _window(options: ClipOptions) -> Window:
+def _window(options: ClipOptions, begin: float) -> Window:
+    """Return the part of a clip that the options name, in the clip's own time.
+
+    Args:
+        options: count from the clip's beginning.
+        begin: when that is.
+    """
     ends = [end for end in (options.end, options.first and options.start + options.first) if end]
     if ends and min(ends) <= options.start:
         raise VideoError(f"end ({min(ends):g} s) must lie behind start ({options.start:g} s)")
-    return Window(options.start, min(ends, default=None))
+    start = options.start and options.start + begin
+    return Window(start, min(ends) + begin if ends else None)
 
 
 def _check_paths(source: Path, target: Path) -> None:
@@ -218,6 +226,12 @@ def _check_paths(source: Path, target: Path) -> None:
         raise VideoError(f"{target} does not end like a clip: {', '.join(SUFFIXES)}")
     if target.exists() and source.exists() and target.samefile(source):
         raise VideoError(f"{target} is the input and would be overwritten; choose another output")
+    partial = part_path(target)
+    if partial.exists() and source.exists() and partial.samefile(source):
+        raise VideoError(
+            f"{source} is what a cancelled run left of {target}, and goes when that is finished: "
+            "restore the clip that it was made of, rename it, or choose another output"
+        )
 
 
 class _Run:
@@ -280,9 +294,10 @@ class _Run:
         count = self._clip.frame_count or 0
         if self._window.end is None and not self._window.start:
             return count
-        rate = float(self._clip.rate)
-        end = count if self._window.end is None else min(count, round(self._window.end * rate))
-        return max(0, end - round(self._window.start * rate))
+        rate, begin = float(self._clip.rate), self._clip.start
+        end = self._window.end
+        stop = count if end is None else min(count, round((end - begin) * rate))
+        return max(0, stop - round(max(0.0, self._window.start - begin) * rate))
 
     def _decoded(self, skip: int) -> Iterator[tuple[Frame, Tensor]]:
         """Yield the frames of the window behind the first ``skip``, and their tensors."""
@@ -295,7 +310,8 @@ class _Run:
                 continue
             if size not in (None, frame.planes[0].shape):
                 raise VideoError(
-                    f"{self._clip.path} changes its size at frame {frame.index} ({seconds:.3f} s); "
+                    f"{self._clip.path} changes its size at frame {frame.index} "
+                    f"({seconds - self._clip.start:.3f} s); "
                     "restore what is before and behind by itself, with --end and --start"
                 )
             size = frame.planes[0].shape
@@ -316,7 +332,8 @@ class _Run:
         summary, faces = self.summary, len(result.faces)
         last, this = before.thumbnail, self._tracks.thumbnail
         if not summary.scenes or (last is not None and this is not None and is_cut(last, this)):
-            summary.scenes.append(Scene(round(float(frame.pts * self._clip.time_base), 3)))
+            seconds = float(frame.pts * self._clip.time_base) - self._clip.start
+            summary.scenes.append(Scene(round(seconds, 3)))
         summary.scenes[-1].frames += 1
         summary.scenes[-1].faces += faces
         summary.frames += 1
@@ -357,10 +374,13 @@ def _write_partial(run: _Run, source: Path, target: Path) -> None:
     """Leave what there is of a cancelled run as a clip that can be played."""
     partial = part_path(target)
     window = replace(run._window, end=run.last_time)
+    if os.path.lexists(partial) and not run.parts.is_partial(partial):
+        logger.warning("%s is another file: what is finished is not shown there.", partial)
+        return
     try:
+        run.parts.note_partial(partial)
         with atomic.atomic_path(partial) as path:
             join(run.segments, source, path, window, container=SUFFIXES[target.suffix.lower()])
-        run.parts.note_partial(partial)
         logger.info("%s holds what is finished; the same command goes on.", partial)
     except (VideoError, OSError, ValueError) as error:
         logger.warning("%s: what is finished cannot be shown yet (%s).", partial, error)
@@ -407,7 +427,7 @@ class _Parts:
         Raises:
             VideoError: another run is making the same target.
         """
-        parts = cls(target.with_name(f".{target.name[:200]}.gfp-parts"))
+        parts = cls(extended(target.with_name(f".{target.name}"), ".gfp-parts"))
         try:
             lock = parts._lock()
         except BlockingIOError as error:
@@ -462,6 +482,12 @@ class _Parts:
     def note_partial(self, partial: Path) -> None:
         """Say that a clip was left of what is finished, which goes with the folder."""
         atomic.write_text(self.folder / _PARTIAL, partial.name)
+
+    def is_partial(self, partial: Path) -> bool:
+        """Return whether a clip is what an earlier run left of what was finished."""
+        with contextlib.suppress(OSError):
+            return (self.folder / _PARTIAL).read_text(encoding="utf-8") == partial.name
+        return False
 
     def remove(self) -> None:
         """Remove all but the lock, and the clip that was left of it."""

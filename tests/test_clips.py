@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ pytest.importorskip("av")
 
 from gfp_core import clips
 from gfp_core.clips import restore_clip
-from gfp_core.io.video import Segment, VideoError
+from gfp_core.io.video import Clip, Segment, VideoError
 from gfp_core.options import ClipOptions, RestoreOptions
 from gfp_core.pipeline import Extra
-from tests.io.clip_maker import BASE, make_clip, packets_of, stamps_of, times
+from tests.io.clip_maker import BASE, make_clip, make_frames, packets_of, stamps_of, times
 
 
 @pytest.fixture(autouse=True)
@@ -260,3 +261,98 @@ def test_faces_are_chosen_as_in_pictures(tmp_path: Path, fake_restorer: Any, by:
     )
     assert (summary.frames, summary.faces) == (3, 3)
     assert changed_halves(source, tmp_path / "out.mkv") == (False, True)
+
+
+def test_names_with_colons_are_no_protocols(
+    tmp_path: Path, fake_restorer: Any, monkeypatch: Any
+) -> None:
+    make_clip(tmp_path / "clip.mp4", frames=3).rename(tmp_path / "rec-2024T12:30.mp4")
+    (tmp_path / "day:1").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for target in ("out:1.mp4", "day:1/out.mp4"):
+        assert restore(fake_restorer, Path("rec-2024T12:30.mp4"), Path(target)).frames == 3
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "avi"])
+def test_texts_that_are_not_unicode_stop_nothing(
+    tmp_path: Path, fake_restorer: Any, ending: str
+) -> None:
+    source = make_clip(tmp_path / "clip.avi", frames=3)
+    source.write_bytes(source.read_bytes().replace(b"a clip", b"\xe4 clip"))
+    target = tmp_path / f"out.{ending}"
+    restore(fake_restorer, source, target)
+    with Clip(target) as clip:
+        title = clip.container.metadata["title"]
+    assert title == ("\udce4 clip" if ending == "avi" else "\u00e4 clip")
+    assert packets_of(target, "audio") == packets_of(source, "audio")
+
+
+def test_the_longest_names_have_folders_of_their_own(tmp_path: Path, fake_restorer: Any) -> None:
+    source = make_clip(tmp_path / "clip.mp4", frames=12)
+    first, second = (tmp_path / f"{chr(26085) * 82}{end}.mp4" for end in "ab")
+    with pytest.raises(Cancelled):
+        restore(fake_restorer, source, first, progress=cancel_at(8), keep_partial=True)
+    assert clips.part_path(first).is_file()
+    assert restore(fake_restorer, source, second).resumed_at == 0
+    assert restore(fake_restorer, source, first).resumed_at == 5
+    assert {*tmp_path.iterdir()} == {source, first, second}
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_a_clip_that_begins_late_is_counted_from_its_beginning(
+    tmp_path: Path, fake_restorer: Any, ending: str
+) -> None:
+    source = make_clip(tmp_path / f"clip.{ending}", frames=12, sound=0, begin=10 * 90_000)
+    stamps = stamps_of(source)
+    assert stamps[0] == 10
+    target = tmp_path / f"out.{ending}"
+    summary = restore(fake_restorer, source, target)
+    assert (stamps_of(target), summary.damage) == (stamps, "")
+    assert summary.scenes[0].start == 0
+    done: list[tuple[int, int]] = []
+    part = ClipOptions.of(start=0.1, end=0.3)
+    restore(fake_restorer, source, target, part, progress=lambda *counts: done.append(counts))
+    expected = [stamp - 10 for stamp in stamps if 10.1 <= stamp < 10.3]
+    # Where the first frame is not at the beginning, MP4 says so in milliseconds.
+    shifted = [each - Fraction(1, 10) for each in expected]
+    assert stamps_of(target) == pytest.approx(shifted, abs=1e-3)
+    assert max(total for _, total in done) <= len(expected) + 2
+
+
+def test_what_a_cancelled_run_left_is_no_input_of_the_same_output(
+    tmp_path: Path, fake_restorer: Any
+) -> None:
+    source = make_clip(tmp_path / "clip.mp4", frames=12)
+    target = tmp_path / "out.mp4"
+    with pytest.raises(Cancelled):
+        restore(fake_restorer, source, target, progress=cancel_at(8), keep_partial=True)
+    left = clips.part_path(target)
+    before = left.read_bytes()
+    with pytest.raises(VideoError, match=r"out\.part\.mp4 is what a cancelled run left of"):
+        restore(fake_restorer, left, target)
+    assert left.read_bytes() == before
+
+
+def test_a_cancelled_run_leaves_files_of_others_alone(tmp_path: Path, fake_restorer: Any) -> None:
+    source = make_clip(tmp_path / "clip.mp4", frames=12)
+    foreign = tmp_path / "out.part.mp4"
+    foreign.write_bytes(b"somebody's")
+    with pytest.raises(Cancelled):
+        restore(
+            fake_restorer, source, tmp_path / "out.mp4", progress=cancel_at(8), keep_partial=True
+        )
+    restore(fake_restorer, source, tmp_path / "out.mp4")
+    assert foreign.read_bytes() == b"somebody's"
+
+
+def test_transparency_is_enlarged_with_the_colors(tmp_path: Path, fake_restorer: Any) -> None:
+    alpha = np.zeros((48, 64), np.uint8)
+    alpha[:, 32:] = 255
+    source = make_frames(tmp_path / "clip.mkv", "bgra", alpha=[alpha] * 2)
+    options = OPTIONS.replace(upscale=2)
+    restore(fake_restorer, source, tmp_path / "out.mkv", options=options)
+    with Clip(tmp_path / "out.mkv") as clip:
+        (frame, _) = clip.frames()
+    assert frame.planes[3].shape == (96, 128)
+    assert frame.planes[3][:, :60].max() == 0
+    assert frame.planes[3][:, 68:].min() == 255

@@ -365,6 +365,25 @@ def _refuse_overwriting_inputs(jobs: Sequence[Job]) -> None:
             )
 
 
+def refuse_comparisons_over_inputs(jobs: Sequence[Job], folder: str) -> None:
+    """Refuse jobs of which a file beside a result would take the place of an input.
+
+    Args:
+        jobs: what there is to do.
+        folder: of the files beside the results, see `Job.beside`.
+
+    Raises:
+        UsageError: says which input.
+    """
+    sources = {identity for job in jobs if (identity := _identity(job.source))}
+    for job in jobs:
+        if _identity(job.beside(folder)) in sources:
+            raise UsageError(
+                f"{job.beside(folder)} is an input, and what --{folder} makes would be written "
+                "over it; choose another output"
+            )
+
+
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
         status = os.stat(path)

@@ -12,7 +12,14 @@ from .console import Console
 from .exit_codes import CannotStart
 from .flags import add_options, add_sources, read_options
 from .loading import load
-from .paths import Plan, in_order, output_argument, path_argument, plan
+from .paths import (
+    Plan,
+    in_order,
+    output_argument,
+    path_argument,
+    plan,
+    refuse_comparisons_over_inputs,
+)
 from .shards import Shard
 
 logger = logging.getLogger(__name__)
@@ -167,6 +174,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         reserved=[CROPS] * arguments.save_crops + [COMPARE] * arguments.compare,
         clips=True,
     )
+    if arguments.compare:
+        load(refuse_comparisons_over_inputs, todo.jobs, COMPARE)
     if work.options.video.video:
         todo.jobs.sort(key=in_order)
     if arguments.shard is not None:

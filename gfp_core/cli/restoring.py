@@ -26,6 +26,7 @@ from ..io.images import (
     write_image,
 )
 from ..io.names import extended
+from ..io.writing import check_side
 from ..options import FileOptions
 from ..recipe import Record, network_hashes, recipe_of
 from .clips import Clips
@@ -197,6 +198,7 @@ class Restoring:
         check_memory(job.source, needed, "restored")
         picture = read_image(job.source, levels=levels)
         _check_output(job, picture, self._upscale)
+        _check_sides(job, picture, self.options.upscale, compare=COMPARE in todo.kinds)
         return Item(picture, todo, read_image(background) if background else None)
 
     def _takes_levels(self, background: Path | None) -> bool:
@@ -312,6 +314,19 @@ def _check_output(job: Job, picture: Picture, upscale: float) -> None:
             f"{job.source} would become larger than {MAX_PIXELS / 1e6:.0f} megapixels; "
             "choose a smaller --upscale"
         )
+
+
+def _check_sides(job: Job, picture: Picture, upscale: float, *, compare: bool) -> None:
+    """Refuse before the work what its format has no room for; a comparison is twice as wide."""
+    width, height = round(picture.width * upscale), round(picture.height * upscale)
+    kind = SUFFIXES[job.target.suffix.lower()]
+    try:
+        check_side(width * (1 + compare), height, kind)
+    except ValueError as error:
+        what = "the comparison" if compare else "the result"
+        raise ImageError(
+            f"{job.source}: {what} cannot be written as {kind} ({error}); choose --format png"
+        ) from error
 
 
 def _save_crops(picture: Picture, faces: Faces, path: Path) -> list[Path]:

@@ -160,8 +160,8 @@ def _comment(text: bytes) -> str:
     return text.decode("utf-8", "surrogateescape")
 
 
-def _readable(text: str) -> str:
-    """A comment for formats that hold Unicode: what was not UTF-8 was Latin-1, by custom."""
+def readable(text: str) -> str:
+    """A text for formats that hold Unicode: what was not UTF-8 was Latin-1, by custom."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -290,7 +290,7 @@ def _png_info(metadata: Metadata) -> PngInfo:
         if not (name == b"sRGB" and metadata.icc_profile):
             info.add(name, content)
     for keyword, text in metadata.text:
-        info.add_text(keyword, _readable(text).replace("\0", ""))
+        info.add_text(keyword, readable(text).replace("\0", ""))
     if metadata.record:
         info.add_itxt(RECORD_KEYWORD, metadata.record)
     packet = _without_extension(metadata)

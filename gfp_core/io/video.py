@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .formats import CLIP_SUFFIXES
-from .metadata import RECORD_KEYWORD
+from .metadata import RECORD_KEYWORD, readable
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -131,6 +131,11 @@ def import_av() -> Any:
     return av
 
 
+def _file(path: Path) -> str:
+    """Return a path in full: FFmpeg takes a name like 12:30.mp4 for a protocol's."""
+    return os.path.abspath(path)
+
+
 @dataclass(frozen=True)
 class Layout:
     """Describe the planes of a pixel format, and the way from them to RGB."""
@@ -138,7 +143,7 @@ class Layout:
     format: str
     """FFmpeg's name of the planar, little-endian format the planes are in."""
     depth: int
-    """Bits of a sample."""
+    """Bits of a sample in these planes; the clip's own may be fewer."""
     is_rgb: bool
     is_gray: bool
     has_alpha: bool
@@ -151,13 +156,16 @@ class Layout:
     def of(cls, frame: VideoFrame) -> Layout:
         """Return the layout of a decoded frame."""
         pixel = frame.format
-        depth = max(component.bits for component in pixel.components)
+        bits = max(component.bits for component in pixel.components)
+        depth = min((each for each in (8, 10, 12, 14, 16) if each >= bits), default=16)
         is_rgb = pixel.is_rgb or pixel.has_palette
         is_gray = len([c for c in pixel.components if not c.is_alpha]) == 1 and not is_rgb
         has_alpha = any(component.is_alpha for component in pixel.components) or pixel.has_palette
         name = _planar_name(pixel, depth, is_rgb, is_gray, has_alpha)
         standard = _MATRICES[1] if frame.height > 576 else _MATRICES[6]
-        is_full = is_rgb or pixel.name.startswith("yuvj") or frame.color_range == _FULL_RANGE
+        is_full = (
+            is_rgb or pixel.name.startswith(("yuvj", "mono")) or frame.color_range == _FULL_RANGE
+        )
         matrix = _MATRICES.get(int(frame.colorspace), standard)
         return cls(name, depth, is_rgb, is_gray, has_alpha, pixel.has_palette, matrix, is_full)
 
@@ -253,8 +261,7 @@ def _float(samples: NDArray[Any]) -> NDArray[np.float32]:
 
 def _planar_name(pixel: Any, depth: int, is_rgb: bool, is_gray: bool, has_alpha: bool) -> str:
     """Return the planar little-endian format that holds a format's samples unchanged."""
-    rounded = min((bits for bits in (8, 10, 12, 14, 16) if bits >= depth), default=16)
-    ending = "" if rounded == 8 else f"{rounded}le"
+    ending = "" if depth == 8 else f"{depth}le"
     if is_rgb:
         return ("gbrap" if has_alpha else "gbrp") + ending
     if is_gray:
@@ -321,8 +328,8 @@ class Frame:
             for plane in blank[1:3]:
                 plane[:] = 2 ** (self.layout.depth - 1)
         blank[0][:] = 0
-        if self.layout.has_alpha:
-            blank[-1][:] = 2**self.layout.depth - 1
+        if len(blank) == 4:
+            blank[3][:] = cv2.resize(self.planes[3], blank[3].shape[::-1])
         start = self.layout.to_rgb(blank)
         planes = self.layout.add(blank, np.ascontiguousarray(rgb) - start)
         return replace(self, planes=tuple(planes), origin=self.origin)
@@ -400,7 +407,7 @@ class Clip:
         self.damage = Damage()
         self._av = import_av()
         try:
-            self.container: Any = self._av.open(str(path), metadata_errors="surrogateescape")
+            self.container: Any = self._av.open(_file(path), metadata_errors="surrogateescape")
         except (self._av.FFmpegError, OSError, ValueError) as error:
             raise VideoError(f"{path} cannot be read as a clip ({_reason(error)})") from error
         try:
@@ -448,13 +455,29 @@ class Clip:
         return self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
 
     @property
+    def start(self) -> float:
+        """Seconds at which the clip begins: 0 but for a recording that was cut out of another."""
+        return max(0, self.container.start_time or 0) / 1_000_000
+
+    @property
     def frame_count(self) -> int | None:
         """How many frames there are, where the container says or lets one tell; else None."""
         if self.stream.frames:
             return int(self.stream.frames)
         if self.container.duration:
-            return round(self.container.duration / 1_000_000 * self.rate) or None
+            return round((self._end - self.start) * self.rate) or None
         return None
+
+    @property
+    def _end(self) -> float:
+        """Seconds at which all ends, as the container says; 0 where the container does not."""
+        length = (self.container.duration or 0) / 1_000_000
+        # Matroska counts from zero, wherever its first frame is.
+        return (
+            length + self.start
+            if length and "matroska" not in self.container.format.name
+            else length
+        )
 
     def frames(self) -> Iterator[Frame]:
         """Decode the frames in order of their time stamps; what is broken is left out and counted.
@@ -484,8 +507,8 @@ class Clip:
                 if packet.stream.index != self.stream.index:
                     continue
             except StopIteration:
-                length = (self.container.duration or 0) / 1_000_000
-                self.damage.missing = length - end if length - end > _EARLY else 0.0
+                missing = self._end - end
+                self.damage.missing = missing if missing > _EARLY else 0.0
                 return
             except self._av.FFmpegError as error:  # the file ends in the middle of a packet
                 logger.warning("%s ends early (%s).", self.path, _reason(error))
@@ -676,7 +699,7 @@ class Segment:
         options = {"avoid_negative_ts": "disabled"}
         if container == "mov":
             options["movflags"] = "use_metadata_tags"
-        self._output: Any = self._av.open(str(path), "w", format=container, options=options)
+        self._output: Any = self._av.open(_file(path), "w", format=container, options=options)
         self._stream: Any = None
         self._frames = 0
         self._base = 0
@@ -949,7 +972,13 @@ def join(
         flags = "+faststart" + "+use_metadata_tags" * has_keys
         options = {"movflags": flags} if is_mov else {}
         try:
-            with av.open(str(target), "w", format=container, options=options) as output:
+            with av.open(
+                _file(target),
+                "w",
+                format=container,
+                options=options,
+                metadata_errors="surrogateescape",
+            ) as output:
                 metadata = _metadata(clip.container, record, has_keys=has_keys)
                 _mux(av, segments, clip, output, window or Window(), metadata)
         except av.FFmpegError as error:
@@ -963,9 +992,9 @@ def _write_gif(av: Any, segments: Sequence[Path], target: Path, window: Window) 
     """
     graph: Any = None
     last, omitted = -1, 0
-    with av.open(str(target), "w", format="gif") as output:
+    with av.open(_file(target), "w", format="gif") as output:
         for path in segments:
-            with av.open(str(path)) as segment:
+            with av.open(_file(path)) as segment:
                 source = segment.streams.video[0]
                 start = Fraction(segment.metadata[_BASE]) - Fraction(window.start)
                 if graph is None:
@@ -1003,7 +1032,9 @@ def _palette_graph(av: Any, source: Any) -> Any:
         width=source.width, height=source.height, format=source.pix_fmt, time_base=Fraction(1, 100)
     )
     split = graph.add("split")
-    palette = graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
+    # FFmpeg reads every GIF with alpha, and a palette has one color for what shows through.
+    has_alpha = any(component.is_alpha for component in source.format.components)
+    palette = graph.add("palettegen", f"stats_mode=single:reserve_transparent={int(has_alpha)}")
     use = graph.add("paletteuse", "new=1:dither=sierra2_4a")
     sink = graph.add("buffersink")
     buffer.link_to(split)
@@ -1079,12 +1110,15 @@ def _mux(
     streams: dict[int, Any] = {}
     for stream in source.streams:
         if stream.index == clip.stream.index:
-            with av.open(str(segments[0])) as first:
+            with av.open(_file(segments[0])) as first:
                 streams[stream.index] = _add_video(output, clip, first)
         elif (added := _add(output, stream, clip.path)) is not None:
             streams[stream.index] = added
     output.metadata.update(metadata)
     _copy_chapters(source, output, window)
+    if output.format.name != "avi":  # whose texts are of no encoding
+        for each in (output, *output.streams):
+            each.metadata.update({k: readable(v) for k, v in each.metadata.items()})
     offset = Fraction(window.start).limit_denominator(10**9)
     copied = _source_packets(av, clip, streams, window)
     encoded = _segment_packets(av, segments, clip.time_base)
@@ -1124,7 +1158,7 @@ def _add(output: Any, stream: Any, path: Path) -> Any | None:
     """Add a stream to copy; None where the container does not take it, which the log says."""
     try:
         if stream.type == "attachment":
-            name = stream.metadata.get("filename", "attachment")
+            name = readable(stream.metadata.get("filename", "attachment"))
             output.add_attachment(name, stream.mimetype or "", stream.data)
             return None
         _try_header(output.format.name, stream)
@@ -1154,7 +1188,9 @@ def _add_copy(output: Any, stream: Any) -> Any:
 
 def _try_header(container: str, stream: Any) -> None:
     """Write a file's head with one stream alone: some containers refuse a stream only there."""
-    with import_av().open(io.BytesIO(), "w", format=container) as trial:
+    with import_av().open(
+        io.BytesIO(), "w", format=container, metadata_errors="surrogateescape"
+    ) as trial:
         _add_copy(trial, stream)
         trial.start_encoding()
 
@@ -1174,6 +1210,7 @@ def _copy_chapters(source: Any, output: Any, window: Window) -> None:
         chapters.append(
             {
                 **chapter,
+                "metadata": {k: readable(v) for k, v in chapter["metadata"].items()},
                 "start": round((begin - offset) / base),
                 "end": round((stop - offset) / base),
             }
@@ -1229,7 +1266,7 @@ def _segment_packets(av: Any, segments: Sequence[Path], base: Fraction) -> Itera
 def _packets(av: Any, segments: Sequence[Path], base: Fraction) -> Iterator[Any]:
     """Yield the packets of segments, with the clip's time stamps in its unit."""
     for path in segments:
-        with av.open(str(path)) as segment:
+        with av.open(_file(path)) as segment:
             start = round(Fraction(segment.metadata[_BASE]) / base)
             for packet in segment.demux(segment.streams.video[0]):
                 if packet.size:

@@ -36,8 +36,7 @@ def encode(picture: Picture, kind: str, quality: int | None) -> bytes:
     height, width = picture.height, picture.width
     if height < 1 or width < 1:
         raise ValueError("it has no pixels")
-    if max(height, width) > _MAX_SIDE.get(kind, 1 << 31):
-        raise ValueError(f"{width}x{height} is more than its {_MAX_SIDE[kind]} pixels a side")
+    check_side(width, height, kind)
     samples = _levels(picture, kind)
     gray = picture.gray and _is_gray(samples)
     if kind == "TIFF" and samples.dtype != np.uint8 and samples.shape[2] == 4:
@@ -64,6 +63,16 @@ def encode(picture: Picture, kind: str, quality: int | None) -> bytes:
         tiny = _save(np.zeros((1, 1, 3), np.uint8), kind, options)
         return png.encode_png16(samples, png.read_chunks(tiny))
     return _save(samples, kind, options)
+
+
+def check_side(width: int, height: int, kind: str) -> None:
+    """Refuse a size that a format does not hold.
+
+    Raises:
+        ValueError: says which size, and how much the format holds.
+    """
+    if max(height, width) > _MAX_SIDE.get(kind, 1 << 31):
+        raise ValueError(f"{width}x{height} is more than its {_MAX_SIDE[kind]} pixels a side")
 
 
 def _jpeg_options(picture: Picture, channels: int, quality: int | None) -> dict[str, Any]:

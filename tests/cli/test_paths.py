@@ -202,3 +202,29 @@ def test_a_model_file_whose_name_looks_like_options(tmp_path: Path, monkeypatch)
     assert parse_setting("lite:color=match", RestoreOptions())[1].networks.model != "lite"
     with pytest.raises(CannotStart, match="'blur' is none of the options"):
         parse_setting("lite:blur=1", RestoreOptions())
+
+
+@pytest.mark.parametrize("output", [".", "a.png"])
+def test_comparisons_take_no_input_s_place(
+    tmp_path, monkeypatch, loads, photo, caplog, output
+) -> None:
+    source = photo(tmp_path / "compare" / "a.png")
+    before = source.read_bytes()
+    monkeypatch.chdir(tmp_path)
+    assert main(["restore", "compare/a.png", "-o", output, "--compare"]) == 2
+    assert "compare/a.png is an input" in caplog.text
+    assert source.read_bytes() == before
+
+
+def test_what_its_format_has_no_room_for_is_refused_before_the_work(
+    tmp_path, loads, photo, caplog
+) -> None:
+    source = photo(tmp_path / "a.webp", size=(8200, 16), lossless=True)
+    out = tmp_path / "out"
+    words = ["restore", str(source), "-o", str(out)]
+    assert main([*words, "--compare"]) == 1
+    assert "the comparison cannot be written as WEBP (16400x16 is more than" in caplog.text
+    assert main([*words, "--upscale", "2"]) == 1
+    assert "the result cannot be written as WEBP (16400x32 is more than" in caplog.text
+    assert not loads
+    assert main([*words, "--compare", "--format", "png"]) == 0

@@ -42,8 +42,12 @@ def make_clip(
     face: bool = True,
     rotation: int = 0,
     colors: dict[str, int] | None = None,
+    begin: int = 0,
 ) -> Path:
-    """Write a clip with a title and a chapter; its sound lasts ``sound`` times as long."""
+    """Write a clip with a title and a chapter; its sound lasts ``sound`` times as long.
+
+    Its first frame is shown at ``begin``, in units of `BASE`.
+    """
     with av.open(str(path), "w") as output:
         stream: Any = output.add_stream(codec, rate=30, options=options or {})
         stream.width, stream.height, stream.pix_fmt = *size, pixel_format
@@ -60,7 +64,7 @@ def make_clip(
         for index, pts in enumerate(stamps):
             frame = av.VideoFrame.from_ndarray(picture(index, *size, face=face), format="rgb24")
             frame = frame.reformat(format=pixel_format)
-            frame.pts, frame.time_base = pts, BASE
+            frame.pts, frame.time_base = begin + pts, BASE
             output.mux(stream.encode(frame))
         for packet in stream.encode(None):
             if frames <= 2:  # x265 hands on no decoding times of so few, but what lay in memory
@@ -76,6 +80,29 @@ def make_clip(
     return path
 
 
+def make_frames(
+    path: Path,
+    pixel_format: str,
+    *,
+    codec: str = "ffv1",
+    frames: int = 2,
+    alpha: list[NDArray[Any]] | None = None,
+) -> Path:
+    """Write a clip of the pixels of `picture` alone, with the transparency of each frame."""
+    with av.open(str(path), "w") as output:
+        stream: Any = output.add_stream(codec, rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixel_format
+        for index in range(frames if alpha is None else len(alpha)):
+            pixels, kind = picture(index), "rgb24"
+            if alpha is not None:
+                pixels, kind = np.dstack([pixels, alpha[index]]), "rgba"
+            frame = av.VideoFrame.from_ndarray(pixels, format=kind).reformat(format=pixel_format)
+            frame.pts, frame.time_base = index, Fraction(1, 30)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path
+
+
 def stamps_of(path: Path) -> list[Fraction]:
     """Return the times at which a clip's frames are shown, in seconds."""
     with av.open(str(path)) as clip:
@@ -84,6 +111,6 @@ def stamps_of(path: Path) -> list[Fraction]:
 
 def packets_of(path: Path, kind: str) -> list[bytes]:
     """Return the packets of a clip's first stream of a kind."""
-    with av.open(str(path)) as clip:
+    with av.open(str(path), metadata_errors="surrogateescape") as clip:
         streams = [stream for stream in clip.streams if stream.type == kind]
         return [bytes(packet) for packet in clip.demux(streams[0]) if packet.size]

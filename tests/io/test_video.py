@@ -23,7 +23,14 @@ from gfp_core.io.video import (  # noqa: E402
     join,
 )
 from tests.io import clip_maker  # noqa: E402
-from tests.io.clip_maker import BASE, make_clip, packets_of, stamps_of, times  # noqa: E402
+from tests.io.clip_maker import (  # noqa: E402
+    BASE,
+    make_clip,
+    make_frames,
+    packets_of,
+    stamps_of,
+    times,
+)
 
 BOX = (slice(None), slice(None), slice(8, 20), slice(9, 21))
 
@@ -359,3 +366,35 @@ def test_a_change_of_a_part_is_that_of_the_whole(
     expected = frame.layout.add(frame.planes, change)
     for mine, whole in zip(frame.with_change(before, after).planes, expected, strict=True):
         assert np.array_equal(mine, whole)
+
+
+@pytest.mark.parametrize(
+    ("pixel_format", "codec", "name"),
+    [
+        ("rgb555le", "rawvideo", "clip.avi"),
+        ("rgb565le", "rawvideo", "clip.avi"),
+        ("rgb8", "rawvideo", "clip.nut"),
+        ("monob", "rawvideo", "clip.nut"),
+        ("yuv420p9le", "ffv1", "clip.mkv"),
+        ("gbrp9le", "ffv1", "clip.mkv"),
+    ],
+)
+def test_samples_of_few_or_odd_bits_are_read(
+    tmp_path: Path, pixel_format: str, codec: str, name: str
+) -> None:
+    source = make_frames(tmp_path / name, pixel_format, codec=codec)
+    frame = frames_of(source)[0]
+    expected = frame.origin.to_ndarray(format="rgb24").transpose(2, 0, 1) / 255
+    assert np.abs(frame.to_tensor()[0].numpy() - expected).mean() < 0.02
+    rewrite(source, tmp_path / "out.mkv", codec="ffv1")
+    assert len(frames_of(tmp_path / "out.mkv")) == 2
+
+
+def test_a_gif_keeps_what_shows_through(tmp_path: Path) -> None:
+    alpha = np.full((3, 48, 64), 255, np.uint8)
+    for index in range(3):
+        alpha[index, :, 20 + 10 * index : 30 + 10 * index] = 0  # wanders: the frame before goes
+    source = make_frames(tmp_path / "clip.mkv", "bgra", alpha=[*alpha])
+    rewrite(source, tmp_path / "out.gif")
+    shown = [frame.planes[3] for frame in frames_of(tmp_path / "out.gif")]
+    assert [np.array_equal(*pair) for pair in zip(shown, alpha, strict=True)] == [True] * 3
