@@ -87,6 +87,17 @@ def test_without_weights_the_message_says_how_to_get_them(tmp_path):
         load_embedder(tmp_path / "face_recognition_model.bin")
 
 
+@pytest.mark.parametrize(
+    "manifest",
+    [b"", b"{", b"\xff\xfe\xff", b"[]", b"{}", b"[1]", b'[{"weights": [{"name": "a"}]}]'],
+)
+def test_a_damaged_manifest_is_one_clear_error(tmp_path, manifest):
+    (tmp_path / "face_recognition_model.bin").write_bytes(bytes(100))
+    (tmp_path / "face_recognition_model-weights_manifest.json").write_bytes(manifest)
+    with pytest.raises(WeightsError, match="face_recognition_model"):
+        load_embedder(tmp_path / "face_recognition_model.bin")
+
+
 def test_the_published_file_is_that_of_the_catalogue_and_enough_alone(face_api, tmp_path):
     data = read_member(face_api, "package/model/face_recognition_model.bin", "").read()
     entry = read_catalogue(BUILT_IN).find("face-descriptor")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -157,13 +158,23 @@ def restored(
 
 
 def save_pictures(folder: Path, names: Sequence[str], images: Tensor) -> None:
-    """Write (N, 3, H, W) float RGB in [0, 1] as PNG files of those names."""
+    """Write (N, 3, H, W) float RGB in [0, 1] as PNG files of those names.
+
+    Of names that differ by their ending alone, the second gets ``-2`` behind it, and so on.
+    """
     from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)
     levels = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    taken: set[str] = set()
     for name, picture in zip(names, levels, strict=True):
-        with open_atomic(folder / f"{Path(name).stem}.png") as file:
+        stem = Path(name).stem
+        numbered = (f"{stem}-{number}" for number in itertools.count(2))
+        free = next(
+            each for each in itertools.chain([stem], numbered) if each.casefold() not in taken
+        )
+        taken.add(free.casefold())
+        with open_atomic(folder / f"{free}.png") as file:
             Image.fromarray(picture).save(file, "PNG")
 
 

@@ -94,7 +94,7 @@ class FaceDescriptor(nn.Module):
         net = cls()
         try:
             net.load_state_dict(_state(_tensors(manifest, data)))
-        except (KeyError, RuntimeError) as error:
+        except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
             raise ValueError(f"does not hold the face descriptor: {error}") from error
         return net.eval()
 

@@ -212,10 +212,11 @@ def load_descriptor(source: str | os.PathLike[str]) -> FaceDescriptor:
     if source.is_dir() or not source.name.endswith(".tgz"):
         folder = source if source.is_dir() else source.parent
         beside = folder / f"{_DESCRIPTOR_FILE}-weights_manifest.json"
-        manifest = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else None
+        manifest = _json(beside.read_bytes(), beside) if beside.is_file() else None
     else:
         member = f"package/model/{_DESCRIPTOR_FILE}-weights_manifest.json"
-        manifest = json.load(read_member(source, member, _DESCRIPTOR_ADVICE))
+        content = read_member(source, member, _DESCRIPTOR_ADVICE).read()
+        manifest = _json(content, f"{source}: {member}")
     if source.is_file() and source.suffix == ".bin":
         data = source.read_bytes()
     else:
@@ -226,6 +227,18 @@ def load_descriptor(source: str | os.PathLike[str]) -> FaceDescriptor:
         return FaceDescriptor.from_tfjs(data, manifest)
     except ValueError as error:
         raise ValueError(f"{source} {error}") from error
+
+
+def _json(content: bytes, name: object) -> Any:
+    """Read JSON.
+
+    Raises:
+        WeightsError: it is none; names the file.
+    """
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{name}: no JSON, or damaged: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """The table of metrics."""
 
+import cv2
 import pytest
 import torch
 
 from gfp_core.evaluation.report import evaluate, markdown
+from gfp_core.evaluation.testset import save_pictures
 from gfp_core.metrics.distances import psnr, ssim
 
 
@@ -42,3 +44,10 @@ def test_pictures_of_another_size_are_refused(truth):
         evaluate(truth, {"small": truth[..., ::2, ::2]}, {"PSNR ↑": psnr})
     with pytest.raises(ValueError, match="ground truth"):
         evaluate(truth, {"ground truth": truth}, {"PSNR ↑": psnr})
+
+
+def test_pictures_whose_names_differ_by_their_ending_alone_are_all_saved(tmp_path):
+    images = torch.tensor([0.0, 0.2, 0.4, 1.0]).view(4, 1, 1, 1).expand(4, 3, 8, 8)
+    save_pictures(tmp_path, ["a.jpg", "A.png", "b.jpg", "a.tif"], images)
+    saved = {file.stem: cv2.imread(str(file))[0, 0, 0] for file in tmp_path.iterdir()}
+    assert saved == {"a": 0, "A-2": 51, "b": 102, "a-3": 255}
