@@ -530,9 +530,21 @@ class Clip:
         same = {layout.format, layout.format.replace("yuv", "yuvj", 1)}
         planar = decoded if name in same else decoded.reformat(format=layout.format)
         planes = tuple(_array(plane, layout.dtype) for plane in planar.planes)
+        if _is_mirrored(self._av, decoded):
+            # No writer says so: rows in the other order, turned as before, look the same.
+            planes = tuple(np.ascontiguousarray(plane[::-1]) for plane in planes)
         # Degrees counter-clockwise by which a player turns the frame.
         turns = round(decoded.rotation / 90) % 4
         return Frame(index, pts, int(decoded.duration or 0), layout, planes, turns, decoded)
+
+
+def _is_mirrored(av: Any, frame: VideoFrame) -> bool:
+    """Return whether a player shows a frame from behind: its matrix's determinant is negative."""
+    data = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
+    if data is None:
+        return False
+    matrix = np.frombuffer(bytes(data), np.int32)[:5].astype(np.float64)
+    return bool(matrix[0] * matrix[4] - matrix[1] * matrix[3] < 0)
 
 
 def _with_next(items: Iterator[T]) -> Iterator[tuple[T, T | None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -398,3 +399,18 @@ def test_a_gif_keeps_what_shows_through(tmp_path: Path) -> None:
     rewrite(source, tmp_path / "out.gif")
     shown = [frame.planes[3] for frame in frames_of(tmp_path / "out.gif")]
     assert [np.array_equal(*pair) for pair in zip(shown, alpha, strict=True)] == [True] * 3
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_a_mirrored_clip_is_shown_mirrored(tmp_path: Path, rotation: int) -> None:
+    plain = make_clip(tmp_path / "plain.mp4", frames=3, rotation=rotation, sound=0)
+    data = bytearray(plain.read_bytes())
+    at = data.index(b"tkhd") + 44  # of a, b, u, c, d: fixed-point numbers of the matrix
+    a, b, _, c, d = struct.unpack_from(">5i", data, at)
+    struct.pack_into(">5i", data, at, -a, b, 0, -c, d)  # x is counted from the right
+    source = tmp_path / "clip.mp4"
+    source.write_bytes(data)
+    before, expected = (frames_of(path)[0].to_tensor() for path in (source, plain))
+    torch.testing.assert_close(before, expected.flip(3))
+    rewrite(source, tmp_path / "out.mkv", codec="ffv1", change=0)
+    assert torch.equal(frames_of(tmp_path / "out.mkv")[0].to_tensor(), before)
