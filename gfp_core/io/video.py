@@ -1132,7 +1132,7 @@ def _mux(
         for each in (output, *output.streams):
             each.metadata.update({k: readable(v) for k, v in each.metadata.items()})
     offset = Fraction(window.start).limit_denominator(10**9)
-    copied = _source_packets(av, clip, streams, window)
+    copied = _in_order(_source_packets(av, clip, streams, window))
     encoded = _segment_packets(av, segments, clip.time_base)
     for stream_index, packet in _merged(copied, encoded, clip.stream.index):
         if offset:
@@ -1256,6 +1256,33 @@ def _source_packets(
         time = packet.pts if packet.pts is not None else packet.dts
         if cover or window.holds(float(time * packet.time_base)):
             yield packet.stream.index, packet
+
+
+def _in_order(packets: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    """Yield packets, those of sound with stamps that rise, for writers refuse all others.
+
+    A stamp behind that of the following packet is wrong itself, as that of a frame is.
+    """
+    waiting: dict[int, Any] = {}
+    last: dict[int, int] = {}
+
+    def mended(index: int, packet: Any, following: int | None) -> tuple[int, Any]:
+        before = last.get(index)
+        is_late = following is not None and packet.dts >= following
+        if before is not None and (is_late or packet.dts <= before):
+            packet.pts = packet.dts = before + 1
+        last[index] = packet.dts
+        return index, packet
+
+    for index, packet in packets:
+        if packet.stream.type != "audio" or packet.dts is None:
+            yield index, packet
+            continue
+        if index in waiting:
+            yield mended(index, waiting[index], packet.dts)
+        waiting[index] = packet
+    for index, packet in waiting.items():
+        yield mended(index, packet, None)
 
 
 def _segment_packets(av: Any, segments: Sequence[Path], base: Fraction) -> Iterator[Any]:

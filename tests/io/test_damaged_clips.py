@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -311,3 +312,27 @@ def test_the_chroma_of_gray_and_alpha_is_kept(tmp_path: Path, fake_restorer: Any
             for first, second in zip(before.frames(), after.frames(), strict=True):
                 assert first.layout == second.layout
                 assert np.array_equal(first.planes[0][:, :10], second.planes[0][:, :10])
+
+
+@pytest.mark.parametrize("ending", ["mkv", "mp4"])
+def test_a_wrong_stamp_of_sound_moves_one_packet_alone(
+    tmp_path: Path, fake_restorer: Any, ending: str
+) -> None:
+    source = make_clip(tmp_path / "clip.mkv", frames=12)
+    data = bytearray(source.read_bytes())
+    at = data.index(packets_of(source, "audio")[10]) - 3  # of the block's time
+    struct.pack_into(">h", data, at, struct.unpack_from(">h", data, at)[0] + 300)
+    source.write_bytes(data)
+    target = tmp_path / f"out.{ending}"
+    restore_clip(fake_restorer, source, target, OPTIONS)
+    assert packets_of(target, "audio") == packets_of(source, "audio")
+    before, after = (
+        [
+            packet.pts * packet.time_base
+            for packet in clip.demux(clip.streams.audio[0])
+            if packet.size
+        ]
+        for clip in (av.open(str(source)), av.open(str(target)))
+    )
+    assert after[:10] + after[11:] == pytest.approx(before[:10] + before[11:], abs=1e-3)
+    assert before[9] < after[10] < before[11]
