@@ -64,7 +64,7 @@ class Processes:
 
 
 def find_processes(device: str | None = None) -> Processes:
-    """This process alone, or, started by ``accelerate launch``, one of several.
+    """This process alone, or, started by ``accelerate launch`` or ``torchrun``, one of several.
 
     Args:
         device: where to train; by default CUDA if there is one. With several processes accelerate
