@@ -14,7 +14,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import cv2
 import numpy as np
@@ -159,7 +158,8 @@ def many(model: FaceRestorer, picture: Pixels) -> None:
     save("crops", column([row(crops(faces, after), 190) for after in (False, True)]))
 
     shown = []
-    for shape in get_args(MaskShape):
+    shapes: tuple[MaskShape, ...] = ("ellipse", "box", "hull")  # those that need no parser
+    for shape in shapes:
         mask = pixels(paste(frames(before), faces, mask=shape)[1])
         shown.append((before * (0.35 + 0.65 * mask))[:, : before.shape[1] // 2])
     save("masks", row(shown, 240))
