@@ -540,7 +540,7 @@ class Clip:
 
 def _is_mirrored(av: Any, frame: VideoFrame) -> bool:
     """Return whether a player shows a frame from behind: its matrix's determinant is negative."""
-    data = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
+    data: Any = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
     if data is None:
         return False
     matrix = np.frombuffer(bytes(data), np.int32)[:5].astype(np.float64)
