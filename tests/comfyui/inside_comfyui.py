@@ -612,6 +612,7 @@ def lessons(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             base="lite", about={"photographs": "1", "steps": "3", "gain": "0.1"}, save=None
         )
 
+    monkeypatch.delenv("GFP_STATELESS", raising=False)
     monkeypatch.setattr(learn, "_learn", lesson)
     monkeypatch.setattr(learn.models, "manage_person", lambda *_: None)
     learn.LEARNED.clear()
