@@ -40,8 +40,9 @@ _OWN = 0.85
 _SHRUNK = 0.47
 
 
-# Sharpness over which the strength falls, and what is left of it above.
-_SHARP, _LEFT = (0.3, 0.8), 0.3
+# Sharpness over which the strength falls, and what is left of it above: near where PSNR, identity
+# and features of the bundled model's work agree that the best mixture is (docs/quality.md).
+_SHARP, _LEFT = (0.2, 0.6), 0.3
 _TINY = (6.0, 20.0)  # pixels of the box's shorter side
 _DOUBTFUL = (0.5, 0.9)  # scores of the detector
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from gfp_core.faces import Face, Faces
 from gfp_core.geometry import TEMPLATE
-from gfp_core.sharpness import face_sharpness
+from gfp_core.sharpness import auto_strength, face_sharpness
 
 # Of the astronaut, by eye: eyes, nose, mouth corners.
 ASTRONAUT = np.array([[203, 109], [246, 107], [224, 134], [206, 152], [243, 151]], np.float32)
@@ -90,6 +90,15 @@ def test_noise_and_blocks_are_not_taken_for_detail(sigma: float) -> None:
 @pytest.mark.parametrize("value", [0.0, 0.5, 7.0, float("nan")])
 def test_where_there_is_nothing_there_is_no_sharpness(value: float) -> None:
     assert sharpness(torch.full((1, 3, 512, 512), value)) == 0
+
+
+def test_the_strength_falls_from_blurred_to_half_sharp_faces() -> None:
+    # As measured on people that lite has not seen: docs/quality.md, Blending.
+    frames = photograph()
+    face = replace(face_of(frames).faces[0], score=1.0)
+    faces = Faces((face,) * 5, face_of(frames).frame_sizes)
+    shares = auto_strength(frames, faces, torch.tensor([0.05, 0.2, 0.4, 0.6, 0.9]))
+    assert shares.tolist() == pytest.approx([1.0, 1.0, 0.65, 0.3, 0.3], abs=1e-5)
 
 
 def test_it_does_not_depend_on_contrast_or_on_the_other_faces() -> None:
