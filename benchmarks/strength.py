@@ -4,8 +4,7 @@
 
 Held-out faces are spoiled less and more, restored, and mixed with their inputs by several
 strengths. A cell holds PSNR in dB, angle of the descriptors in degrees, distance of the skin. What
-automatic strength
-(`gfp_core.sharpness.auto_strength`) makes of each stands in the last column.
+automatic strength (`gfp_core.sharpness.auto_strength`) makes of each stands in the last column.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gfp_core.degradation import DegradationRanges, degrade
+from gfp_core.evaluation.speed import to_frames
 from gfp_core.faces import Face, Faces
 from gfp_core.geometry import TEMPLATE
 from gfp_core.metrics.distances import IdentityDistance, psnr
@@ -53,11 +52,6 @@ CONDITIONS = {
 }
 
 
-def as_tensor(picture: NDArray[np.uint8]) -> Tensor:
-    """(H, W, 3) uint8 to (1, 3, H, W) float in [0, 1]."""
-    return torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
-
-
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -70,36 +64,37 @@ def main() -> None:
     net = fast_form(load_network(*find_model(options.model)).eval())
     identity = IdentityDistance(options.face_api)
     face = Face(0, (100.0, 80.0, 412.0, 480.0), 1.0, TEMPLATE.astype(np.float32))
+    faces = Faces((face,), ((pack.size, pack.size),))
     head = " | ".join(f"{strength:g}" for strength in STRENGTHS)
     print(f"| input | sharpness | {head} | automatic |\n|---|---{'|---' * (len(STRENGTHS) + 1)}|")
     for name, spoiled in CONDITIONS.items():
-        values: list[list[tuple[float, float, float]]] = []
-        sharp, share = [], []
+        rows, sharpness, shares = [], [], []
         for index in pack.of("validation"):
             clean = pack.centre(index)
-            places = cheeks(pack.regions(index) - [pack.margin, pack.margin, 0], pack.size)
+            cheek = cheeks(pack.regions(index) - [pack.margin, pack.margin, 0], pack.size)
             rng = np.random.default_rng((5, index))
-            bad, truth = (
-                as_tensor(degrade(clean, rng, spoiled) if spoiled else clean),
-                as_tensor(clean),
-            )
-            faces = Faces((face,), ((pack.size, pack.size),))
-            sharp.append(float(face_sharpness(bad, faces)[0]))
-            share.append(float(auto_strength(bad, faces)[0]))
+            truth = to_frames(clean)
+            poor = to_frames(degrade(clean, rng, spoiled)) if spoiled else truth
+            sharp = face_sharpness(poor, faces)
+            share = float(auto_strength(poor, faces, sharp)[0])
             with torch.inference_mode():
-                restored = (net(bad * 2 - 1) / 2 + 0.5).clamp(0, 1)
-                row = []
-                for strength in (*STRENGTHS, share[-1]):
-                    mixed = bad.lerp(restored, strength)
-                    skin = (colour(mixed[0], places) - colour(truth[0], places)).norm()
-                    distance = min(float(psnr(mixed, truth)), 99.0)
-                    row.append((distance, float(identity(mixed, truth)), float(skin)))
-            values.append(row)
-        means = np.mean(values, axis=0)
+                restored = (net(poor * 2 - 1) / 2 + 0.5).clamp(0, 1)
+                mixed = [poor.lerp(restored, strength) for strength in (*STRENGTHS, share)]
+                rows.append([measure(each, truth, cheek, identity) for each in mixed])
+            sharpness.append(float(sharp[0]))
+            shares.append(share)
+        means = np.mean(rows, axis=0)
         cells = " | ".join(f"{dB:.2f}, {angle:.1f}, {skin:.2f}" for dB, angle, skin in means)
-        print(
-            f"| {name} | {np.median(sharp):.2f} | {cells} (at {np.mean(share):.2f}) |", flush=True
-        )
+        middle = np.median(sharpness)
+        print(f"| {name} | {middle:.2f} | {cells} (at {np.mean(shares):.2f}) |", flush=True)
+
+
+def measure(
+    picture: Tensor, truth: Tensor, cheek: list[tuple[slice, slice]], identity: IdentityDistance
+) -> tuple[float, float, float]:
+    """PSNR in dB, at most 99, the descriptors' angle in degrees, and the distance of the skin."""
+    skin = (colour(picture[0], cheek) - colour(truth[0], cheek)).norm()
+    return min(float(psnr(picture, truth)), 99.0), float(identity(picture, truth)), float(skin)
 
 
 if __name__ == "__main__":
