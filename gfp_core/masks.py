@@ -24,7 +24,7 @@ from .faces import Face, Faces, Progress
 from .geometry import face_ellipse, invert, scaling, smoothstep, transform, warp_into
 from .networks.parsing import CLASSES, FacePart
 from .options import Mask, MaskShape, Part
-from .tensors import clamp01, to_numpy
+from .tensors import check_masks, clamp01, to_numpy
 
 if TYPE_CHECKING:
     from .parse import FaceParser
@@ -185,8 +185,9 @@ class FrameMask:
         Raises:
             ValueError: the mask has neither the frames' size nor the result's.
         """
+        check_masks(mask, frames[0], "frame_mask")
         sizes = {tuple(frames[-2:]), tuple(image[-2:])}
-        if mask.ndim != 3 or len(mask) not in (1, frames[0]) or tuple(mask.shape[1:]) not in sizes:
+        if tuple(mask.shape[1:]) not in sizes:
             raise ValueError(
                 f"frame_mask must be (1 or {frames[0]}, H, W) with (H, W) one of {sorted(sizes)}, "
                 f"not {tuple(mask.shape)}"

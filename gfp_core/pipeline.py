@@ -47,7 +47,7 @@ from .restore import Restorer
 from .select import blurred, inside, like, rank, select
 from .sharpness import auto_strength, face_sharpness
 from .steady import steady_crops
-from .tensors import clamp01
+from .tensors import check_masks, clamp01
 from .track import SMOOTHING, smooth_over_time
 from .upscale import Upscaler, load_upscaler
 from .weights.difference import Difference, find_base
@@ -97,11 +97,8 @@ class Extra:
         """
         check_reference(options.color.mode, self.reference)
         for name, mask in (("frame_mask", self.frame_mask), ("region", self.region)):
-            if mask is not None and (mask.ndim != 3 or len(mask) not in (1, count)):
-                raise ValueError(
-                    f"{name} must be (1 or {count}, height, width), one for all frames or one for "
-                    f"each, not {tuple(mask.shape)}"
-                )
+            if mask is not None:
+                check_masks(mask, count, name)
         if self.background is not None:
             check_background(self.background, count, options.upscale)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from .faces import Face, Faces
 from .geometry import angles
 from .options import Identity, Order, parse_selection
+from .tensors import check_masks
 
 logger = logging.getLogger(__name__)
 
@@ -72,10 +73,7 @@ def inside(faces: Faces, region: Tensor) -> Faces:
         ValueError: the region has another shape.
     """
     sizes = faces.frame_sizes
-    if region.ndim != 3 or len(region) not in (1, len(sizes)):
-        raise ValueError(
-            f"region must be ({len(sizes)} or 1, height, width), not {tuple(region.shape)}"
-        )
+    check_masks(region, len(sizes), "region")
     if any(size != tuple(region.shape[1:]) for size in sizes):
         raise ValueError(
             f"region is of {tuple(region.shape[1:])} (height, width), the frames of {sizes[0]}: "

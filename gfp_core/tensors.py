@@ -74,6 +74,19 @@ def check_images(images: Tensor) -> None:
         )
 
 
+def check_masks(masks: Tensor, count: int, name: str) -> None:
+    """Refuse what are not masks (1 or ``count``, H, W).
+
+    Raises:
+        ValueError: says what they are instead.
+    """
+    if masks.ndim != 3 or len(masks) not in (1, count):
+        raise ValueError(
+            f"{name} must be (1 or {count}, height, width), one for all frames or one for each, "
+            f"not {tuple(masks.shape)}"
+        )
+
+
 def check_crops(crops: Tensor, name: str = "crops") -> None:
     """Refuse what are no square RGB pictures (N, 3, S, S) of a floating point type.
 
