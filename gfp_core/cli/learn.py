@@ -145,16 +145,12 @@ def _files(paths: list[Path]) -> list[Path]:
     Raises:
         CannotStart: there are too many.
     """
-    from ..io.formats import READABLE_SUFFIXES
+    from ..io.names import pictures_in
     from ..person.photographs import MAX_PHOTOGRAPHS
 
     files: list[Path] = []
     for path in paths:
-        if not path.is_dir():
-            files.append(path)
-            continue
-        inside = sorted(file for file in path.iterdir() if not file.name.startswith("."))
-        files += [file for file in inside if file.suffix.lower() in READABLE_SUFFIXES]
+        files += pictures_in(path) if path.is_dir() else [path]
     if len(files) > MAX_PHOTOGRAPHS:
         raise CannotStart(
             f"{len(files)} photographs, more than {MAX_PHOTOGRAPHS}: give the best of them"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from ..degradation import DegradationRanges, degrade_with_seed
 from ..detect import FaceDetector
 from ..faces import Face, Faces, Progress
 from ..io.atomic import open_atomic
-from ..io.images import SUFFIXES, read_image, to_frames
+from ..io.images import read_image, to_frames
+from ..io.names import pictures_in
 from ..restore import Restorer
 from ..training.pack import INDEX, FacePack
 from ..wild import degrade_as
@@ -67,7 +67,7 @@ def load_faces(
         return TestSet([pack.faces[i].name for i in indices], torch.stack(pictures))
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder")
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    files = pictures_in(folder)
     names, aligned_faces = [], []
     for number, file in enumerate(files, start=1):
         frames = to_frames(read_image(file))[:, :3]
@@ -168,11 +168,11 @@ def save_pictures(folder: Path, names: Sequence[str], images: Tensor) -> None:
     levels = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     taken: set[str] = set()
     for name, picture in zip(names, levels, strict=True):
-        stem = Path(name).stem
-        numbered = (f"{stem}-{number}" for number in itertools.count(2))
-        free = next(
-            each for each in itertools.chain([stem], numbered) if each.casefold() not in taken
-        )
+        stem = free = Path(name).stem
+        number = 1
+        while free.casefold() in taken:
+            number += 1
+            free = f"{stem}-{number}"
         taken.add(free.casefold())
         with open_atomic(folder / f"{free}.png") as file:
             Image.fromarray(picture).save(file, "PNG")

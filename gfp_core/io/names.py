@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TypeVar
 
 from .formats import CLIP_SUFFIXES, FALLBACK_SUFFIX, READABLE_SUFFIXES, SUFFIXES
@@ -13,6 +13,15 @@ PathT = TypeVar("PathT", bound=PurePath)
 
 MAX_NAME = 255
 """Bytes of a file's name; so it is on the usual file systems."""
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """List the pictures directly in a folder by their names, without hidden ones."""
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in READABLE_SUFFIXES and not file.name.startswith(".")
+    )
 
 
 def result_name(name: PathT, suffix: str | None = None) -> PathT:

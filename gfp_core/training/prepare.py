@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..align import drop_what_is_no_face
 from ..detect import FaceDetector
 from ..faces import Face, Progress
 from ..geometry import fit_similarity, invert, similarity_scale, warp
-from ..io.images import SUFFIXES, read_image, to_frames
+from ..io.images import read_image, to_frames
+from ..io.names import pictures_in
 from ..sharpness import face_sharpness
 from .pack import PackWriter, Split
 from .regions import move, regions_of
@@ -147,7 +149,7 @@ def _usable_face(frames: Tensor, detector: FaceDetector, how: Preparation) -> Fa
     Raises:
         ValueError: there is none, or the face is too small or not sharp; says which.
     """
-    faces = detector.detect(frames, long_side=how.long_side, flip=True)
+    faces = drop_what_is_no_face(detector.detect(frames, long_side=how.long_side, flip=True))
     if not len(faces):
         raise ValueError("left out: no face found")
     largest = faces.largest()
@@ -187,8 +189,7 @@ def _files(photographs: Iterable[Path]) -> list[Path]:
     for entry in photographs:
         if not entry.exists():
             raise ValueError(f"{entry} does not exist")
-        inside = sorted(entry.iterdir()) if entry.is_dir() else [entry]
-        files += [file for file in inside if file.suffix.lower() in SUFFIXES]
+        files += pictures_in(entry) if entry.is_dir() else [entry]
     if not files:
         raise ValueError(f"no picture in {', '.join(map(str, photographs))}")
     return files

@@ -7,10 +7,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from skimage.data import astronaut
 
 from gfp_core.degradation import PAPER
 from gfp_core.detect import load_detector
+from gfp_core.faces import Face, Faces
+from gfp_core.geometry import TEMPLATE
 from gfp_core.training.data import FacePairs, Steps, augment, to_net
 from gfp_core.training.pack import INDEX, PICTURES, FacePack, PackWriter
 from gfp_core.training.prepare import person_of, prepare
@@ -46,6 +49,33 @@ def test_nothing_but_what_is_asked_for_is_changed(pack):
     assert np.allclose(sample.regions[:, :2], pack.regions(1)[:, :2] - 4)
     clean = FacePairs(pack, [1], Data(size=SIZE, mirror=False, degraded=False), PAPER)[3]
     assert torch.equal(clean.degraded, clean.clean)
+
+
+class Mistaken:
+    """Takes the whole picture for a face, too, with landmarks on one line."""
+
+    def detect(self, frames, **_):
+        height, width = frames.shape[-2:]
+        line = np.linspace(5, 60, 10, dtype=np.float32).reshape(5, 2)
+        small = TEMPLATE.astype(np.float32) / 4
+        faces = (
+            Face(0, (0.0, 0.0, width - 1.0, height - 1.0), 0.9, line),
+            Face(0, (20.0, 20.0, 100.0, 110.0), 0.9, small),
+        )
+        return Faces(faces, ((height, width),))
+
+
+def test_a_false_detection_that_is_larger_does_not_stop_a_photograph(tmp_path):
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    picture = np.random.default_rng(0).integers(0, 256, (160, 140, 3), np.uint8)
+    for name in ("a.png", "._a.png", "note.txt"):
+        cv2.imwrite(str(photographs / "picture.png"), picture)
+        (photographs / "picture.png").rename(photographs / name)
+    Image.fromarray(picture).save(photographs / "b.gif")  # is read, and not written
+    done = prepare([photographs], tmp_path / "data", Mistaken(), size=64, every=0)
+    assert done.left_out == {}
+    assert [face.name for face in FacePack(tmp_path / "data")] == ["a.png", "b.gif"]
 
 
 @pytest.mark.parametrize("warp", [0.0, 0.01])
