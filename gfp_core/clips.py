@@ -139,6 +139,7 @@ def restore_clip(
     """
     options = RestoreOptions() if options is None else options
     clip_options = ClipOptions() if clip_options is None else clip_options
+    extra = Extra() if extra is None else extra
     _check_paths(source, target)
     began = time.monotonic()
     with Clip(source) as clip:
@@ -147,9 +148,9 @@ def restore_clip(
             clip, target, clip_options.codec, clip_options.crf, clip_options.encoder_preset
         )
         plan = _plan(source, options, clip_options, encoding)
-        plan["extra"], plan["made_by"] = _digest(extra or Extra()), made_by
+        plan["extra"], plan["made_by"] = _digest(extra), made_by
         with _Parts.of(target, plan) as parts:
-            run = _Run(restorer, options, extra or Extra(), parts, clip, encoding, window)
+            run = _Run(restorer, options, extra, parts, clip, encoding, window)
             try:
                 with _few_messages():
                     run.go(progress, preview)
@@ -162,9 +163,8 @@ def restore_clip(
             summary = run.summary
             summary.damage = str(clip.damage)
             container = SUFFIXES[target.suffix.lower()]
-            enlarges = restorer.upscaler is not None or (extra or Extra()).background is not None
-            is_as_it_was = not clip_options.flat(changed=True) and options.upscale == 1
-            is_as_it_was = is_as_it_was and not enlarges
+            enlarges = restorer.upscaler is not None or extra.background is not None
+            is_as_it_was = not (clip_options.flat(changed=True) or options.upscale != 1 or enlarges)
             is_same_kind = SUFFIXES.get(source.suffix.lower()) == container
             summary.is_copy = not summary.faces and is_as_it_was and is_same_kind
             with atomic.atomic_path(target) as path:

@@ -225,16 +225,16 @@ def _clusters(patches: list[_Patch]) -> list[_Cluster]:
     clusters: list[_Cluster] = []
     for patch in patches:
         merged = _Cluster(patch.box, [patch])
-        while overlapping := [other for other in clusters if _overlap(other.box, merged.box)]:
-            clusters = [other for other in clusters if other not in overlapping]
-            for other in overlapping:
+        while overlapping := [cluster for cluster in clusters if _overlap(cluster.box, merged.box)]:
+            clusters = [cluster for cluster in clusters if cluster not in overlapping]
+            for cluster in overlapping:
                 rows, columns = (
                     slice(min(a.start, b.start), max(a.stop, b.stop))
-                    for a, b in zip(other.box, merged.box, strict=True)
+                    for a, b in zip(cluster.box, merged.box, strict=True)
                 )
-                merged = _Cluster((rows, columns), [*other.patches, *merged.patches])
+                merged = _Cluster((rows, columns), [*cluster.patches, *merged.patches])
         clusters.append(merged)
-    order = {patch.face: place for place, patch in enumerate(patches)}
+    order = {patch.face: position for position, patch in enumerate(patches)}
     for cluster in clusters:
         cluster.patches.sort(key=lambda patch: order[patch.face])
     return clusters

@@ -89,8 +89,8 @@ def wild(image: Bytes, rng: np.random.Generator) -> tuple[Bytes, Bytes]:
         image = toned(image, rng)
     names = [*HISTORIES]
     shares = np.array([HISTORIES[name][0] for name in names])
-    chosen = str(rng.choice(names, p=shares / shares.sum()))
-    x = HISTORIES[chosen][1](image.astype(np.float32), rng)
+    history = str(rng.choice(names, p=shares / shares.sum()))
+    x = HISTORIES[history][1](image.astype(np.float32), rng)
     return _levels(_resized(x, image.shape[1], image.shape[0], _pick(rng, _ENLARGE))), image
 
 
@@ -195,11 +195,11 @@ def toned(image: Bytes, rng: np.random.Generator) -> Bytes:
     return _levels(gray + share * (np.minimum(gray @ _SEPIA.T, 255) - gray))
 
 
-def noisy(x: Picture, rng: np.random.Generator, most: float) -> Picture:
-    """Add white noise, of each color by itself or of all together; ``most``: its deviation."""
+def noisy(x: Picture, rng: np.random.Generator, max_deviation: float) -> Picture:
+    """Add white noise, of each color by itself or of all together."""
     channels = 1 if rng.random() < 0.4 else 3
     noise = rng.standard_normal((*x.shape[:2], channels), dtype=np.float32)
-    return x + noise * np.float32(rng.uniform(0, most))
+    return x + noise * np.float32(rng.uniform(0, max_deviation))
 
 
 def camera_noise(x: Picture, rng: np.random.Generator) -> Picture:
@@ -296,15 +296,16 @@ def video_blocks(x: Picture, rng: np.random.Generator) -> Picture:
 
 def _quantized(plane: NDArray[Any], step: float) -> NDArray[np.float32]:
     """(H, W), sides multiples of 8, with the coefficients of its blocks in whole steps."""
-    place = np.arange(8)
-    basis = np.cos((2 * place[None] + 1) * place[:, None] * math.pi / 16) / 2
+    position = np.arange(8)
+    basis = np.cos((2 * position[None] + 1) * position[:, None] * math.pi / 16) / 2
     basis[0] /= math.sqrt(2)
     height, width = plane.shape
     blocks = plane.reshape(height // 8, 8, width // 8, 8).transpose(0, 2, 1, 3)
-    found = basis @ blocks @ basis.T
-    kept = np.sign(found) * np.floor(np.abs(found) / step + 0.33) * step  # a wide zero
-    kept[..., 0, 0] = np.rint(found[..., 0, 0] / (step / 2)) * step / 2
-    back = basis.T @ kept @ basis
+    coefficients = basis @ blocks @ basis.T
+    # A wide zero.
+    quantized = np.sign(coefficients) * np.floor(np.abs(coefficients) / step + 0.33) * step
+    quantized[..., 0, 0] = np.rint(coefficients[..., 0, 0] / (step / 2)) * step / 2
+    back = basis.T @ quantized @ basis
     return np.asarray(back.transpose(0, 2, 1, 3).reshape(height, width), np.float32)
 
 
@@ -316,9 +317,9 @@ def _deblocked(plane: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(seam, soft, plane).astype(np.float32)
 
 
-def _blurred(x: Picture, rng: np.random.Generator, most: float) -> Picture:
-    """Blurred by a Gaussian of one width or two, up to ``most`` pixels, mostly of less."""
-    first, second = most * rng.random(2) ** 1.5 + 0.1
+def _blurred(x: Picture, rng: np.random.Generator, max_sigma: float) -> Picture:
+    """Blurred by a Gaussian of one width or two, up to ``max_sigma`` pixels, mostly of less."""
+    first, second = max_sigma * rng.random(2) ** 1.5 + 0.1
     if rng.random() < 0.6:
         return _soft(x, first)
     return _filtered(x, gaussian_kernel(first, second, rng.uniform(0, math.pi)))

@@ -145,9 +145,9 @@ class GFPDetectFaces(Node):
         )
         key: Key = detection_key(image, options, extra, crop_size, detector, embedder)
         if landmarks is not None:
-            given = exchange.faces_of_landmarks(landmarks, _sizes(frames))
-            finder = FaceRestorer(detector=exchange.GivenFaces(given), embedder=finder.embedder)
-            key = (key, faces_key(given))
+            faces = exchange.faces_of_landmarks(landmarks, _sizes(frames))
+            finder = FaceRestorer(detector=exchange.GivenFaces(faces), embedder=finder.embedder)
+            key = (key, faces_key(faces))
         candidates = DETECTED.get(
             image,
             key,
@@ -187,7 +187,7 @@ def _region(mask: Tensor | None, boxes: Any, segments: Any, frames: Tensor) -> T
         regions.append(exchange.region_of_boxes(boxes, _sizes(frames)))
     if segments is not None:
         regions.append(exchange.region_of_segments(segments, _sizes(frames)))
-    given = [region.cpu() for region in regions if region is not None]
-    for region in given:  # else they do not go together
+    masks = [region.cpu() for region in regions if region is not None]
+    for region in masks:  # else they do not go together
         Extra(region=region).check(len(frames), RestoreOptions())
-    return functools.reduce(torch.minimum, given) if given else None
+    return functools.reduce(torch.minimum, masks) if masks else None

@@ -129,10 +129,10 @@ def faces_of_landmarks(landmarks: Mapping[str, Any], sizes: Sequence[Size]) -> F
     if len(frames) != len(sizes):
         raise ValueError(f"landmarks are of {len(frames)} pictures, the image has {len(sizes)}")
     faces = []
-    for index, (found, (height, width)) in enumerate(zip(frames, sizes, strict=True)):
+    for index, (frame, (height, width)) in enumerate(zip(frames, sizes, strict=True)):
         was_height, was_width = landmarks["image_size"]
         scale = np.array([width / was_width, height / was_height])
-        for each in found:
+        for each in frame:
             mesh = np.asarray(each["landmarks_xy"], np.float64) * scale
             eyes = EYES if len(mesh) > EYES[1][0] else EYE_CORNERS
             points = [*(mesh[list(eye)].mean(0) for eye in eyes), mesh[NOSE], *mesh[list(MOUTH)]]
@@ -181,12 +181,12 @@ def region_of_segments(segments: tuple[Size, Sequence[Any]], sizes: Sequence[Siz
     """
     if len(segments) != 2:
         raise ValueError("SEGS must be ((height, width), segments), as the Impact Pack gives them")
-    (was_height, was_width), found = segments
+    (was_height, was_width), found_segments = segments
     height, width = sizes[0]
-    if not found:  # an empty one of the Impact Pack has no size
+    if not found_segments:  # an empty one of the Impact Pack has no size
         return torch.zeros(1, height, width)
     scale = np.tile([width / was_width, height / was_height], 2)
-    rows = [tuple(np.asarray(each.bbox, np.float64) * scale) for each in found]
+    rows = [tuple(np.asarray(each.bbox, np.float64) * scale) for each in found_segments]
     return _filled([rows], (height, width))
 
 

@@ -147,10 +147,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         downloads=not arguments.no_download,
     )
     with console.bar(unit=" pictures", smoothing=0.05) as bar:
-        said = _Said()
+        messages = _Said()
 
         def show(report: Report) -> None:
-            said.update(report, is_shown=not bar.disable)
+            messages.update(report, is_shown=not bar.disable)
             bar.total = None if report.total is None else report.total - report.skipped
             bar.set_postfix_str(f"{report.faces} faces, {report.failed} failed", refresh=False)
             bar.update(report.done - bar.n)
@@ -205,7 +205,7 @@ def _is_offered(option: Option) -> bool:
     return option.group != "video" and option.name != "batch_size"
 
 
-def _number(kind: type, least: float) -> Any:
+def _number(kind: type, minimum: float) -> Any:
     """The type of an argument: a number from ``least`` on."""
 
     def parse(text: str) -> Any:
@@ -213,9 +213,9 @@ def _number(kind: type, least: float) -> Any:
             value = kind(text)
         except ValueError:
             value = math.nan
-        if not least <= value < math.inf:
+        if not minimum <= value < math.inf:
             noun = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {noun} from {least:g} on")
+            raise argparse.ArgumentTypeError(f"{text!r} is not {noun} from {minimum:g} on")
         return value
 
     return parse

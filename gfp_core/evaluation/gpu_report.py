@@ -214,10 +214,10 @@ def _beside(
         expected = net(x).clone()
         start = time.perf_counter()
         run = make(net, x)
-        other = run(x).clone()
+        result = run(x).clone()
         making = time.perf_counter() - start
         return {
-            "difference": float((other - expected).abs().max()),
+            "difference": float((result - expected).abs().max()),
             "seconds to make": making,
             "seconds": _seconds(lambda: run(x), device, repetitions),
             "seconds of the plain form": _seconds(lambda: net(x), device, repetitions),

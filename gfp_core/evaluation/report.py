@@ -68,12 +68,12 @@ def available_metrics(
             logger.warning("%s", left_out[-1])
 
     def needs_face_api(make: Callable[[Path], Metric]) -> Callable[[], Metric]:
-        def made() -> Metric:
+        def make_with_file() -> Metric:
             if face_api is None:
                 raise FileNotFoundError("the face descriptor is not given (--face-descriptor)")
             return make(face_api)
 
-        return made
+        return make_with_file
 
     if truth:
         metrics.update({"PSNR ↑": psnr, "SSIM ↑": ssim})

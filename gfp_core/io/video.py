@@ -1097,17 +1097,17 @@ def _metadata(source: Any, record: str | None, *, has_keys: bool) -> dict[str, s
 
     Where the container takes no keys but its own, the record is the comment, if there is none.
     """
-    kept = {
+    metadata = {
         key: value
         for key, value in source.metadata.items()
         if key not in _OF_THE_FILE and _record_in({key: value}) is None
     }
     record = _record_in(source.metadata) if record is None else record
     if record and not has_keys:
-        kept.setdefault(_COMMENT, f"{RECORD_KEYWORD}\n{record}")
+        metadata.setdefault(_COMMENT, f"{RECORD_KEYWORD}\n{record}")
     elif record:
-        kept[RECORD_KEYWORD] = record
-    return kept
+        metadata[RECORD_KEYWORD] = record
+    return metadata
 
 
 def _mux(
@@ -1319,15 +1319,15 @@ def _merged(
     copied: Iterator[tuple[int, Any]], encoded: Iterator[Any], video: int
 ) -> Iterator[tuple[int, Any]]:
     """Yield two rows of packets in order of their times, so that none has to be kept waiting."""
-    left, right = next(copied, None), next(encoded, None)
-    while left is not None or right is not None:
-        if right is None or (left is not None and _time(left[1]) <= _time(right)):
-            assert left is not None
-            yield left
-            left = next(copied, None)
+    packet, frame_packet = next(copied, None), next(encoded, None)
+    while packet is not None or frame_packet is not None:
+        if frame_packet is None or (packet is not None and _time(packet[1]) <= _time(frame_packet)):
+            assert packet is not None
+            yield packet
+            packet = next(copied, None)
         else:
-            yield video, right
-            right = next(encoded, None)
+            yield video, frame_packet
+            frame_packet = next(encoded, None)
 
 
 def _time(packet: Any) -> Fraction:

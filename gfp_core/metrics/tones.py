@@ -51,30 +51,30 @@ class ToneDistance:
         result = torch.full((len(a),), torch.nan)
         for face in self.detector.detect(b).largest().faces:
             points = torch.from_numpy(face.landmarks).float()
-            found = [self._colors(x[face.frame], points) for x in (a, b)]
-            result[face.frame] = (found[0] - found[1]).norm(dim=1).mean().cpu()
+            colors = [self._colors(x[face.frame], points) for x in (a, b)]
+            result[face.frame] = (colors[0] - colors[1]).norm(dim=1).mean().cpu()
         return result
 
     def _colors(self, picture: Tensor, points: Tensor) -> Tensor:
         """(R, 3) mean Lab of the parts of a (3, H, W) picture, from (5, 2) landmarks."""
         eyes, mouth = points[:2], points[3:].mean(dim=0)
-        apart = float((eyes[1] - eyes[0]).norm())
+        distance = float((eyes[1] - eyes[0]).norm())
         lab = rgb_to_lab(picture[None].clamp(0, 1))[0]
         if self.part == "skin":  # below the eyes, a little above half way to the mouth
             x = 0.85 * eyes[:, 0] + 0.15 * mouth[0]
             y = 0.55 * eyes[:, 1] + 0.45 * mouth[1]
-            places = torch.stack([x, y], dim=1)
-            return torch.stack([_mean(lab, place, CHEEK * apart) for place in places]).mean(
+            centers = torch.stack([x, y], dim=1)
+            return torch.stack([_mean(lab, center, CHEEK * distance) for center in centers]).mean(
                 dim=0, keepdim=True
             )
-        colors = torch.stack([_mean(lab, place, IRIS * apart) for place in eyes])
+        colors = torch.stack([_mean(lab, center, IRIS * distance) for center in eyes])
         return colors if self.part == "eyes" else colors[:1] - colors[1:]
 
 
-def _mean(lab: Tensor, place: Tensor, half: float) -> Tensor:
+def _mean(lab: Tensor, center: Tensor, half: float) -> Tensor:
     """(3,) mean of a square about a place (x, y), at least 3 x 3 pixels, within the picture."""
     reach = max(1, round(half))
     height, width = lab.shape[1:]
-    x = min(max(round(float(place[0])), reach), width - 1 - reach)
-    y = min(max(round(float(place[1])), reach), height - 1 - reach)
+    x = min(max(round(float(center[0])), reach), width - 1 - reach)
+    y = min(max(round(float(center[1])), reach), height - 1 - reach)
     return lab[:, y - reach : y + reach + 1, x - reach : x + reach + 1].mean(dim=(1, 2))

@@ -131,10 +131,10 @@ class SelfieMulticlass(nn.Module):
             row = _selfie_scores(self._net.run(_shaped(crop, _SELFIE_SIZE, self._shape)))
             assert row is not None
             rows.append(torch.from_numpy(row))
-        known = torch.stack(rows).to(crops.device)
-        known = F.interpolate(known, crops.shape[2:], mode="bilinear", align_corners=False)
-        scores = known.new_full((len(crops), CLASSES, *crops.shape[2:]), _ABSENT)
-        scores[:, list(_SELFIE)] = known
+        selfie = torch.stack(rows).to(crops.device)
+        selfie = F.interpolate(selfie, crops.shape[2:], mode="bilinear", align_corners=False)
+        scores = selfie.new_full((len(crops), CLASSES, *crops.shape[2:]), _ABSENT)
+        scores[:, list(_SELFIE)] = selfie
         return scores
 
 

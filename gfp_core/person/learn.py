@@ -339,8 +339,8 @@ class _Student:
         own = len(degraded)
         if self.others and self.step % OTHERS_EVERY == OTHERS_EVERY - 1:
             own = max(1, own - 1)
-            other, target = self.others[int(rng.integers(len(self.others)))]
-            degraded = torch.cat([degraded[:own], other])
+            poor, target = self.others[int(rng.integers(len(self.others)))]
+            degraded = torch.cat([degraded[:own], poor])
             clean = torch.cat([clean[:own], target])
         with self._autocast():
             restored = self.net(degraded.contiguous(memory_format=torch.channels_last))

@@ -167,12 +167,12 @@ def _portrait(
         embeddings = embedder.embed(crops)
         nearest = 0
         if person is not None:
-            apart = angles(embeddings, person[None])
-            nearest = int(apart.argmin())
-            if float(apart[nearest]) > LIKE:
+            differences = angles(embeddings, person[None])
+            nearest = int(differences.argmin())
+            if float(differences[nearest]) > LIKE:
                 raise ValueError(
-                    f"it shows another person than the photographs before ({apart[nearest]:.0f} "
-                    f"degrees apart; the limit is {LIKE:g})"
+                    "it shows another person than the photographs before "
+                    f"({differences[nearest]:.0f} degrees apart; the limit is {LIKE:g})"
                 )
         candidates, embeddings = candidates.select([nearest]), embeddings[nearest]
     sharpness = _check(frames, candidates, size)
@@ -212,11 +212,11 @@ def _check_new(portrait: Portrait, portraits: Sequence[Portrait]) -> None:
         ValueError: it is; names the other.
     """
     small = _shrunk(portrait.face)
-    for other in portraits:
-        before = _shrunk(other.face)
-        apart = min(np.abs(small - each).mean() for each in (before, before[:, ::-1]))
-        if apart <= SAME:
-            raise ValueError(f"it is the same picture as {other.name}")
+    for earlier in portraits:
+        before = _shrunk(earlier.face)
+        difference = min(np.abs(small - each).mean() for each in (before, before[:, ::-1]))
+        if difference <= SAME:
+            raise ValueError(f"it is the same picture as {earlier.name}")
 
 
 def _shrunk(face: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -174,12 +174,7 @@ def run(
     """
     ray = _import_ray()
     FaceRestorerBatch(options=job.options, suffix=job.suffix)  # refuses what actors would
-    source, target = Storage.of(job.source), Storage.of(job.target)
-    if source.root == target.root and source.filesystem.equals(target.filesystem):
-        raise ScaleError(
-            f"{without_secrets(job.source)} is input and output; choose another output"
-        )
-    make_writable(target)
+    source, target = _open(job)
     weights = Weights(Settings.load(downloads=job.downloads))
     record = record_of(job.options, weights)
     kind, names = _look_at(job, source, target)
@@ -233,6 +228,22 @@ def run(
     return _finish(report, parts, began)
 
 
+def _open(job: ScaleJob) -> tuple[Storage, Storage]:
+    """Open the input and the output, which can be written then.
+
+    Raises:
+        ScaleError: they are the same.
+        ValueError: one cannot be opened.
+    """
+    source, target = Storage.of(job.source), Storage.of(job.target)
+    if source.root == target.root and source.filesystem.equals(target.filesystem):
+        raise ScaleError(
+            f"{without_secrets(job.source)} is input and output; choose another output"
+        )
+    make_writable(target)
+    return source, target
+
+
 def _look_at(job: ScaleJob, source: Storage, target: Storage) -> tuple[str, list[str]]:
     """What kind of input it is, and the names of its files.
 
@@ -262,20 +273,20 @@ def _refuse_collisions(parts: Parts, ids: list[str], source: Storage | None) -> 
     Raises:
         ScaleError: there are such names.
     """
-    by_place: dict[str, str] = {}
+    by_target: dict[str, str] = {}
     for name in ids:
-        place = parts.place_of(name)
-        earlier = by_place.setdefault(place, name)
+        target = parts.place_of(name)
+        earlier = by_target.setdefault(target, name)
         if earlier is not name:
             raise ScaleError(
-                f"{earlier} and {name} would both be written to {place}; rename one of them, or "
+                f"{earlier} and {name} would both be written to {target}; rename one of them, or "
                 "write tables (--write parquet)"
             )
     if source is None or parts.kind != FILES or not source.is_below(parts.storage):
         return
     inputs = {source.path(name) for name in ids}
-    for place in by_place:
-        if (path := parts.storage.path(place)) in inputs:
+    for target in by_target:
+        if (path := parts.storage.path(target)) in inputs:
             raise ScaleError(f"{path} is an input and would be overwritten; choose another output")
 
 
@@ -386,15 +397,15 @@ def _row_groups(
 
     with ThreadPoolExecutor(16) as pool:  # files far away
         groups = [group for groups in pool.map(look, names) for group in groups]
-    seen: set[str] = set()
+    identities: set[str] = set()
     for name, _, ids in groups:
         for identity in ids:
-            if identity in seen:
+            if identity in identities:
                 raise ScaleError(
                     f"{name or without_secrets(job.source)}: the id {identity} is there twice; "
                     "name a column of unique ids with --id-column"
                 )
-            seen.add(identity)
+            identities.add(identity)
     return groups
 
 
@@ -475,8 +486,8 @@ class Worker(FaceRestorerBatch):
         """Put the weights in place; arguments are those of `FaceRestorerBatch`."""
         import ray
 
-        options, found = unpack(options, parcels, ray.get)
-        super().__init__(options=options, weights=lambda: Weights(found), **settings)
+        options, settings_here = unpack(options, parcels, ray.get)
+        super().__init__(options=options, weights=lambda: Weights(settings_here), **settings)
 
 
 @dataclass(frozen=True)

@@ -76,10 +76,10 @@ class Storage:
         """The path of a file in the file system."""
         return f"{self.root}/{name}" if name else self.root
 
-    def is_below(self, other: Storage) -> bool:
+    def is_below(self, storage: Storage) -> bool:
         """Whether it is a folder in another one."""
-        inside = self.root.startswith(other.root.rstrip("/") + "/")
-        return inside and self.filesystem.equals(other.filesystem)
+        inside = self.root.startswith(storage.root.rstrip("/") + "/")
+        return inside and self.filesystem.equals(storage.filesystem)
 
     def names(self, endings: Sequence[str], *, without: Storage | None = None) -> list[str]:
         """The paths of the files below, in order, but for hidden ones.

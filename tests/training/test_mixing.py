@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gfp_core.training.mixing import PARTS, add_mixed_faces, mix_part
+from gfp_core.training.mixing import FEATURES, add_mixed_faces, mix_feature
 from gfp_core.training.pack import FacePack, PackWriter
 from gfp_core.training.regions import regions_of
 
@@ -29,11 +29,11 @@ def at(picture, region):
     return picture[y - 2 : y + 3, x - 2 : x + 3].mean()
 
 
-@pytest.mark.parametrize(("part", "changed"), [("eyes", [0, 1]), ("mouth", [2])])
-def test_a_part_comes_from_the_other_and_the_rest_stays(part, changed):
+@pytest.mark.parametrize(("feature", "changed"), [("eyes", [0, 1]), ("mouth", [2])])
+def test_a_feature_comes_from_the_other_and_the_rest_stays(feature, changed):
     own, other = face(), face(eyes=20, mouth=30)
     before = own.copy()
-    mixed = mix_part(own, REGIONS, other, REGIONS, part)
+    mixed = mix_feature(own, REGIONS, other, REGIONS, feature)
     assert mixed is not None
     assert np.array_equal(own, before)
     for region in range(3):
@@ -45,7 +45,7 @@ def test_a_part_comes_from_the_other_and_the_rest_stays(part, changed):
 
 def test_another_light_is_taken_over_by_the_seam():
     other = face(level=165, eyes=20)
-    mixed = mix_part(face(), REGIONS, other, REGIONS, "eyes")
+    mixed = mix_feature(face(), REGIONS, other, REGIONS, "eyes")
     assert mixed is not None
     skin = mixed[40:60, 60:68].mean()  # between the eyes
     assert skin == pytest.approx(150, abs=3)
@@ -62,7 +62,7 @@ def test_faces_that_do_not_go_together_are_not_mixed(why):
         cv2.line(other, (0, 50), (SIDE, 50), (20, 20, 20), 8)
     else:
         own_regions[:, 1] -= 40
-    assert mix_part(face(), own_regions, other, regions, "eyes") is None
+    assert mix_feature(face(), own_regions, other, regions, "eyes") is None
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_mixed_faces_are_added_for_training_and_are_the_same_every_time(people):
     added = [pack.faces[i] for i in range(6, 11)]
     assert all(row.split == "training" for row in added)
     assert {row.person for row in added} <= {"0 + 1", "1 + 0"}  # two people, no validation face
-    assert all(any(part in row.name for part in PARTS) for row in added)
+    assert all(any(feature in row.name for feature in FEATURES) for row in added)
     assert all(row.weight == before.faces[int(row.name[2])].weight for row in added)
 
 
